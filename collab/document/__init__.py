@@ -1,0 +1,1 @@
+"""The shared document: the only user of pycrdt."""

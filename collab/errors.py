@@ -1,0 +1,177 @@
+"""Every error a peer or an operator can meet, with its stable code, HTTP status and close code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CollabError(Exception):
+    """The family of all expected errors; the message is fit to be shown to the peer.
+
+    Close codes 4400 to 4499 tell a client not to come back until something changes,
+    4500 to 4599 and the standard 1012 and 1013 to come back later.
+    """
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    close_code: ClassVar[int] = 1011
+
+
+class ProtocolViolation(CollabError):
+    """The peer broke the WebSocket protocol (RFC 6455)."""
+
+    code = "protocol_violation"
+    http_status = 400
+    close_code = 1002
+
+
+class UnsupportedFrame(CollabError):
+    """A text frame where only binary frames are spoken."""
+
+    code = "unsupported_frame"
+    http_status = 415
+    close_code = 1003
+
+
+class FrameTooBig(CollabError):
+    """A frame or message is longer than the limit, or comes in too many fragments."""
+
+    code = "frame_too_big"
+    http_status = 413
+    close_code = 1009
+
+
+class InvalidMessage(CollabError):
+    """The bytes do not follow the protocol."""
+
+    code = "invalid_message"
+    http_status = 400
+    close_code = 4400
+
+
+class Refused(InvalidMessage):
+    """An update, state vector or presence state breaks a structural rule; `rule` is a constant word for metrics."""
+
+    code = "refused"
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"refused: {rule}")
+        self.rule = rule
+
+
+class TooLarge(Refused):
+    """Well-formed, but more than the limits allow."""
+
+    code = "too_large"
+    http_status = 413
+    close_code = 4413
+
+
+class InvalidRoomName(InvalidMessage):
+    """Room names are 1 to 256 bytes of UTF-8 in normal form C without control characters."""
+
+    code = "invalid_room_name"
+
+
+class PermissionDenied(CollabError):
+    """The member may not do this in this room."""
+
+    code = "permission_denied"
+    http_status = 403
+    close_code = 4403
+
+
+class RoomNotFound(CollabError):
+    """There is no such room, or it was deleted."""
+
+    code = "room_not_found"
+    http_status = 404
+    close_code = 4404
+
+
+class HandshakeTimeout(CollabError):
+    """The peer connected and then did not say what it must say first."""
+
+    code = "handshake_timeout"
+    http_status = 408
+    close_code = 4408
+
+
+class ClientIdConflict(CollabError):
+    """New content under a client id that belongs to another member."""
+
+    code = "client_id_conflict"
+    http_status = 409
+    close_code = 4409
+
+
+class RateLimited(CollabError):
+    """The peer sends far more than the limits allow."""
+
+    code = "rate_limited"
+    http_status = 429
+    close_code = 4429
+
+
+class SlowMember(CollabError):
+    """The peer does not read what it is sent."""
+
+    code = "slow_member"
+    http_status = 503
+    close_code = 1013
+
+
+class Busy(CollabError):
+    """The server has as much as it can hold; come back later."""
+
+    code = "busy"
+    http_status = 503
+    close_code = 1013
+
+
+class RoomUnavailable(CollabError):
+    """The room cannot be opened now: it is quarantined, or its log could not be read."""
+
+    code = "room_unavailable"
+    http_status = 503
+    close_code = 1013
+
+
+class StoreUnavailable(CollabError):
+    """The store cannot write, so nothing can be saved: the disk is full or failing."""
+
+    code = "store_unavailable"
+    http_status = 503
+    close_code = 1013
+
+
+class StoreLocked(CollabError):
+    """Another process has this data directory open."""
+
+    code = "store_locked"
+
+
+class StoreCorrupt(CollabError):
+    """A stored record does not match its checksum, or the file is not ours."""
+
+    code = "store_corrupt"
+
+
+class Draining(CollabError):
+    """The server is going down for a restart; reconnect to find another."""
+
+    code = "draining"
+    http_status = 503
+    close_code = 1012
+
+
+class DocumentBroken(CollabError):
+    """Native code panicked: the live document can no longer be trusted and must be rebuilt from its log."""
+
+    code = "document_broken"
+
+
+class ConfigurationError(CollabError):
+    """The server refuses to start like this; the message says what to change."""
+
+    code = "configuration"

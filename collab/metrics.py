@@ -1,0 +1,159 @@
+"""Every metric, declared once. Plain integers on the hot path, turned into Prometheus samples when scraped.
+
+Never a label per room, member or user: the number of series must not grow with use.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+
+class Histogram:
+    """Fixed buckets; `observe` costs a bisect and two additions."""
+
+    __slots__ = ("bounds", "counts", "help", "name", "total")
+
+    def __init__(self, name: str, help: str, bounds: tuple[float, ...]) -> None:
+        self.name, self.help, self.bounds = name, help, bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def family(self) -> HistogramMetricFamily:
+        buckets, running = [], 0
+        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
+            running += count
+            buckets.append((str(bound), float(running)))
+        return HistogramMetricFamily(
+            self.name, self.help, buckets=buckets, sum_value=self.total
+        )
+
+
+_TIME = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+_SHORT = (0.000002, 0.000005, 0.00001, 0.00002, 0.00005, 0.0001, 0.001, 0.01, 0.1, 1.0)
+
+COUNTERS = {
+    "updates": "Updates that changed a document.",
+    "repeats": "Updates that brought nothing new.",
+    "deliveries": "Updates handed to the socket of a member, the author's echo included.",
+    "received_bytes": "Bytes of messages received from clients.",
+    "connections": "Sockets accepted.",
+    "awareness_messages": "Presence messages received.",
+    "logged_updates": "Updates committed to the store.",
+    "commits": "Group commits.",
+    "append_failures": "Commits that failed and were tried again.",
+    "outbox_overflows": "Times a member fell behind and its queued updates were dropped for a resync.",
+    "resyncs": "State-vector differences sent to members that had fallen behind.",
+    "slow_closes": "Members closed since they did not read.",
+    "quarantines": "Rooms taken out of service since their log could not be opened.",
+    "rebuilds": "Documents rebuilt from their log after native code failed.",
+    "gate_mismatches": "Times a document's state vector was not what the gate had counted. Must stay zero.",
+    "client_id_conflicts": "New content under a client id that belongs to another member.",
+    "compactions": "Checkpoints written.",
+    "compaction_failures": "Checkpoints that were not written since verification or the child process failed.",
+    "throttles": "Times the reading of a socket was slowed since it sent too much.",
+}
+
+GAUGES = {
+    "rooms": "Rooms in memory.",
+    "members": "Members in all rooms.",
+    "sockets": "Open sockets.",
+    "unsaved_seconds": "Age of the oldest update that is not yet logged.",
+    "unsaved_updates": "Updates that are not yet logged.",
+    "stashed_bytes": "Bytes that wait for what is missing, over all rooms.",
+    "loop_lag_seconds": "How late the event loop ran a timer, last measured.",
+}
+
+
+class Metrics(Collector):
+    """The counters of one process. Attributes are declared by the tables above: `metrics.updates += 1`."""
+
+    def __init__(self) -> None:
+        self.updates = self.repeats = self.deliveries = self.received_bytes = (
+            self.connections
+        ) = 0
+        self.awareness_messages = self.logged_updates = self.commits = (
+            self.append_failures
+        ) = 0
+        self.outbox_overflows = self.resyncs = self.slow_closes = self.quarantines = (
+            self.rebuilds
+        ) = 0
+        self.gate_mismatches = self.client_id_conflicts = self.compactions = (
+            self.compaction_failures
+        ) = 0
+        self.throttles = 0
+        self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
+        self.closes: Counter[str] = Counter()  # by error code
+        self.logged = Histogram(
+            "collab_logged_seconds",
+            "Time from an update's arrival to its commit.",
+            _TIME,
+        )
+        self.apply = Histogram(
+            "collab_apply_seconds",
+            "Time to guard and apply one update (one in 64).",
+            _SHORT,
+        )
+        self.gauges: dict[str, Callable[[], float]] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        for name, help in COUNTERS.items():
+            yield CounterMetricFamily(f"collab_{name}", help, value=getattr(self, name))
+        for name, help in GAUGES.items():
+            yield GaugeMetricFamily(
+                f"collab_{name}", help, value=self.gauges.get(name, float)()
+            )
+        for name, help, label, counter in (
+            (
+                "refusals",
+                "Updates, vectors and presence states refused by the guard, by rule.",
+                "rule",
+                self.refusals,
+            ),
+            (
+                "closes",
+                "Sockets closed by the server, by error code.",
+                "code",
+                self.closes,
+            ),
+        ):
+            family = CounterMetricFamily(f"collab_{name}", help, labels=[label])
+            for value, count in sorted(counter.items()):
+                family.add_metric([value], count)
+            yield family
+        yield self.logged.family()
+        yield self.apply.family()
+
+    def registry(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry

@@ -1,0 +1,207 @@
+"""Every setting, with its default and meaning; the only reader of the environment and of the TOML file.
+
+Order: command line over environment (`COLLAB_…`) over TOML over default. Below the edges, functions take plain
+arguments and never see `Settings`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from collab.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Frozen and checked once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="COLLAB_", frozen=True, extra="forbid")
+
+    # Where
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anything but loopback needs access control.",
+    )
+    port: int = Field(
+        8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    data: Path = Field(Path("data"), description="Directory of the SQLite store.")
+    store: Literal["sqlite", "memory"] = Field(
+        "sqlite", description="Where updates are kept; memory keeps nothing."
+    )
+
+    # Start-up safety
+    insecure_no_auth: bool = Field(
+        False,
+        description="Serve beyond this machine without access control. Anyone who reaches the port may edit.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Host names accepted in the Host header, beside localhost, 127.0.0.1 and [::1].",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins accepted from browsers, such as https://app.example.com, beside our own address.",
+    )
+
+    # Durability
+    durability: Literal["eager", "strict"] = Field(
+        "eager",
+        description="eager: others see an edit at once, its author is told after the commit; strict: all wait.",
+    )
+    commit_window_ms: float = Field(
+        5.0,
+        ge=0,
+        le=1000,
+        description="At most one commit in this time; a first edit after a pause goes at once.",
+    )
+    binding: Literal["off", "audit", "enforce"] = Field(
+        "audit",
+        description="New content under another member's client id: ignored, counted and logged, or refused.",
+    )
+
+    # Rooms
+    idle_room_seconds: float = Field(
+        60.0, ge=0, description="How long a room without members stays in memory."
+    )
+    compact_rows: int = Field(
+        1000, ge=1, description="Updates after a checkpoint that call for the next one."
+    )
+    compact_bytes: int = Field(
+        262_144,
+        ge=1,
+        description="Bytes after a checkpoint that call for the next one.",
+    )
+    drain_seconds: float = Field(
+        20.0, ge=0, description="Over how long SIGTERM spreads the closing of sockets."
+    )
+
+    # Limits
+    max_message_bytes: int = Field(
+        1_048_576, ge=1024, description="Largest WebSocket message taken from a client."
+    )
+    max_update_bytes: int = Field(
+        524_288, ge=1024, description="Largest single update."
+    )
+    max_stash_bytes: int = Field(
+        1_048_576,
+        ge=1024,
+        description="Bytes of a room that may wait for what is missing.",
+    )
+    max_document_bytes: int = Field(
+        52_428_800, ge=1024, description="Largest document, in encoded bytes."
+    )
+    max_outbox_bytes: int = Field(
+        1_048_576,
+        ge=4096,
+        description="Unsent bytes of one socket before its updates are held back and resynced.",
+    )
+    slow_member_seconds: float = Field(
+        5.0, gt=0, description="How long a full outbox may stay full."
+    )
+    max_awareness_bytes: int = Field(
+        4096, ge=64, description="Largest presence state of one client."
+    )
+    max_awareness_clients: int = Field(
+        4, ge=1, description="Client ids one connection may announce in one room."
+    )
+    messages_per_second: float = Field(
+        100.0,
+        gt=0,
+        description="Messages of one socket before its reading is slowed; five seconds' worth may burst.",
+    )
+    bytes_per_second: float = Field(
+        1_048_576.0,
+        gt=0,
+        description="Bytes of one socket before its reading is slowed; five seconds' worth may burst.",
+    )
+    max_rooms_per_socket: int = Field(
+        100, ge=1, description="Documents one Hocuspocus socket may open."
+    )
+    max_members_per_room: int = Field(1000, ge=1, description="Members of one room.")
+    max_sockets: int = Field(20_000, ge=1, description="Open sockets of this process.")
+    max_sockets_per_address: int = Field(
+        0,
+        ge=0,
+        description="Open sockets of one client address; 0 is no bound (loopback is never bounded).",
+    )
+    handshake_seconds: float = Field(
+        10.0, gt=0, description="Time to say what must be said first."
+    )
+    idle_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Close a socket that has not said anything, not even a pong.",
+    )
+
+    # Operation
+    log_format: Literal["console", "json"] = Field(
+        "console", description="How log lines look."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+    child_processes: int = Field(
+        1, ge=1, le=16, description="Child processes for compaction and verification."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, _toml_file),
+        )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+_toml_file: Path | None = None
+
+
+def load(flags: dict[str, Any], toml_file: Path | None = None) -> Settings:
+    """Settings from flags, environment and file; ConfigurationError names the setting that is wrong."""
+    global _toml_file
+    if toml_file is not None and not toml_file.is_file():
+        raise ConfigurationError(f"there is no settings file {toml_file}")
+    _toml_file = toml_file
+    try:
+        settings = Settings(**flags)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"setting {name}: {first['msg']}") from None
+    except ValueError as error:  # a TOML file that does not parse
+        raise ConfigurationError(f"settings cannot be read: {error}") from None
+    finally:
+        _toml_file = None
+    if not settings.is_loopback and not settings.insecure_no_auth:
+        raise ConfigurationError(
+            f"refusing to listen on {settings.host} without access control: anyone who reaches the port could edit. "
+            "Listen on 127.0.0.1, or say --insecure-no-auth if that is what you want."
+        )
+    return settings

@@ -1,0 +1,1 @@
+"""Where updates are kept: one port, several implementations."""

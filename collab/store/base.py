@@ -1,0 +1,150 @@
+"""What a store promises. One contract suite (`tests/store/test_contract.py`) runs on every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, Self
+
+from collab.errors import CollabError
+
+
+class Author(NamedTuple):
+    """Who brought an update in; taken from the connection, never from what the client claims."""
+
+    principal: str
+    connection: str
+    turn: str | None = None
+
+
+class Entry(NamedTuple):
+    """What one room takes into its log in one loop turn: updates at consecutive positions."""
+
+    room: str
+    epoch: str  # the room's history; a store refuses an entry of another one
+    position: int  # of the first update; a room's first update has position 1
+    milliseconds: int  # Unix time of acceptance
+    updates: Sequence[bytes]
+    authors: Sequence[Author]  # one per update
+
+    @property
+    def last(self) -> int:
+        """The position of the last update."""
+        return self.position + len(self.updates) - 1
+
+
+class Row(NamedTuple):
+    """One update as the log holds it. The client ids it brings are in the update itself."""
+
+    position: int
+    milliseconds: int
+    author: Author
+    update: bytes
+
+
+class Checkpoint(NamedTuple):
+    """The whole document as one update, with everything up to and including `position` in it."""
+
+    position: int
+    snapshot: bytes
+
+
+class Stored(NamedTuple):
+    """What opening a room needs."""
+
+    epoch: str  # "" for a room that has never been written to
+    position: int  # of the last update; 0 when there is none
+    checkpoint: Checkpoint | None  # the newest that is intact
+    tail: Sequence[
+        tuple[int, bytes]
+    ]  # (position, update) after the checkpoint, in order, without rejected ones
+    owners: dict[int, str]  # client id → principal, first writer wins
+    fence: int  # hand back to `checkpoint`: a slower compactor with an older fence changes nothing
+
+
+class RoomInfo(NamedTuple):
+    """One room in a listing."""
+
+    name: str
+    epoch: str
+    position: int
+    checkpoint_position: int
+    bytes: int  # of log and checkpoints
+    created_milliseconds: int
+    changed_milliseconds: int
+
+
+Done = Callable[[Sequence[Entry], CollabError | None], None]
+
+
+class Store(Protocol):
+    """Keeps updates; loses nothing it has acknowledged.
+
+    Used as an async context manager: entering opens and locks it, leaving commits what is queued and
+    closes it. All calls come from one event loop. Reads see everything that was acknowledged before.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    def append(self, entries: Sequence[Entry], done: Done) -> None:
+        """Queue entries for the next group commit; never blocks.
+
+        `done(entries, None)` is called on the event loop once they survive a crash at the configured
+        durability, in the order of the calls; `done(entries, error)` when they could not be written: then
+        nothing of this commit is in the log, and the caller may append the same entries again. Appending an
+        entry twice is harmless: a position that is already there is left as it is.
+
+        Several queued calls are one commit and may be answered by one call with all their entries.
+        """
+        ...
+
+    async def bind(self, room: str, owners: dict[int, str]) -> None:
+        """Remember which principal owns which client ids; the first one to be stored wins."""
+        ...
+
+    async def load(self, room: str) -> Stored:
+        """Checkpoint and tail. Falls back to the older checkpoint when the newest is damaged.
+
+        Raises StoreCorrupt when a damaged record leaves a hole that no checkpoint covers.
+        """
+        ...
+
+    async def checkpoint(
+        self, room: str, checkpoint: Checkpoint, *, fence: int
+    ) -> bool:
+        """Store a verified checkpoint and forget all but the two newest; False when the fence is stale
+        or a newer checkpoint is there. The rows it covers stay as history.
+        """
+        ...
+
+    async def history(
+        self, room: str, *, after: int = 0, limit: int = 1000
+    ) -> list[Row]:
+        """Rows with a position greater than `after`, in order, covered by a checkpoint or not."""
+        ...
+
+    async def rooms(
+        self, *, prefix: str = "", after: str = "", limit: int = 100
+    ) -> list[RoomInfo]:
+        """Rooms whose name begins with `prefix` and sorts (by code point) after `after`, in that order."""
+        ...
+
+    async def reject(self, room: str, position: int, reason: str) -> None:
+        """Leave this row out of every later load: it kills the process that applies it."""
+        ...
+
+    async def delete(self, room: str) -> None:
+        """Delete a room for good and leave a tombstone: entries of the deleted epoch are refused for ever."""
+        ...
+
+    async def begin_load(self, room: str) -> int:
+        """Note that this room's log is about to enter native code; returns how many earlier loads never ended.
+
+        Survives a crash of the process (not of the machine), which is what it is there to count.
+        """
+        ...
+
+    async def end_load(self, room: str) -> None:
+        """The load has ended, well or with an exception: forget its note."""
+        ...
