@@ -1,0 +1,119 @@
+"""What the verbs of the Makefile do: `make.py VERB ARGS…`. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from environment import (
+    ROOT,
+    SetupFailed,
+    clean_environment,
+    python_environment,
+    require_python,
+)
+from parts import npm_packages, require_node, system_packages
+from suite import Check, run_all
+
+RUN, TEST = "requirements.txt", "requirements-test.txt"
+NPM_FOLDERS = ("client-js", "tests/compat")
+PROGRAMS = {
+    "chromium-headless-shell": "chromium-headless-shell"
+}  # program → Debian package
+FAST = (
+    "tests/protocol",
+    "tests/document",
+    "tests/store",
+    "tests/test_floors.py",
+    "tests/test_documented.py",
+)
+
+
+def run(*arguments: str) -> NoReturn:
+    """The server from this checkout."""
+    become(python_environment(ROOT, RUN), "-m", "collab", "serve", *arguments)
+
+
+def setup() -> int:
+    """Everything that `test` needs."""
+    python_environment(ROOT, TEST)
+    require_node()
+    for folder in NPM_FOLDERS:
+        npm_packages(ROOT / folder, ROOT / ".venv" / ".npm.lock")
+    system_packages(PROGRAMS)
+    return 0
+
+
+def test() -> int:
+    """All there is."""
+    setup()
+    python = python_environment(ROOT, TEST)
+    pytest = (python, "-m", "pytest", "-q", "-n", "2")
+    client = ROOT / "client-js"
+    return run_all(
+        [
+            *looks(python),
+            Check("Python tests", (*pytest, "--ignore=tests/browser"), runner="pytest"),
+            Check("TypeScript", ("npm", "run", "check"), client),
+            Check("TypeScript tests", ("npm", "test"), client, runner="vitest"),
+            Check("fresh bundle", ("npm", "run", "build:check"), client),
+            Check("browser tests", (*pytest, "tests/browser"), runner="pytest"),
+        ]
+    )
+
+
+def check() -> int:
+    """Lint, types and the tests that start neither a server nor a browser."""
+    python = python_environment(ROOT, TEST)
+    fast = (python, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *FAST)
+    return run_all([*looks(python), Check("fast tests", fast, runner="pytest")])
+
+
+def looks(python: Path) -> list[Check]:
+    """What judges the Python code without running it."""
+    return [
+        Check("format", (python, "-m", "ruff", "format", "--check")),
+        Check("lint", (python, "-m", "ruff", "check")),
+        Check("types", (python, "-m", "mypy")),
+    ]
+
+
+def fix() -> int:
+    """Mend what the linter can, and format."""
+    python = python_environment(ROOT, TEST)
+    return run_all(
+        [
+            Check("lint", (python, "-m", "ruff", "check", "--fix")),
+            Check("format", (python, "-m", "ruff", "format")),
+        ]
+    )
+
+
+def fuzz(*arguments: str) -> NoReturn:
+    """Mutated updates through the guard into native code."""
+    become(python_environment(ROOT, TEST), "tests/fuzz/run.py", *arguments)
+
+
+def bench(*arguments: str) -> NoReturn:
+    """Us and our peers on this machine."""
+    become(python_environment(ROOT, TEST), "loadtests/bench.py", *arguments)
+
+
+def become(python: Path, *arguments: str) -> NoReturn:
+    """Replace this process, so that signals reach the program itself."""
+    os.chdir(ROOT)
+    os.execve(python, [str(python), *arguments], clean_environment(os.environ))
+
+
+VERBS = {verb.__name__: verb for verb in (run, setup, test, check, fix, fuzz, bench)}
+
+if __name__ == "__main__":
+    try:
+        require_python()
+        sys.exit(VERBS[sys.argv[1]](*sys.argv[2:]))
+    except SetupFailed as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit(130)
