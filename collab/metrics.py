@@ -113,6 +113,7 @@ class Metrics(Collector):
         self.throttles = 0
         self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
         self.closes: Counter[str] = Counter()  # by error code
+        self.refused_requests: Counter[str] = Counter()  # by HTTP status
         self.logged = Histogram(
             "collab_logged_seconds",
             "Time from an update's arrival to its commit.",
@@ -144,6 +145,12 @@ class Metrics(Collector):
                 "Sockets closed by the server, by error code.",
                 "code",
                 self.closes,
+            ),
+            (
+                "refused_requests",
+                "HTTP requests and upgrades refused before they reached a room, by status.",
+                "status",
+                self.refused_requests,
             ),
         ):
             family = CounterMetricFamily(f"collab_{name}", help, labels=[label])
