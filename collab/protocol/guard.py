@@ -1,0 +1,725 @@
+"""The structure of an update or a state vector, proven before native code sees it.
+
+Native code recurses, reserves what it is promised and panics on nonsense, so nothing unproven may reach it.
+One linear pass refuses what breaks a rule and tells whether a document that knows `known` can integrate all of
+the update now. No recursion, no native call: a keystroke is read by one regular expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+import orjson
+
+from collab.errors import Refused, TooLarge
+from collab.protocol.nesting import Depths, Link
+from collab.protocol.varint import encode_varint
+
+MAX_CLIENT = (
+    1 << 53
+)  # JavaScript counts exactly to here; a larger id makes the document unreadable for good
+MAX_CLOCK = 1 << 31
+MAX_NESTING = 64  # of JSON-like values; browsers give up between 1,000 and 5,000
+MAX_STRUCTS = 300_000
+MAX_RANGES = 300_000
+MAX_ROOT_BYTES = 256
+MAX_NAME_BYTES = 1024  # keys of shared maps, tags, formats
+
+Vector = dict[int, int]  # client → its next clock
+
+
+class Known(Vector):
+    """What a document holds: its vector, and how deep its shared types are nested."""
+
+    __slots__ = ("depths",)
+
+    def __init__(self, vector: Mapping[int, int] | None = None) -> None:
+        super().__init__(vector or {})
+        self.depths = Depths()
+
+
+class Run(NamedTuple):
+    """Consecutive structs of one client, from `clock` up to, not including, `end`."""
+
+    client: int
+    clock: int
+    end: int
+    start: int  # its bytes in the update
+    stop: int
+    structs: int
+
+
+# Built by the thousand, so plain tuples:
+# A struct refers to an id of another client. Its run's index, its own clock, its first byte, how many structs of
+# the run come before it; the client it refers to, and the clock which that client must have reached.
+Need = tuple[int, int, int, int, int, int]
+# Deleted ids of one client, from a clock up to, not including, an end.
+Range = tuple[int, int, int]
+
+
+class Scan(NamedTuple):
+    """What one update brings and what it refers to outside its own client."""
+
+    runs: list[Run]
+    needs: list[Need]
+    deletes: list[Range]
+    nests: bool  # some struct lies in a shared type that is no root
+
+
+# A number has one spelling: no padding. Ids have up to 8 bytes, clocks and counts up to 5 (bounds come after).
+_ID = rb"([\x00-\x7f]|[\x80-\xff]{1,7}[\x01-\x7f])"
+_CLOCK = rb"([\x00-\x7f]|[\x80-\xff]{1,4}[\x01-\x7f])"
+
+# What typing makes: 1 to 4 ASCII characters of one client behind (and before) something, at most one deleted range.
+_keystroke = re.compile(
+    rb"\x01\x01"
+    + _ID  # 1: who
+    + _CLOCK  # 2: from which clock
+    + rb"(?:\x84|(\xc4))"  # 3: is there a right neighbour?
+    + (_ID + _CLOCK)  # 4, 5: the left neighbour
+    + rb"(?(3)"
+    + (_ID + _CLOCK)  # 6, 7: the right one
+    + rb")(\x01[\x00-\x7f]|\x02[\x00-\x7f]{2}|\x03[\x00-\x7f]{3}|\x04[\x00-\x7f]{4})"  # 8: length and characters
+    + rb"(?:\x00|\x01"
+    + (
+        _ID + rb"\x01" + _CLOCK + _CLOCK
+    )  # 9, 10, 11: whose ids are deleted, from where, how many
+    + rb")",
+    re.DOTALL,
+).fullmatch
+# One deleted range and nothing else.
+_erasure = re.compile(
+    rb"\x00\x01" + _ID + rb"\x01" + _CLOCK + _CLOCK, re.DOTALL
+).fullmatch
+# A struct with a neighbour, up to and including the first number of its content. Both, left only, right only.
+_joined = re.compile(
+    rb"(?:[\xc0-\xff]"
+    + _ID
+    + _CLOCK
+    + _ID
+    + _CLOCK
+    + rb"|[\x40-\xbf]"
+    + _ID
+    + _CLOCK
+    + rb")"
+    + _CLOCK,
+    re.DOTALL,
+).match
+_section = re.compile(_CLOCK + _ID + _CLOCK, re.DOTALL).match
+_pair = re.compile(_ID + _CLOCK, re.DOTALL).match
+_span = re.compile(_CLOCK + _CLOCK, re.DOTALL).match
+
+
+def _number(varint: bytes) -> int:
+    """The value of a whole, well-spelt varint."""
+    length = len(varint)
+    if length == 1:
+        return varint[0]
+    if length == 2:
+        return varint[0] & 127 | varint[1] << 7
+    if length == 3:
+        return varint[0] & 127 | (varint[1] & 127) << 7 | varint[2] << 14
+    value = shift = 0
+    for byte in varint:
+        value |= (byte & 127) << shift
+        shift += 7
+    return value
+
+
+class _Ids(dict[bytes, int]):
+    """Varint → client id. Few ids recur all the time; a hostile peer must not make it grow."""
+
+    def __missing__(self, varint: bytes) -> int:
+        value = _number(varint)
+        if value >= MAX_CLIENT:
+            raise Refused("client id")
+        if len(self) > 20_000:
+            self.clear()
+        self[varint] = value
+        return value
+
+
+_ids = _Ids()
+
+
+def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
+    """The (client, clock, end) runs of an update that can be integrated completely now; [] when it only deletes.
+
+    None: it must wait or be split, which is the gate's work. When runs are returned the caller applies the update
+    before anything else: how deep its structs lie is then recorded in `known`.
+    """
+    match = _keystroke(update)
+    if match is not None:
+        (
+            who,
+            start,
+            _,
+            left,
+            left_at,
+            right,
+            right_at,
+            text,
+            gone,
+            gone_at,
+            gone_length,
+        ) = match.groups()
+        client = _ids[who]
+        clock = _number(start)
+        end = clock + text[0]
+        if end >= MAX_CLOCK:
+            raise Refused("clock")
+        get = known.get
+        reached = get(client, 0)
+        if clock > reached:
+            return None
+        if left == who:
+            if _number(left_at) >= clock:
+                raise Refused("self reference")
+        elif _number(left_at) >= get(_ids[left], 0):
+            return None
+        if right is not None:
+            if right == who:
+                if _number(right_at) >= clock:
+                    raise Refused("self reference")
+            elif _number(right_at) >= get(_ids[right], 0):
+                return None
+        if gone is not None:
+            stop = _number(gone_at) + _number(gone_length)
+            if gone_length == b"\x00" or stop >= MAX_CLOCK:
+                raise Refused("deleted range")
+            if stop > get(_ids[gone], 0) and (gone != who or stop > end):
+                return None
+        if known.depths and end > reached:
+            depths = known.depths
+            depths.record(client, reached, depths.at(_ids[left], _number(left_at)))
+        return [(client, clock, end)]
+    match = _erasure(update)
+    if match is not None:
+        gone, gone_at, gone_length = match.groups()
+        stop = _number(gone_at) + _number(gone_length)
+        if gone_length == b"\x00" or stop >= MAX_CLOCK:
+            raise Refused("deleted range")
+        return [] if stop <= known.get(_ids[gone], 0) else None
+    links: list[Link] | None = [] if known.depths else None
+    found = scan(update, links)
+    if not is_ready(found, known):
+        return None
+    if links is None and found.nests:
+        links = []
+        scan(update, links)
+    if links:
+        known.depths.grow(links, known)
+    return [run[:3] for run in found.runs]
+
+
+def is_ready(found: Scan, known: Mapping[int, int]) -> bool:
+    """Can the document integrate every struct and every deletion of this update now?"""
+    runs, needs, deletes, _ = found
+    get = known.get
+    for run in runs:
+        if run[1] > get(run[0], 0):
+            return False
+    inside: Vector | None = None
+    for need in needs:
+        client, clock = need[4], need[5]
+        if clock > get(client, 0):
+            if len(runs) == 1:
+                return False
+            if inside is None:
+                inside = {run[0]: run[2] for run in runs}
+            if clock > inside.get(client, 0):
+                return False
+    crossed = inside is not None
+    for client, _, end in deletes:
+        if end > get(client, 0):
+            if inside is None:
+                inside = {run[0]: run[2] for run in runs}
+            if end > inside.get(client, 0):
+                return False
+    # Clients that refer to each other inside the update must not do so in a circle.
+    return not crossed or all(
+        at == run[2] for run, (at, _) in zip(runs, reach(found, known), strict=True)
+    )
+
+
+def reach(found: Scan, known: Mapping[int, int]) -> list[tuple[int, Need | None]]:
+    """For each run how far it can be integrated (-1: not at all), and the reference that stops it there.
+
+    Every run has a cursor over its references; a run that stops is woken when the client it waits for has come far
+    enough. What refers to itself in a circle is never reached.
+    """
+    runs, needs, _, _ = found
+    todo: list[list[Need]] = [[] for _ in runs]
+    for need in needs:
+        todo[need[0]].append(need)
+    now = dict(known)
+    cursors = [0] * len(runs)
+    reached: list[tuple[int, Need | None]] = [(-1, None)] * len(runs)
+    waiting: dict[int, list[tuple[int, int]]] = {}
+    for index, run in enumerate(runs):
+        if run[1] > now.get(
+            run[0], 0
+        ):  # a hole before it: woken when its own client gets there
+            waiting.setdefault(run[0], []).append((run[1], index))
+    active = [index for index, run in enumerate(runs) if run[1] <= known.get(run[0], 0)]
+    while active:
+        index = active.pop()
+        mine = todo[index]
+        cursor = cursors[index]
+        while cursor < len(mine) and mine[cursor][5] <= now.get(mine[cursor][4], 0):
+            cursor += 1
+        cursors[index] = cursor
+        client, _, end = runs[index][:3]
+        stop = mine[cursor] if cursor < len(mine) else None
+        if stop is not None:
+            heappush(waiting.setdefault(stop[4], []), (stop[5], index))
+            end = stop[1]
+        reached[index] = (end, stop)
+        if end > now.get(client, 0):
+            now[client] = end
+            queue = waiting.get(client, ())
+            while queue and queue[0][0] <= end:
+                active.append(heappop(queue)[1])
+    return reached
+
+
+def scan(update: bytes, links: list[Link] | None = None) -> Scan:
+    """Read all of an update; `Refused` or `TooLarge` where it breaks a rule. Fills `links`, if given."""
+    try:
+        return _scan(update, links)
+    except IndexError:
+        raise Refused("truncated") from None
+
+
+def _scan(update: bytes, links: list[Link] | None) -> Scan:
+    runs: list[Run] = []
+    needs: list[Need] = []
+    nests = False
+    size = len(update)
+    number, ids = _number, _ids
+    seen: set[int] = set()
+    total = 0
+    sections, p = _varint(update, 0)
+    if sections > size - p:
+        raise Refused("count")
+    for _ in range(sections):
+        match = _section(update, p)
+        if match is None:
+            raise Refused("section")
+        own = match[2]
+        count, client, clock = number(match[1]), ids[own], number(match[3])
+        p = match.end()
+        if count > size - p:
+            raise Refused("count")
+        if count == 0:
+            raise Refused("empty section")  # five bytes of this make yrs 0.28 panic
+        total += count
+        if total > MAX_STRUCTS:
+            raise TooLarge("structs")
+        if client in seen:
+            raise Refused("client twice")  # makes an endless list inside yrs
+        seen.add(client)
+        begin, start, first = clock, p, 0
+        for index in range(count):
+            info = update[p]
+            kind = info & 31
+            head = p
+            to, to_clock, inside = -1, 0, False
+            if info > 63:  # it has a neighbour, which says where it hangs
+                match = _joined(update, p)
+                if match is None:
+                    raise Refused("struct")
+                left, left_at, right, right_at, only, only_at, value_bytes = (
+                    match.groups()
+                )
+                p = match.end()
+                if only is not None:
+                    left, left_at = only, only_at
+                to_clock = number(left_at)
+                if left == own:
+                    to = client
+                    if to_clock >= clock:
+                        raise Refused("self reference")
+                else:
+                    to = ids[left]
+                    needs.append(
+                        (len(runs), clock, head, index - first, to, to_clock + 1)
+                    )
+                if right is not None:
+                    right_clock = number(right_at)
+                    if right == own:
+                        if right_clock >= clock:
+                            raise Refused("self reference")
+                    else:
+                        needs.append(
+                            (
+                                len(runs),
+                                clock,
+                                head,
+                                index - first,
+                                ids[right],
+                                right_clock + 1,
+                            )
+                        )
+                value = value_bytes[0] if len(value_bytes) == 1 else number(value_bytes)
+            elif kind == 0 or kind == 10:
+                length, p = _varint(update, p + 1)
+                if length == 0 or info & 32:
+                    raise Refused("empty struct")
+                if kind == 10:  # a hole: what follows is a run of its own
+                    if index > first:
+                        runs.append(
+                            Run(client, begin, clock, start, head, index - first)
+                        )
+                    begin, start, first = clock + length, p, index + 1
+                elif links is not None:
+                    links.append((client, clock, clock + length, -1, 0, False))
+                clock += length
+                if clock >= MAX_CLOCK:
+                    raise Refused("clock")
+                continue
+            else:  # no neighbour: the parent is named
+                by_name, p = _varint(update, p + 1)
+                if by_name == 1:
+                    p = _text(update, p, MAX_ROOT_BYTES, "root name")
+                elif by_name == 0:
+                    match = _pair(update, p)
+                    if match is None:
+                        raise Refused("parent")
+                    p = match.end()
+                    nests = inside = True
+                    to, to_clock = ids[match[1]], number(match[2])
+                    if to != client:
+                        needs.append(
+                            (len(runs), clock, head, index - first, to, to_clock + 1)
+                        )
+                    elif to_clock >= clock:
+                        raise Refused("self reference")
+                else:
+                    raise Refused("parent")
+                if info & 32:
+                    p = _text(update, p, MAX_NAME_BYTES, "name")
+                value, p = _varint(update, p)
+            length = 1
+            if kind == 4:  # a string; `value` is the first number of the content
+                length = value
+                stop = p + value
+                text = update[p:stop]
+                if stop > size:
+                    raise Refused("truncated")
+                if not text.isascii():
+                    length = _units(text)
+                p = stop
+            elif kind == 1:  # something deleted
+                length = value
+            elif kind == 8:  # JSON-like values
+                length = value
+                if value > size - p:
+                    raise Refused("count")
+                p = _values(update, p, value)
+            elif kind == 7:  # a shared type
+                if value > 6:
+                    raise Refused("type")
+                if value == 3 or value == 5:
+                    p = _text(update, p, MAX_NAME_BYTES, "name")
+            elif kind == 6:  # a format
+                p = _text(update, p, MAX_NAME_BYTES, "name", value)
+                length_of_value, p = _varint(update, p)
+                p = _json(update, p, length_of_value)
+                length = 1
+            elif kind == 5:  # an embed
+                p = _json(update, p, value)
+            elif kind == 3:  # bytes
+                p += value
+                if p > size:
+                    raise Refused("truncated")
+            elif kind == 2:  # JSON texts, as old clients wrote them
+                length = value
+                if value > size - p:
+                    raise Refused("count")
+                for _ in range(value):
+                    length_of_value, p = _varint(update, p)
+                    p = _json(update, p, length_of_value)
+            elif kind == 9:  # a subdocument: its id and options
+                p = _text(update, p, MAX_NAME_BYTES, "name", value)
+                p = _values(update, p, 1)
+            else:
+                raise Refused("kind")
+            if length == 0:
+                raise Refused("empty struct")
+            if links is not None:
+                links.append((client, clock, clock + length, to, to_clock, inside))
+            clock += length
+            if clock >= MAX_CLOCK:
+                raise Refused("clock")
+        if count > first:
+            runs.append(Run(client, begin, clock, start, p, count - first))
+    deletes, p = _ranges(update, p)
+    if p != size:
+        raise Refused("trailing bytes")
+    return Scan(runs, needs, deletes, nests)
+
+
+def _ranges(update: bytes, p: int) -> tuple[list[Range], int]:
+    """The delete set at `p`, and where it ends."""
+    deletes: list[Range] = []
+    size = len(update)
+    sections, p = _varint(update, p)
+    if sections > size - p:
+        raise Refused("count")
+    for _ in range(sections):
+        match = _pair(update, p)
+        if match is None:
+            raise Refused("section")
+        client, count = _ids[match[1]], _number(match[2])
+        p = match.end()
+        if count > size - p:
+            raise Refused("count")
+        if len(deletes) + count > MAX_RANGES:
+            raise TooLarge("deleted ranges")
+        for _ in range(count):
+            match = _span(update, p)
+            if match is None:
+                raise Refused("deleted range")
+            clock, length = _number(match[1]), _number(match[2])
+            if length == 0 or clock + length >= MAX_CLOCK:
+                raise Refused("deleted range")
+            deletes.append((client, clock, clock + length))
+            p = match.end()
+    return deletes, p
+
+
+def _varint(update: bytes, p: int) -> tuple[int, int]:
+    """The number at `p`, and where it ends."""
+    byte = update[p]
+    p += 1
+    if byte < 128:
+        return byte, p
+    value = byte & 127
+    shift = 7
+    while byte > 127:
+        if shift > 28:  # no count, length or kind has more than five bytes
+            raise Refused("number")
+        byte = update[p]
+        p += 1
+        value |= (byte & 127) << shift
+        shift += 7
+    if byte == 0:
+        raise Refused("number")
+    return value, p
+
+
+def _text(update: bytes, p: int, max_bytes: int, rule: str, length: int = -1) -> int:
+    """Where the name at `p` ends; `length` when it was read already."""
+    if length < 0:
+        length, p = _varint(update, p)
+    end = p + length
+    if end > len(update):
+        raise Refused("truncated")
+    if length > max_bytes:
+        raise TooLarge(rule)
+    text = update[p:end]
+    if not text.isascii():
+        _units(text)
+    return end
+
+
+def _units(encoded: bytes) -> int:
+    """The UTF-16 units of a UTF-8 string, which is what a clock counts."""
+    try:
+        text = encoded.decode()
+    except UnicodeDecodeError:
+        raise Refused("utf-8") from None
+    # 240 is the first byte of a character outside the basic plane; below, one character is one unit
+    return (
+        len(text)
+        if max(encoded) < 240
+        else len(text) + sum(character > "\uffff" for character in text)
+    )
+
+
+_brackets = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
+
+
+def _json(update: bytes, p: int, length: int) -> int:
+    """Where the JSON text at `p` ends: it is parsed, and shallow."""
+    end = p + length
+    if end > len(update):
+        raise Refused("truncated")
+    text = update[p:end]
+    # counting sees brackets inside strings too, so it only says "surely shallow"
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING:
+        depth = 0
+        for match in _brackets(text):
+            if match[0] in b"[{":
+                depth += 1
+                if depth > MAX_NESTING:
+                    raise Refused("nesting")
+            elif match[0] in b"]}":
+                depth -= 1
+    try:
+        orjson.loads(text)
+    except ValueError:
+        if text != b"undefined":  # as Yjs writes what JSON cannot say
+            raise Refused("json") from None
+    return end
+
+
+def _values(update: bytes, p: int, count: int) -> int:
+    """Where `count` values of lib0's "any" encoding end; a list stands in for recursion."""
+    size = len(update)
+    left = count  # values still to read at this level
+    keyed = False
+    outer: list[tuple[int, bool]] = []
+    while True:
+        while left == 0:
+            if not outer:
+                return p
+            left, keyed = outer.pop()
+        left -= 1
+        if keyed:
+            p = _text(update, p, size, "key")
+        tag = update[p]
+        p += 1
+        if tag == 119:  # string
+            p = _text(update, p, size, "value")
+        elif tag == 125:  # signed number
+            first = p
+            while update[p] & 128:
+                p += 1
+            p += 1
+            if p - first > 8:
+                raise Refused("number")
+        elif tag == 124:  # float of 32 bits
+            p += 4
+        elif tag == 123 or tag == 122:  # float of 64 bits, big integer
+            p += 8
+        elif tag == 118 or tag == 117:  # object, array
+            count, p = _varint(update, p)
+            if count > size - p:
+                raise Refused("count")
+            if len(outer) >= MAX_NESTING:
+                raise Refused("nesting")
+            outer.append((left, keyed))
+            left, keyed = count, tag == 118
+        elif tag == 116:  # bytes
+            length, p = _varint(update, p)
+            p += length
+        elif tag not in (120, 121, 126, 127):  # true, false, null, undefined
+            raise Refused("value")
+        if p > size:
+            raise Refused("truncated")
+
+
+def split(update: bytes, known: Mapping[int, int]) -> tuple[bytes, bytes, Vector]:
+    """What can be integrated now, what must wait, and for each client it waits for the clock to try again at.
+
+    Structs carry no clock of their own, so a part of a run is its bytes under a section head of its own. The rest is
+    indexed under every client it waits for, by the first missing id. An empty part is b"".
+    """
+    found = scan(update)
+    ready: list[Run] = []
+    rest: list[Run] = []
+    missing: Vector = {}
+
+    def wait(client: int, clock: int) -> None:
+        missing[client] = min(clock, missing.get(client, MAX_CLOCK))
+
+    after = dict(known)
+    for run, (at, need) in zip(found.runs, reach(found, known), strict=True):
+        client, clock, end, start, stop, count = run
+        if at < 0:
+            wait(client, clock)
+            rest.append(run)
+            continue
+        after[client] = max(at, after.get(client, 0))
+        if need is None:
+            if end > known.get(client, 0):
+                ready.append(run)
+            continue
+        _, _, cut, before, wanted, needs = need
+        wait(wanted, needs)
+        if before:
+            ready.append(Run(client, clock, at, start, cut, before))
+        rest.append(Run(client, at, end, cut, stop, count - before))
+    gone: list[Range] = []
+    late: list[Range] = []
+    for client, clock, end in found.deletes:
+        reached = after.get(client, 0)
+        if clock < reached:
+            gone.append((client, clock, min(end, reached)))
+        if end > reached:
+            late.append((client, max(clock, reached), end))
+            wait(client, max(clock, reached) + 1)
+    return _encode(update, ready, gone), _encode(update, rest, late), missing
+
+
+def _encode(update: bytes, runs: list[Run], deletes: list[Range]) -> bytes:
+    """An update of some runs of another and some deletions; b"" when there are none."""
+    if not runs and not deletes:
+        return b""
+    sections: dict[int, list[Run]] = {}
+    for run in runs:
+        sections.setdefault(run.client, []).append(run)
+    parts = [encode_varint(len(sections))]
+    for client, mine in sections.items():
+        count, clock, body = 0, mine[0].clock, []
+        for run in mine:
+            if run.clock > clock:
+                body.append(b"\x0a" + encode_varint(run.clock - clock))
+                count += 1
+            body.append(update[run.start : run.stop])
+            count += run.structs
+            clock = run.end
+        parts += (
+            encode_varint(count),
+            encode_varint(client),
+            encode_varint(mine[0].clock),
+            *body,
+        )
+    ranges: dict[int, list[bytes]] = {}
+    for client, clock, end in deletes:
+        ranges.setdefault(client, []).append(
+            encode_varint(clock) + encode_varint(end - clock)
+        )
+    parts.append(encode_varint(len(ranges)))
+    for client, spans in ranges.items():
+        parts += (encode_varint(client), encode_varint(len(spans)), *spans)
+    return b"".join(parts)
+
+
+def state_vector(encoded: bytes) -> Vector:
+    """A peer's state vector, read as strictly as an update."""
+    try:
+        count, p = _varint(encoded, 0)
+    except IndexError:
+        raise Refused("truncated") from None
+    if count > len(encoded) - p:
+        raise Refused("count")
+    vector: Vector = {}
+    for _ in range(count):
+        match = _pair(encoded, p)
+        if match is None:
+            raise Refused("state vector")
+        client, clock = _ids[match[1]], _number(match[2])
+        if clock >= MAX_CLOCK:
+            raise Refused("clock")
+        vector[client] = clock
+        p = match.end()
+    if p != len(encoded):
+        raise Refused("trailing bytes")
+    if len(vector) != count:
+        raise Refused("client twice")
+    return vector
+
+
+def encode_state_vector(vector: Mapping[int, int]) -> bytes:
+    """The same bytes for equal vectors: clients in order, those never heard of left out."""
+    entries = sorted((client, clock) for client, clock in vector.items() if clock > 0)
+    parts = [encode_varint(len(entries))]
+    for client, clock in entries:
+        parts += (encode_varint(client), encode_varint(clock))
+    return b"".join(parts)
