@@ -22,9 +22,11 @@ from environment import (
 OLDEST_NODE = 20
 
 # apt would start the services it installs; exit code 101 of this file forbids it.
+POLICY = Path("/usr/sbin/policy-rc.d")
 _INSTALL = """
 set -e
-policy=/usr/sbin/policy-rc.d
+policy="$1"
+shift
 if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
   printf '#!/bin/sh\\nexit 101\\n' > "$policy"
@@ -76,7 +78,7 @@ def npm_packages(folder: Path, lock: Path) -> None:
         stamp.write_text(expected)
 
 
-def system_packages(programs: dict[str, str]) -> None:
+def system_packages(programs: dict[str, str], policy: Path = POLICY) -> None:
     """Install what is missing of these programs (program → Debian package), as root or by sudo without a password."""
     missing = sorted(
         {
@@ -93,7 +95,9 @@ def system_packages(programs: dict[str, str]) -> None:
         raise SetupFailed(advice)
     with step(f"apt-get install {' '.join(missing)}"):
         command(
-            [*root, "sh", "-c", _INSTALL, "sh", *missing], cwd=Path("/"), env=os.environ
+            [*root, "sh", "-c", _INSTALL, "sh", str(policy), *missing],
+            cwd=Path("/"),
+            env=os.environ,
         )
     if any(shutil.which(program) is None for program in programs):
         raise SetupFailed(advice)

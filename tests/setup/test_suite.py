@@ -1,0 +1,99 @@
+"""The summary counts what ran, and takes a runner that ran nothing for a failure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import suite
+
+PYTEST = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-c",
+    "/dev/null",
+)
+
+
+@pytest.fixture
+def tests(tmp_path: Path) -> Path:
+    folder = tmp_path / "some tests"
+    folder.mkdir()
+    return folder
+
+
+def test_a_run_ends_with_the_line_that_counts_all_tests(
+    tests: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tests / "test_a.py").write_text(
+        "import pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert False\n"
+        "@pytest.mark.skip(reason='no such disk')\n"
+        "def test_left_out(): pass\n"
+    )
+
+    code = suite.run_all(
+        [
+            suite.Check("lint", (sys.executable, "-c", "")),
+            suite.Check("tests", PYTEST, tests, runner="pytest"),
+        ]
+    )
+
+    output = capfd.readouterr().out
+    assert code == 1
+    assert output.endswith("\n2 passed, 1 failed, 1 skipped\n")
+    assert "skipped test_left_out: no such disk" in output
+
+
+def test_a_run_in_which_all_is_well_succeeds(capfd: pytest.CaptureFixture[str]) -> None:
+    code = suite.run_all([suite.Check("lint", (sys.executable, "-c", ""))])
+
+    assert code == 0
+    assert capfd.readouterr().out.endswith("\n1 passed, 0 failed\n")
+
+
+def test_a_runner_without_tests_has_failed(tests: Path) -> None:
+    result = suite.run(suite.Check("tests", PYTEST, tests, runner="pytest"))
+
+    assert (result.passed, result.failed) == (0, 1)
+
+
+def test_a_runner_that_dies_before_its_report_has_failed(tests: Path) -> None:
+    result = suite.run(
+        suite.Check(
+            "tests", (sys.executable, "-c", "raise SystemExit(3)"), runner="vitest"
+        )
+    )
+
+    assert (result.passed, result.failed) == (0, 1)
+
+
+def test_the_report_of_vitest_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_text(
+        json.dumps(
+            {
+                "numPassedTests": 7,
+                "numFailedTests": 0,
+                "numPendingTests": 1,
+                "numTodoTests": 0,
+                "numFailedTestSuites": 0,
+            }
+        )
+    )
+
+    assert suite.count("vitest", path, 0) == (7, 0, ["in vitest"])
+
+
+def test_checks_do_not_see_the_settings_of_a_server_in_this_shell() -> None:
+    seen = suite.environment({"COLLAB_PORT": "9000", "LANG": "C.UTF-8"})
+
+    assert "COLLAB_PORT" not in seen
+    assert seen["LANG"] == "C.UTF-8"
