@@ -1,0 +1,111 @@
+"""A real server process to test stock clients against."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ANNOUNCEMENT = "listening on "
+
+
+class Server:
+    """`collab serve` on a free port of its own; a restart keeps the port."""
+
+    def __init__(self, data: Path, flags: tuple[str, ...]) -> None:
+        self.data = data
+        self.port = 0
+        self.url = ""
+        self._flags = flags
+        self._log = data.parent / f"{data.name}.log"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Returns when the server listens."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "collab", "serve"]
+                + ["--port", str(self.port), "--data", str(self.data), *self._flags],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(
+            target=self._read, args=(self._process, lines), daemon=True
+        ).start()
+        while ANNOUNCEMENT not in (line := lines.get(timeout=30)):
+            assert line, f"the server did not start: {self._log.read_text()}"
+        self.url = (
+            line[line.index(ANNOUNCEMENT) + len(ANNOUNCEMENT) :].split()[0].rstrip("/")
+        )
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    @staticmethod
+    def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            for line in stdout:
+                lines.put(line)
+        lines.put("")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait until the process has ended; returns its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=60)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait until it has drained."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def export(self, room: str, kind: str = "text", root: str = "text") -> str:
+        """What `collab export` prints for a room."""
+        command = [sys.executable, "-m", "collab", "export", room, "--format", kind]
+        command += ["--root", root] if kind == "text" else []
+        done = subprocess.run(
+            [*command, "--data", str(self.data)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def exported(self, room: str) -> dict[str, Any]:
+        """The roots of a room as `collab export --format json` has them."""
+        return dict(json.loads(self.export(room, "json")))
+
+
+@contextmanager
+def serve(data: Path, *flags: str) -> Iterator[Server]:
+    """Run a server for as long as the block lasts."""
+    server = Server(data, flags)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
