@@ -19,6 +19,7 @@ from suite import Check, run_all
 
 RUN, TEST = "requirements.txt", "requirements-test.txt"
 NPM_FOLDERS = ("client-js", "tests/compat")
+NPM_LOCK = ROOT / ".venv" / ".npm.lock"
 PROGRAMS = {
     "chromium-headless-shell": "chromium-headless-shell"
 }  # program → Debian package
@@ -41,7 +42,7 @@ def setup() -> int:
     python_environment(ROOT, TEST)
     require_node()
     for folder in NPM_FOLDERS:
-        npm_packages(ROOT / folder, ROOT / ".venv" / ".npm.lock")
+        npm_packages(ROOT / folder, NPM_LOCK)
     system_packages(PROGRAMS)
     return 0
 
@@ -50,16 +51,18 @@ def test() -> int:
     """All there is."""
     setup()
     python = python_environment(ROOT, TEST)
-    pytest = (python, "-m", "pytest", "-q", "-n", "2")
+    pytest, npm = (python, "-m", "pytest", "-q"), ("npm", "--silent")
     client = ROOT / "client-js"
     return run_all(
         [
             *looks(python),
-            Check("Python tests", (*pytest, "--ignore=tests/browser"), runner="pytest"),
-            Check("TypeScript", ("npm", "run", "check"), client),
-            Check("TypeScript tests", ("npm", "test"), client, runner="vitest"),
-            Check("fresh bundle", ("npm", "run", "build:check"), client),
-            Check("browser tests", (*pytest, "tests/browser"), runner="pytest"),
+            Check("Python tests", (*pytest, "-n", "2"), runner="pytest"),
+            Check("TypeScript", (*npm, "run", "check"), client),
+            Check("TypeScript tests", (*npm, "test"), client, runner="vitest"),
+            Check("fresh bundle", (*npm, "run", "build:check"), client),
+            Check(
+                "browser tests", (*npm, "run", "test:browser"), client, runner="vitest"
+            ),
         ]
     )
 
@@ -81,12 +84,16 @@ def looks(python: Path) -> list[Check]:
 
 
 def fix() -> int:
-    """Mend what the linter can, and format."""
+    """Mend what the linters can, format, and write the generated tables of the documents."""
     python = python_environment(ROOT, TEST)
+    require_node()
+    npm_packages(ROOT / "client-js", NPM_LOCK)
     return run_all(
         [
+            Check("tables", (python, "tests/setup/tables.py")),
             Check("lint", (python, "-m", "ruff", "check", "--fix")),
             Check("format", (python, "-m", "ruff", "format")),
+            Check("TypeScript", ("npm", "--silent", "run", "fix"), ROOT / "client-js"),
         ]
     )
 

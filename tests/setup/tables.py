@@ -1,0 +1,166 @@
+"""The reference tables of the documents, made from the code. Run it to write them; `tests/test_documented.py` compares."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from collab import errors  # noqa: E402
+from collab.metrics import Metrics  # noqa: E402
+from collab.settings import Settings  # noqa: E402
+
+
+def settings() -> str:
+    """Every setting; its flag, variable and TOML key follow from the name."""
+    return table(
+        ("setting", "default", "meaning"),
+        (
+            (f"`{name}`", f"`{shown(field.default)}`", field.description)
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def shown(default: object) -> str:
+    match default:
+        case bool():
+            return str(default).lower()
+        case float() if default.is_integer():
+            return str(int(default))
+        case tuple():
+            return "[" + ", ".join(map(str, default)) + "]"
+        case _:
+            return str(default)
+
+
+def metrics() -> str:
+    """Every metric as `/metrics` names it."""
+    return table(
+        ("metric", "meaning"), ((f"`{name}`", meaning) for name, meaning in exposed())
+    )
+
+
+def exposed() -> Iterator[tuple[str, str]]:
+    """Name and help of every metric, with the label where it has one."""
+    registered: Any = Metrics()
+    for name, counter in vars(registered).items():
+        if isinstance(counter, dict) and name != "gauges":
+            counter["…"] += (
+                1  # a labelled metric shows its label only once it has a sample
+            )
+    for family in registered.collect():
+        suffix = "_total" if family.type == "counter" else ""
+        labels = sorted(
+            {label for sample in family.samples for label in sample.labels} - {"le"}
+        )
+        shape = "{" + ",".join(labels) + "}" if labels else ""
+        yield (
+            family.name + suffix + shape,
+            family.documentation
+            + (" (histogram)" if family.type == "histogram" else ""),
+        )
+
+
+def error_codes() -> str:
+    """Every error a peer can meet, by close code."""
+    found = sorted(
+        family(errors.CollabError),
+        key=lambda error: (error.close_code < 4000, error.close_code, error.code),
+    )
+    return table(
+        ("close", "code", "HTTP", "means", "come back?"),
+        (
+            (
+                error.close_code,
+                f"`{error.code}`",
+                error.http_status,
+                first_line(error),
+                advice(error.close_code),
+            )
+            for error in found
+        ),
+    )
+
+
+def family(error: type[errors.CollabError]) -> Iterator[type[errors.CollabError]]:
+    """The class and all below it."""
+    yield error
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from family(child)
+
+
+def first_line(error: type[errors.CollabError]) -> str:
+    if error is errors.CollabError:
+        return "A bug of the server: it is in its log, with a traceback."
+    return " ".join((error.__doc__ or "").split("\n\n")[0].split())
+
+
+def advice(close_code: int) -> str:
+    """What a client should do after this code."""
+    if 4400 <= close_code <= 4499 or close_code in (1002, 1003, 1009):
+        return "not until something changes"
+    return "later"
+
+
+def rules() -> str:
+    """The words of `collab_refusals_total{rule}`: every constant given to Refused or TooLarge."""
+    words: set[str] = set()
+    for path in (ROOT / "collab").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("Refused", "TooLarge")
+            ):
+                words |= {
+                    word.value for word in node.args if isinstance(word, ast.Constant)
+                }
+    return ", ".join(f"`{word}`" for word in sorted(words)) + "\n"
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n"
+        for line in lines
+    )
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "settings": ("deploy/README.md", settings),
+    "metrics": ("deploy/README.md", metrics),
+    "errors": ("PROTOCOL.md", error_codes),
+    "rules": ("PROTOCOL.md", rules),
+}
+
+
+def between(name: str) -> re.Pattern[str]:
+    """Where in a document the table stands."""
+    return re.compile(
+        rf"(?<=<!-- {name}, from the code by `make fix` -->\n\n).*?(?=\n<!-- end of {name} -->)",
+        re.DOTALL,
+    )
+
+
+def main() -> None:
+    """Write every table into its document."""
+    for name, (document, make) in TABLES.items():
+        path = ROOT / document
+        written, count = between(name).subn(
+            lambda _, make=make: make(), path.read_text()
+        )
+        if count != 1:
+            sys.exit(f"{document} has no place for the table of {name}")
+        path.write_text(written)
+
+
+if __name__ == "__main__":
+    main()
