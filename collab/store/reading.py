@@ -1,0 +1,247 @@
+"""Reading rooms from the SQLite store: every record is checked against its checksum before it is believed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from collab import logs
+from collab.errors import RoomNotFound, StoreCorrupt, StoreUnavailable
+from collab.store.base import Author, Checkpoint, RoomInfo, Row, Stored
+from collab.store.records import (
+    Damaged,
+    Fields,
+    checkpoint_checksum,
+    text_checksum,
+    unpack_entry,
+)
+
+log = logs.logger(__name__)
+
+# The log and what the sweep has not yet moved there. A position can be in both tables: then the log's row counts.
+_ROWS = """
+    SELECT room, position, last, milliseconds, crc, updates, 0 AS place FROM log
+    WHERE room = :room AND position >= coalesce(
+        (SELECT max(position) FROM log WHERE room = :room AND position <= :after + 1), 0)
+    UNION ALL
+    SELECT room, position, last, milliseconds, crc, updates, 1 FROM journal WHERE room = :room
+    ORDER BY position, place
+"""
+
+
+class Live(NamedTuple):
+    """The row of a room that is not deleted."""
+
+    id: int
+    name: str
+    epoch: str
+    created: int
+    fence: int
+    position: int
+
+
+def translate(error: sqlite3.Error, what: str) -> StoreCorrupt | StoreUnavailable:
+    """The error to show for one of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", None)
+    is_damage = code is None or code & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
+    kind = StoreCorrupt if is_damage else StoreUnavailable
+    return kind(f"{what}: {error}")
+
+
+def find(db: sqlite3.Connection, name: str) -> Live | None:
+    """The live room of that name."""
+    row = db.execute(
+        "SELECT id, name, epoch, created, fence, position, crc FROM room WHERE name = ? AND deleted IS NULL",
+        (name,),
+    ).fetchone()
+    if row is None:
+        return None
+    *fields, checksum = row
+    live = Live(*fields)
+    if live.name != name or checksum != text_checksum(
+        live.id, name, live.epoch, str(live.created)
+    ):
+        raise StoreCorrupt(f"room {name}: its record is damaged")
+    return live
+
+
+def checkpoints(db: sqlite3.Connection, room: int) -> Iterator[Checkpoint]:
+    """The intact checkpoints, newest first."""
+    for position, milliseconds, checksum, snapshot in db.execute(
+        "SELECT position, milliseconds, crc, snapshot FROM checkpoint WHERE room = ? ORDER BY position DESC",
+        (room,),
+    ):
+        try:
+            is_intact = checksum == checkpoint_checksum(
+                room, position, milliseconds, snapshot
+            )
+        except Exception:  # a flipped bit can turn a column into another type
+            is_intact = False
+        if is_intact:
+            yield Checkpoint(position, snapshot)
+        else:
+            log.error("damaged checkpoint", room_number=room, position=position)
+
+
+def last_position(db: sqlite3.Connection, room: int, *, with_journal: bool) -> int:
+    """The position of the last intact update: what `load` says, at less cost."""
+    last = 0
+    for checkpoint in checkpoints(db, room):
+        last = checkpoint.position
+        break
+    for fields in db.execute(
+        "SELECT room, position, last, milliseconds, crc, updates FROM log WHERE room = ? ORDER BY position DESC",
+        (room,),
+    ):
+        if is_intact(fields):
+            last = max(last, fields[2])
+            break
+    if with_journal:
+        for fields in db.execute(
+            "SELECT room, position, last, milliseconds, crc, updates FROM journal WHERE room = ?",
+            (room,),
+        ):
+            if is_intact(fields):
+                last = max(last, fields[2])
+    return last
+
+
+def is_intact(fields: Fields) -> bool:
+    try:
+        unpack_entry(fields)
+    except Damaged:
+        return False
+    return True
+
+
+class Reading(NamedTuple):
+    """One piece of a room's log, checked."""
+
+    position: int
+    milliseconds: int
+    authors: list[int]
+    updates: list[bytes]
+
+
+def read(
+    db: sqlite3.Connection, room: int, after: int, damaged: list[int]
+) -> Iterator[Reading]:
+    """Intact rows that hold positions greater than `after`, in order, each position once.
+
+    The positions that damaged rows claim to have are added to `damaged`.
+    """
+    for *fields, _ in db.execute(_ROWS, {"room": room, "after": after}):
+        try:
+            authors, updates = unpack_entry(fields)
+        except Damaged:
+            damaged.append(fields[1] if isinstance(fields[1], int) else 0)
+            continue
+        position, last, milliseconds = fields[1:4]
+        if last <= after:
+            continue
+        known = max(0, after + 1 - position)
+        yield Reading(position + known, milliseconds, authors[known:], updates[known:])
+        after = last
+
+
+def load(db: sqlite3.Connection, name: str, fence: int) -> tuple[Stored, int]:
+    """What opening the room needs, and how many damaged rows were left aside since a checkpoint covers them."""
+    live = find(db, name)
+    if live is None:
+        return Stored("", 0, None, (), {}, fence), 0
+    rejected = {
+        position
+        for (position,) in db.execute(
+            "SELECT position FROM rejected WHERE room = ?", (live.id,)
+        )
+    }
+    checkpoint = next(checkpoints(db, live.id), None)
+    start = checkpoint.position if checkpoint else 0
+    damaged: list[int] = []
+    tail: list[tuple[int, bytes]] = []
+    last = start
+    for position, _, _, updates in read(db, live.id, start, damaged):
+        if position != last + 1:
+            raise StoreCorrupt(
+                f"room {name}: position {last + 1} is damaged or missing"
+            )
+        for at, update in enumerate(updates, position):
+            if at not in rejected:
+                tail.append((at, update))
+        last = position + len(updates) - 1
+    if live.position > last or (damaged and not _is_covered(damaged, start)):
+        raise StoreCorrupt(f"room {name}: position {last + 1} is damaged or missing")
+    owners = {
+        client: principal
+        for client, principal, checksum in db.execute(
+            "SELECT client, principal, crc FROM owner WHERE room = ?", (live.id,)
+        )
+        if checksum == text_checksum(live.id, str(client), principal)
+    }
+    return Stored(live.epoch, last, checkpoint, tail, owners, fence), len(damaged)
+
+
+def _is_covered(damaged: list[int], position: int) -> bool:
+    """Whether a checkpoint holds what the damaged rows held, as far as their keys can be believed."""
+    return all(0 < claimed <= position for claimed in damaged)
+
+
+def history(
+    db: sqlite3.Connection, name: str, after: int, limit: int
+) -> tuple[list[Row], int]:
+    """Rows after a position, and how many damaged ones lie between them."""
+    live = find(db, name)
+    if live is None:
+        raise RoomNotFound(f"there is no room {name}")
+    damaged: list[int] = []
+    rows: list[Row] = []
+    people: dict[int, Author] = {}
+    for position, milliseconds, authors, updates in read(db, live.id, after, damaged):
+        for at, (number, update) in enumerate(
+            zip(authors, updates, strict=True), position
+        ):
+            if number not in people:
+                people[number] = _author(db, number)
+            rows.append(Row(at, milliseconds, people[number], update))
+        if len(rows) >= limit:
+            break
+    return rows[:limit], len(damaged)
+
+
+def _author(db: sqlite3.Connection, number: int) -> Author:
+    row = db.execute(
+        "SELECT principal, connection, turn, crc FROM author WHERE id = ?", (number,)
+    ).fetchone()
+    if row is None or row[3] != text_checksum(number, *row[:3]):
+        raise StoreCorrupt(f"the record of author {number} is damaged")
+    return Author(*row[:3])
+
+
+def rooms(
+    db: sqlite3.Connection, prefix: str, after: str, limit: int
+) -> list[RoomInfo]:
+    """A page of the live rooms, with what the sweep has not yet moved counted in."""
+    return [
+        RoomInfo(*row)
+        for row in db.execute(
+            """
+            SELECT r.name, r.epoch, max(r.position, coalesce(j.position, 0)),
+                coalesce((SELECT max(position) FROM checkpoint WHERE room = r.id), 0),
+                r.bytes + coalesce(j.bytes, 0)
+                    + coalesce((SELECT sum(length(snapshot)) FROM checkpoint WHERE room = r.id), 0),
+                r.created, max(r.changed, coalesce(j.changed, 0))
+            FROM room r LEFT JOIN (
+                SELECT room, max(last) AS position, max(milliseconds) AS changed, sum(length(updates)) AS bytes
+                FROM journal GROUP BY room
+            ) j ON j.room = r.id
+            WHERE r.deleted IS NULL AND r.name >= :prefix AND r.name > :after
+                AND substr(r.name, 1, :length) = :prefix
+            ORDER BY r.name LIMIT :limit
+            """,
+            {"prefix": prefix, "after": after, "length": len(prefix), "limit": limit},
+        )
+    ]

@@ -1,0 +1,148 @@
+"""The tables of the SQLite store, their numbered migrations, and how a connection is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from collab.errors import ConfigurationError, StoreCorrupt
+
+APPLICATION = 0x636F6C6C  # "coll": tells our files from any other SQLite file
+
+MIGRATIONS = (
+    """
+    -- One row per history of a room; a deleted one stays as a tombstone.
+    CREATE TABLE room (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,
+        epoch TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        crc INTEGER NOT NULL,              -- over the four columns above
+        fence INTEGER NOT NULL,            -- of the last checkpoint
+        deleted INTEGER,
+        is_purged INTEGER NOT NULL DEFAULT 0,
+        position INTEGER NOT NULL DEFAULT 0,  -- of what the sweep has moved, like the three below
+        changed INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (name, epoch)
+    );
+    CREATE UNIQUE INDEX room_live ON room (name) WHERE deleted IS NULL;
+
+    -- What a commit appends to, in commit order and without any other index: a table keyed by room would
+    -- write one page per changed room and commit. Only `room` is NOT NULL: padding rows fail on it.
+    CREATE TABLE journal (
+        n INTEGER PRIMARY KEY,
+        room INTEGER NOT NULL,
+        position INTEGER,
+        last INTEGER,
+        milliseconds INTEGER,
+        crc INTEGER,
+        updates BLOB
+    );
+
+    -- Where a sweep moves those rows every few seconds.
+    CREATE TABLE log (
+        room INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        milliseconds INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        updates BLOB NOT NULL,
+        PRIMARY KEY (room, position)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE checkpoint (
+        room INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        milliseconds INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        snapshot BLOB NOT NULL,
+        PRIMARY KEY (room, position)
+    );
+
+    CREATE TABLE author (
+        id INTEGER PRIMARY KEY,
+        principal TEXT NOT NULL,
+        connection TEXT NOT NULL,
+        turn TEXT,
+        crc INTEGER NOT NULL
+    );
+
+    CREATE TABLE owner (
+        room INTEGER NOT NULL,
+        client INTEGER NOT NULL,
+        principal TEXT NOT NULL,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (room, client)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE rejected (
+        room INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        milliseconds INTEGER NOT NULL,
+        PRIMARY KEY (room, position)
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+def connect(
+    path: Path,
+    *,
+    synchronous: str = "FULL",
+    is_read_only: bool = False,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+) -> sqlite3.Connection:
+    """A connection in autocommit mode, with our pragmas; creates the file unless `is_read_only`."""
+    mode = "ro" if is_read_only else "rwc"
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=5.0,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=factory,
+    )
+    try:
+        if is_read_only:
+            db.execute("PRAGMA query_only = 1")
+        else:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute("PRAGMA wal_autocheckpoint = 4000")
+            db.execute("PRAGMA journal_size_limit = 33554432")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring the tables to the newest form, each step in its own transaction."""
+    version = check(db, path)
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        db.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION};"
+            f"PRAGMA user_version = {number}; COMMIT"
+        )
+
+
+def check(db: sqlite3.Connection, path: Path) -> int:
+    """The file's version. StoreCorrupt when it is not ours, ConfigurationError when it is too new."""
+    try:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise StoreCorrupt(f"{path} cannot be read as a database: {error}") from None
+    if application != APPLICATION and (tables or version):
+        raise StoreCorrupt(f"{path} was not written by this program")
+    if version > len(MIGRATIONS):
+        raise ConfigurationError(
+            f"{path} was written by a newer version (its tables have version {version}, "
+            f"this one knows {len(MIGRATIONS)}): run that version or restore an older copy"
+        )
+    return int(version)

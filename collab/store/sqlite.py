@@ -1,0 +1,194 @@
+"""The SQLite store: one file, one writer thread, one reader thread."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from collab import logs
+from collab.errors import RoomNotFound, StoreUnavailable
+from collab.store import reading
+from collab.store.base import Checkpoint, Done, Entry, RoomInfo, Row, Stored
+from collab.store.directory import Directory
+from collab.store.schema import check, connect
+from collab.store.writer import Append, Job, Writer
+
+log = logs.logger(__name__)
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Keeps rooms in `<directory>/collab.db`, which one process has open at a time.
+
+    With `is_read_only` it takes no lock and writes nothing, and so may look at the directory of a running
+    server. `factory` makes the connections; tests hand in one that fails.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        window_seconds: float = 0.005,
+        sweep_seconds: float = 2.0,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        reserve_bytes: int = 16 * 1024 * 1024,
+        is_read_only: bool = False,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        self.damaged_records = 0  # met and left aside, since a checkpoint covers them
+        self._directory = Directory(directory, reserve_bytes=reserve_bytes)
+        self._window_seconds, self._sweep_seconds = window_seconds, sweep_seconds
+        self._synchronous, self._factory = synchronous, factory
+        self._is_read_only = is_read_only
+        self._generation = 0
+        self._fences = count(1)  # of a store that cannot make checkpoints anyway
+        self._writer: Writer | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+
+    async def __aenter__(self) -> Self:
+        """Raises StoreLocked, StoreCorrupt, ConfigurationError (a newer file) or StoreUnavailable."""
+        if self._is_read_only:
+            await self._read(lambda db: check(db, self._directory.database))
+            return self
+        try:
+            self._directory.lock()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the data directory cannot be opened: {error}"
+            ) from None
+        self._writer = writer = Writer(
+            self._directory,
+            asyncio.get_running_loop(),
+            window_seconds=self._window_seconds,
+            sweep_seconds=self._sweep_seconds,
+            synchronous=self._synchronous,
+            factory=self._factory,
+            failed=self._failed,
+        )
+        writer.start()
+        try:
+            await writer.opened
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._writer is not None:
+            self._writer.queue.put(None)
+            await asyncio.shield(self._writer.closed)
+            self._writer = None
+        self._reading.shutdown()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._directory.unlock()
+
+    # Writing
+
+    def append(self, entries: Sequence[Entry], done: Done) -> None:
+        self._open_writer().queue.put(Append(self._generation, entries, done))
+
+    async def bind(self, room: str, owners: dict[int, str]) -> None:
+        """Of a room that has never been written to, they are stored with its first entry."""
+        await self._write(lambda writer: writer.bind(room, owners))
+
+    async def checkpoint(
+        self, room: str, checkpoint: Checkpoint, *, fence: int
+    ) -> bool:
+        return await self._write(
+            lambda writer: writer.checkpoint(room, checkpoint, fence)
+        )
+
+    async def reject(self, room: str, position: int, reason: str) -> None:
+        await self._write(lambda writer: writer.reject(room, position, reason))
+
+    async def delete(self, room: str) -> None:
+        await self._write(lambda writer: writer.delete(room))
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open for writing")
+        return self._writer
+
+    async def _write(self, run: Callable[[Writer], T]) -> T:
+        writer = self._open_writer()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        writer.queue.put(Job(run, answer))
+        return await answer
+
+    def _failed(self, generation: int) -> None:
+        self._generation = generation
+
+    # Reading
+
+    async def load(self, room: str) -> Stored:
+        fence = self._writer.next_fence() if self._writer else next(self._fences)
+        stored, damaged = await self._read(lambda db: reading.load(db, room, fence))
+        self._count_damaged(room, damaged)
+        return stored
+
+    async def history(
+        self, room: str, *, after: int = 0, limit: int = 1000
+    ) -> list[Row]:
+        rows, damaged = await self._read(
+            lambda db: reading.history(db, room, after, limit)
+        )
+        self._count_damaged(room, damaged)
+        return rows
+
+    async def rooms(
+        self, *, prefix: str = "", after: str = "", limit: int = 100
+    ) -> list[RoomInfo]:
+        return await self._read(lambda db: reading.rooms(db, prefix, after, limit))
+
+    def _count_damaged(self, room: str, damaged: int) -> None:
+        if damaged:
+            self.damaged_records += damaged
+            log.error("damaged records left aside", room=room, records=damaged)
+
+    async def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._in_reading_thread(self._read_now, run)
+
+    def _read_now(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """One read transaction, so that a sweep or checkpoint in between is not seen by halves."""
+        try:
+            if self._reader is None:
+                self._reader = connect(
+                    self._directory.database, is_read_only=True, factory=self._factory
+                )
+            self._reader.execute("BEGIN")
+            try:
+                return run(self._reader)
+            finally:
+                self._reader.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
+            elif self._is_read_only and not self._directory.database.exists():
+                raise RoomNotFound(
+                    f"there is no store in {self._directory.path}"
+                ) from None
+            raise reading.translate(error, "the store cannot be read") from None
+
+    # Notes of loads
+
+    async def begin_load(self, room: str) -> int:
+        return await self._in_reading_thread(self._directory.begin_load, room)
+
+    async def end_load(self, room: str) -> None:
+        await self._in_reading_thread(self._directory.end_load, room)
+
+    async def _in_reading_thread(
+        self, function: Callable[..., T], *arguments: Any
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading, function, *arguments)

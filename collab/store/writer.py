@@ -1,0 +1,654 @@
+"""The thread that writes: group commits, the sweep from journal to log, and what to do when the disk fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, count
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from collab import logs
+from collab.errors import CollabError, RoomNotFound, StoreCorrupt, StoreUnavailable
+from collab.store.base import Author, Checkpoint, Done, Entry
+from collab.store.directory import Directory
+from collab.store.reading import find, last_position, translate
+from collab.store.records import (
+    Fields,
+    checkpoint_checksum,
+    pack_entry,
+    text_checksum,
+)
+from collab.store.schema import connect, migrate
+
+log = logs.logger(__name__)
+
+_MAX_ROWS = 768  # of one INSERT statement
+_PADDING = (None,) * 6
+_MAX_KNOWN = 20_000  # rooms and authors remembered
+_SWEEP_SECONDS_PER_CHUNK = 0.004
+
+
+class Append(NamedTuple):
+    """Entries to be logged. After a failed commit all of the same generation fail too, so that none overtakes."""
+
+    generation: int
+    entries: Sequence[Entry]
+    done: Done
+
+
+class Job(NamedTuple):
+    """Anything else that writes, done in order with the appends around it."""
+
+    run: Callable[[Writer], Any]
+    answer: asyncio.Future[Any]
+
+
+Refusals = list[tuple[Done, Entry, CollabError]]
+
+
+class _Known:
+    """A room the writer has seen."""
+
+    __slots__ = ("epoch", "id", "last")
+
+    def __init__(self, id: int, epoch: str, last: int) -> None:
+        self.id, self.epoch, self.last = id, epoch, last
+
+
+class Writer(threading.Thread):
+    """One thread, one connection, at most one commit per window.
+
+    The loop's only duty is to put appends and jobs into `queue`; the thread answers a whole commit by one
+    `call_soon_threadsafe`. A usual commit is one statement, so the thread needs the interpreter lock three
+    times per commit and not once per row.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        window_seconds: float,
+        sweep_seconds: float,
+        synchronous: str,
+        factory: type[sqlite3.Connection],
+        failed: Callable[[int], None],
+    ) -> None:
+        super().__init__(name="store-writer", daemon=True)
+        self.queue: SimpleQueue[Append | Job | None] = SimpleQueue()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._directory, self._loop, self._notify_failed = directory, loop, failed
+        self._window, self._sweep_seconds = window_seconds, sweep_seconds
+        self._synchronous, self._factory = synchronous, factory
+        self._db: sqlite3.Connection
+        self._rooms: dict[str, _Known] = {}
+        self._authors: dict[Author, int] = {}
+        self._next_author = 1
+        self._owners: dict[str, dict[int, str]] = {}  # of rooms never written to
+        self._fences = count(1)
+        self._generation = 0  # appends of this one and older ones have failed
+        self._is_failing = False
+        self._journal_is_known = True  # every room in the journal is in `_rooms`
+        self._last_commit = 0.0
+        self._top: int | None = None  # of the journal when the sweep under way began
+        self._chunk = 256
+        self._next_sweep: float | None = None  # None: nothing to sweep
+        self._is_purging = True
+
+    # The thread
+
+    def run(self) -> None:
+        try:
+            self._open()
+            self._sweep_all()  # what a crash left in the journal
+        except Exception as error:
+            self._settle(self.opened, error=_shown(error))
+            self._settle(self.closed)
+            return
+        self._settle(self.opened)
+        try:
+            while self._turn():
+                pass
+        finally:
+            try:
+                self._close()
+            finally:
+                self._settle(self.closed)
+
+    def _turn(self) -> bool:
+        """Wait for something to do and do it; False at the end."""
+        wait = self._next_sweep
+        try:
+            first = self.queue.get(
+                timeout=None if wait is None else max(0.0, wait - time.monotonic())
+            )
+        except Empty:
+            self._sweep()
+            return True
+        if wait is not None and time.monotonic() >= wait:
+            self._sweep()
+        rest = self._last_commit + self._window - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
+        work = [first]
+        try:
+            while work[-1] is not None:
+                work.append(self.queue.get_nowait())
+        except Empty:
+            pass
+        is_last = work[-1] is None
+        self._last_commit = time.monotonic()
+        self._commit([item for item in work if item is not None])
+        return not is_last
+
+    def _settle(
+        self,
+        future: asyncio.Future[Any],
+        result: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._call(_settle, future, result, error)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is gone, and with it all who waited
+            log.warning("store outlived its event loop")
+
+    # Opening, failing, mending
+
+    def _open(self) -> None:
+        directory = self._directory
+        self._db = db = connect(
+            directory.database, synchronous=self._synchronous, factory=self._factory
+        )
+        migrate(db, directory.database)
+        self._learn()
+        try:
+            directory.keep_reserve()
+        except OSError as error:
+            log.warning("no room for the reserve file", error=str(error))
+
+    def _learn(self) -> None:
+        """What the writer remembers of the file; all else is read when a room is first seen."""
+        db = self._db
+        self._rooms.clear()
+        self._authors.clear()
+        self._journal_is_known = False
+        (author,) = db.execute("SELECT coalesce(max(id), 0) FROM author").fetchone()
+        (fence,) = db.execute("SELECT coalesce(max(fence), 0) FROM room").fetchone()
+        self._next_author = author + 1
+        self._fences = count(max(fence + 1, next(self._fences)))
+        self._next_sweep = time.monotonic()
+
+    def next_fence(self) -> int:
+        """A number greater than all before it."""
+        return next(self._fences)
+
+    def _mend(self) -> None:
+        """After a failure: reopen, bring the write-ahead log home, and only then take appends again.
+
+        After a failed fsync the kernel may have dropped what it could not write, so everything since the last
+        checkpoint of the file is written and synced anew. The reserve gives a full disk the space to do so,
+        and must be whole again before anything is acknowledged.
+        """
+        self._abandon()
+        self._directory.release_reserve()
+        self._db = connect(
+            self._directory.database,
+            synchronous=self._synchronous,
+            factory=self._factory,
+        )
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailable("the database is in use by another program")
+        try:
+            self._directory.keep_reserve()
+        except OSError as error:
+            raise StoreUnavailable(f"the disk is full: {error}") from None
+        self._learn()
+        self._is_failing = False
+        log.info("store is writable again")
+
+    def _abandon(self) -> None:
+        try:
+            self._db.close()
+        except sqlite3.Error as error:
+            log.warning("closing the database failed", error=str(error))
+
+    def _close(self) -> None:
+        if not self._is_failing:
+            try:
+                self._sweep_all()
+            except sqlite3.Error as error:
+                log.warning("last sweep failed", error=str(error))
+        self._abandon()
+
+    # Commits
+
+    def _commit(self, work: list[Append | Job]) -> None:
+        if self._is_failing:
+            work = self._without_late(work)
+            if not work:
+                return
+        refused: Refusals = []
+        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        try:
+            if self._is_failing:
+                self._mend()
+            self._write(work, refused, answers)
+        except Exception as error:
+            self._undo()
+            shown = _shown(error)
+            if not isinstance(shown, StoreUnavailable):
+                shown = StoreUnavailable(str(shown))
+            self._is_failing = True
+            self._generation += 1
+            self._fail(work, shown)
+            return
+        if self._next_sweep is None:
+            self._next_sweep = self._last_commit + self._sweep_seconds
+        for room in self._owners.keys() & self._rooms.keys():
+            del self._owners[room]
+        self._answer(work, refused, answers)
+
+    def _without_late(self, work: list[Append | Job]) -> list[Append | Job]:
+        """What was queued before the loop knew of a failure fails too, or it would overtake."""
+        late: list[Append | Job] = []
+        rest: list[Append | Job] = []
+        for item in work:
+            is_late = isinstance(item, Append) and item.generation < self._generation
+            (late if is_late else rest).append(item)
+        if late:
+            self._fail(late, StoreUnavailable("an earlier commit failed"))
+        return rest
+
+    def _undo(self) -> None:
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            log.warning("rollback failed", error=str(error))
+
+    def _fail(self, work: Iterable[Append | Job], error: StoreUnavailable) -> None:
+        log.error("commit failed", error=str(error))
+        appends = [item for item in work if isinstance(item, Append)]
+        self._call(self._notify_failed, self._generation)
+        for done, entries in _joined(appends):
+            self._call(done, entries, error)
+        for item in work:
+            if isinstance(item, Job):
+                self._settle(item.answer, error=error)
+
+    def _answer(
+        self,
+        work: list[Append | Job],
+        refused: Refusals,
+        answers: list[tuple[asyncio.Future[Any], Any]],
+    ) -> None:
+        appends = [item for item in work if isinstance(item, Append)]
+        if refused:
+            gone = {id(entry) for _, entry, _ in refused}
+            for done, entry, error in refused:
+                self._call(done, (entry,), error)
+            appends = [
+                item._replace(
+                    entries=[entry for entry in item.entries if id(entry) not in gone]
+                )
+                for item in appends
+            ]
+        for done, entries in _joined(appends):
+            if entries:
+                self._call(done, entries, None)
+        for future, result in answers:
+            if isinstance(result, CollabError):
+                self._settle(future, error=result)
+            else:
+                self._settle(future, result)
+
+    def _write(
+        self,
+        work: list[Append | Job],
+        refused: Refusals,
+        answers: list[tuple[asyncio.Future[Any], Any]],
+    ) -> None:
+        """One transaction. An appended entry that is refused by itself goes to `refused`, with the reason."""
+        rows: list[Fields] = []
+        for item in work:
+            if isinstance(item, Append):
+                for entry in item.entries:
+                    try:
+                        self._pack(entry, rows)
+                    except Exception as error:
+                        refused.append((item.done, entry, _refusal(error, entry)))
+            else:
+                self._insert(rows)
+                rows = []
+                self._begin()
+                try:
+                    answers.append((item.answer, item.run(self)))
+                except CollabError as error:
+                    answers.append((item.answer, error))
+        if rows and not self._db.in_transaction and len(rows) <= _MAX_ROWS:
+            self._insert(rows)
+            return
+        if rows:
+            self._begin()
+            self._insert(rows)
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
+
+    def _begin(self) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def _pack(self, entry: Entry, rows: list[Fields]) -> None:
+        room, epoch, position, milliseconds, updates, authors = entry
+        known = self._rooms.get(room)
+        if known is None or known.epoch != epoch:
+            known = self._find(entry)
+        if position != known.last + 1:
+            if position > known.last:
+                raise StoreCorrupt(
+                    f"room {room}: an update at {position} cannot follow one at {known.last}"
+                )
+            seen = known.last + 1 - position
+            updates, authors, position = updates[seen:], authors[seen:], known.last + 1
+        if not updates:
+            return
+        interned = self._authors
+        numbers = [interned.get(author) or self._intern(author) for author in authors]
+        rows.append(pack_entry(known.id, position, milliseconds, numbers, updates))
+        known.last = position + len(updates) - 1
+
+    def _intern(self, author: Author) -> int:
+        number = self._next_author
+        self._begin()
+        self._db.execute(
+            "INSERT INTO author VALUES (?, ?, ?, ?, ?)",
+            (number, *author, text_checksum(number, *author)),
+        )
+        if len(self._authors) > _MAX_KNOWN:
+            self._authors.clear()
+        self._authors[author] = number
+        self._next_author += 1
+        return number
+
+    def _find(self, entry: Entry) -> _Known:
+        """The room of an entry, made when there is none of that name. RoomNotFound when its epoch is over."""
+        live = find(self._db, entry.room)
+        if live is None:
+            return self._make(entry)
+        if live.epoch != entry.epoch:
+            raise RoomNotFound(f"room {entry.room} has begun anew")
+        last = last_position(self._db, live.id, with_journal=not self._journal_is_known)
+        known = _Known(live.id, live.epoch, last)
+        self._rooms[entry.room] = known
+        return known
+
+    def _make(self, entry: Entry) -> _Known:
+        room, epoch, created = entry.room, entry.epoch, entry.milliseconds
+        if self._db.execute(
+            "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, epoch)
+        ).fetchone():
+            raise RoomNotFound(f"room {room} was deleted")
+        if entry.position != 1:
+            raise StoreCorrupt(f"room {room} does not begin at {entry.position}")
+        self._begin()
+        number = int(
+            self._db.execute(
+                "INSERT INTO room (name, epoch, created, crc, fence) VALUES (?1, ?2, ?3, 0,"
+                " (SELECT coalesce(max(fence), 0) FROM room WHERE name = ?1))",
+                (room, epoch, created),
+            ).lastrowid
+            or 0
+        )
+        self._db.execute(
+            "UPDATE room SET crc = ? WHERE id = ?",
+            (text_checksum(number, room, epoch, str(created)), number),
+        )
+        self._bind(number, self._owners.get(room, {}))
+        known = self._rooms[room] = _Known(number, epoch, 0)
+        return known
+
+    def _insert(self, rows: list[Fields]) -> None:
+        """Few distinct statements, so that they stay prepared: padding rows fail on NOT NULL and are ignored."""
+        for at in range(0, len(rows), _MAX_ROWS):
+            some = rows[at : at + _MAX_ROWS]
+            size = _rounded(len(some))
+            values = list(chain.from_iterable(some))
+            values += _PADDING * (size - len(some))
+            self._db.execute(_statement(size), values)
+
+    # Jobs
+
+    def bind(self, room: str, owners: dict[int, str]) -> None:
+        live = find(self._db, room)
+        if live is None:
+            self._owners[room] = owners | self._owners.get(room, {})
+        else:
+            self._bind(live.id, owners)
+
+    def _bind(self, room: int, owners: dict[int, str]) -> None:
+        for client, principal in owners.items():
+            self._db.execute(
+                "INSERT OR IGNORE INTO owner VALUES (?, ?, ?, ?)",
+                (room, client, principal, text_checksum(room, str(client), principal)),
+            )
+
+    def checkpoint(self, room: str, checkpoint: Checkpoint, fence: int) -> bool:
+        db = self._db
+        live = find(db, room)
+        position, snapshot = checkpoint
+        if live is None or fence < live.fence or position > self._last(room, live.id):
+            return False
+        (newest,) = db.execute(
+            "SELECT coalesce(max(position), 0) FROM checkpoint WHERE room = ?",
+            (live.id,),
+        ).fetchone()
+        if newest >= position:
+            return False
+        now = _milliseconds()
+        db.execute(
+            "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)",
+            (
+                live.id,
+                position,
+                now,
+                checkpoint_checksum(live.id, position, now, snapshot),
+                snapshot,
+            ),
+        )
+        db.execute(
+            "DELETE FROM checkpoint WHERE room = ? AND position < ?", (live.id, newest)
+        )
+        db.execute("UPDATE room SET fence = ? WHERE id = ?", (fence, live.id))
+        return True
+
+    def _last(self, room: str, number: int) -> int:
+        known = self._rooms.get(room)
+        return (
+            known.last if known else last_position(self._db, number, with_journal=True)
+        )
+
+    def reject(self, room: str, position: int, reason: str) -> None:
+        live = find(self._db, room)
+        if live is None:
+            raise RoomNotFound(f"there is no room {room}")
+        self._db.execute(
+            "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)",
+            (live.id, position, reason, _milliseconds()),
+        )
+
+    def delete(self, room: str) -> None:
+        db = self._db
+        self._owners.pop(room, None)
+        live = find(db, room)
+        if live is None:
+            return
+        # The fence keeps a compactor of the old history from touching the next one.
+        db.execute(
+            "UPDATE room SET deleted = ?, fence = ? WHERE id = ?",
+            (_milliseconds(), self.next_fence(), live.id),
+        )
+        for table in ("journal", "checkpoint", "owner", "rejected"):
+            db.execute(f"DELETE FROM {table} WHERE room = ?", (live.id,))
+        self._rooms.pop(room, None)
+        self._is_purging = True
+        self._next_sweep = time.monotonic()  # the log's rows go in chunks
+
+    # The sweep
+
+    def _sweep(self) -> None:
+        """Move a chunk of rows from the journal to their rooms' places in the log, or remove deleted ones.
+
+        A chunk is as large as fits into about four milliseconds: the next commit may be waiting for it.
+        """
+        started = time.monotonic()
+        try:
+            is_done = self._sweep_chunk()
+        except sqlite3.Error as error:
+            self._undo()
+            log.warning("sweep failed", error=str(error))
+            self._next_sweep = started + self._sweep_seconds
+            return
+        elapsed = time.monotonic() - started
+        if not is_done:
+            fit = int(self._chunk * _SWEEP_SECONDS_PER_CHUNK / max(elapsed, 1e-4))
+            self._chunk = min(max(fit, self._chunk // 2, 64), self._chunk * 2, 16_384)
+
+    def _sweep_all(self) -> None:
+        while self._next_sweep is not None:
+            self._sweep_chunk()
+
+    def _sweep_chunk(self) -> bool:
+        """True when there is nothing more to do for now; then the next sweep is set, if there will be one."""
+        db = self._db
+        first, last = db.execute(
+            "SELECT (SELECT min(n) FROM journal), (SELECT max(n) FROM journal)"
+        ).fetchone()
+        if self._top is None:
+            self._top = last
+        if first is None or first > (self._top or 0):
+            return self._purge_chunk() and self._end_sweep(is_empty=first is None)
+        end = min(first + self._chunk - 1, self._top or 0)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(
+            "INSERT OR IGNORE INTO log SELECT room, position, last, milliseconds, crc, updates FROM journal"
+            " WHERE n <= ? ORDER BY room, position",
+            (end,),
+        )
+        db.execute(
+            "UPDATE room SET position = max(room.position, j.last), changed = max(changed, j.moment),"
+            " bytes = bytes + j.size FROM (SELECT room, max(last) AS last, max(milliseconds) AS moment,"
+            " sum(length(updates)) AS size FROM journal WHERE n <= ? GROUP BY room) AS j WHERE id = j.room",
+            (end,),
+        )
+        db.execute("DELETE FROM journal WHERE n <= ?", (end,))
+        db.execute("COMMIT")
+        return False
+
+    def _end_sweep(self, *, is_empty: bool) -> bool:
+        self._top = None
+        self._journal_is_known = True
+        self._next_sweep = None if is_empty else time.monotonic() + self._sweep_seconds
+        if len(self._rooms) > _MAX_KNOWN:
+            self._rooms.clear()
+            self._journal_is_known = is_empty
+        return True
+
+    def _purge_chunk(self) -> bool:
+        if not self._is_purging:
+            return True
+        db = self._db
+        row = db.execute(
+            "SELECT id FROM room WHERE deleted IS NOT NULL AND is_purged = 0"
+        ).fetchone()
+        if row is None:
+            self._is_purging = False
+            return True
+        db.execute("BEGIN IMMEDIATE")
+        removed = db.execute(
+            "DELETE FROM log WHERE room = ?1 AND position IN"
+            " (SELECT position FROM log WHERE room = ?1 LIMIT ?2)",
+            (row[0], self._chunk),
+        ).rowcount
+        if removed < self._chunk:
+            db.execute("UPDATE room SET is_purged = 1 WHERE id = ?", row)
+        db.execute("COMMIT")
+        return False
+
+
+def _settle(
+    future: asyncio.Future[Any], result: Any, error: BaseException | None
+) -> None:
+    if future.done():  # who waited was cancelled
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _shown(error: Exception) -> CollabError:
+    """The error in our family; one that is not SQLite's or the system's is a bug, and logged as such."""
+    if isinstance(error, CollabError):
+        return error
+    if isinstance(error, sqlite3.Error):
+        return translate(error, "the database cannot be written")
+    if isinstance(error, OSError):
+        return StoreUnavailable(f"the data directory cannot be written: {error}")
+    log.exception("the store failed", exc_info=error)
+    return StoreUnavailable("the store failed by a fault of its own")
+
+
+def _refusal(error: Exception, entry: Entry) -> CollabError:
+    """Why this entry alone cannot be stored; raises what concerns the whole commit."""
+    if isinstance(error, sqlite3.Error):
+        error = translate(error, f"room {entry.room}")
+    if isinstance(error, RoomNotFound | StoreCorrupt):
+        return error
+    if isinstance(error, ValueError | TypeError | OverflowError | struct.error):
+        return StoreCorrupt(f"room {entry.room}: an entry cannot be stored: {error}")
+    raise error
+
+
+def _joined(appends: list[Append]) -> list[tuple[Done, Sequence[Entry]]]:
+    """The entries of each callback: neighbours with the same one are answered together."""
+    joined: list[tuple[Done, Sequence[Entry]]] = []
+    for _, entries, done in appends:
+        if joined and joined[-1][0] == done:
+            joined[-1] = done, [*joined[-1][1], *entries]
+        else:
+            joined.append((done, entries))
+    return joined
+
+
+def _rounded(rows: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, …"""
+    power = 1 << (rows - 1).bit_length()
+    return power * 3 // 4 if rows <= power * 3 // 4 else power
+
+
+_statements: dict[int, str] = {}
+
+
+def _statement(rows: int) -> str:
+    statement = _statements.get(rows)
+    if statement is None:
+        values = ",".join(["(?,?,?,?,?,?)"] * rows)
+        statement = _statements[rows] = (
+            "INSERT OR IGNORE INTO journal (room, position, last, milliseconds, crc, updates) VALUES "
+            + values
+        )
+    return statement
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
