@@ -1,0 +1,61 @@
+/** The others as avatars, myself by name, and the card where I change it. */
+
+import type { Awareness } from "y-protocols/awareness";
+import { inkOn } from "./colours.ts";
+import { element, setText, span } from "./elements.ts";
+import { keepPerson, loadPerson } from "./names.ts";
+import { announce, initials, mustChangeColour, people } from "./people.ts";
+
+const MAX_AVATARS = 5;
+
+export function showCompany(awareness: Awareness): void {
+  let name = loadPerson();
+  announce(awareness, name);
+
+  const show = () => {
+    if (mustChangeColour(awareness)) return announce(awareness, name);
+    const [me, ...others] = people(awareness);
+    if (me === undefined) return;
+    document.documentElement.style.setProperty("--me-given", me.colour);
+    document.body.dataset.company = others.length > 0 ? "others" : "alone";
+    setText("me-name", me.name);
+    const more = others.length - MAX_AVATARS;
+    element("people").replaceChildren(
+      ...others.slice(0, MAX_AVATARS).map((other) => avatar(initials(other.name), other.name, other.colour)),
+      ...(more > 0 ? [avatar(`+${more}`, `and ${more} more`)] : []),
+    );
+  };
+  show();
+  awareness.on("change", show);
+
+  const input = element<HTMLInputElement>("name");
+  element("me-card").addEventListener("toggle", (event) => {
+    if (event.newState !== "open") return;
+    input.value = name;
+    input.focus();
+    input.select();
+  });
+  element("me-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const chosen = input.value.trim();
+    if (chosen === "") return;
+    name = chosen;
+    keepPerson(name);
+    announce(awareness, name);
+    element("me-card").hidePopover();
+  });
+}
+
+function avatar(letters: string, meaning: string, colour?: string): HTMLLIElement {
+  const item = document.createElement("li");
+  item.className = "avatar";
+  item.title = meaning;
+  if (colour !== undefined) {
+    item.style.setProperty("--who", colour);
+    item.style.setProperty("--ink", inkOn(colour));
+  }
+  const shown = span("", letters);
+  shown.setAttribute("aria-hidden", "true");
+  item.append(shown, span("hidden", meaning));
+  return item;
+}

@@ -1,0 +1,31 @@
+/** The playground: one document, its room, and everything on the page that shows them. */
+
+import { Awareness } from "y-protocols/awareness";
+import * as Y from "yjs";
+import { Provider } from "../provider.ts";
+import { showCode } from "./code.ts";
+import { showCompany } from "./company.ts";
+import { createEditor } from "./editor.ts";
+import { element } from "./elements.ts";
+import { roomFrom, socketAddress } from "./names.ts";
+import { showPlace } from "./place.ts";
+import { showSaved } from "./saved.ts";
+import { showWords } from "./words.ts";
+
+const page = new URL(location.href);
+const room = roomFrom(page);
+const sockets = socketAddress(page);
+
+const doc = new Y.Doc();
+const text = doc.getText("text");
+const awareness = new Awareness(doc);
+
+showCompany(awareness);
+const editor = createEditor(element("editor"), text, awareness);
+const provider = new Provider({ url: `${sockets}/${encodeURIComponent(room)}`, doc, awareness });
+
+showPlace(room, page, editor.focus);
+showSaved(provider, editor);
+showWords(text);
+showCode(room, sockets);
+editor.focus();

@@ -1,0 +1,305 @@
+/** Provider: a Y.Doc and its Awareness in step with a room, and the truth about what of it is on disk. */
+
+import {
+  type Awareness,
+  applyAwarenessUpdate,
+  encodeAwarenessUpdate,
+  removeAwarenessStates,
+} from "y-protocols/awareness";
+import * as Y from "yjs";
+import { delay } from "./backoff.ts";
+import { type Closing, describe, isFinal } from "./closing.ts";
+import { Connection, type OpenSocket } from "./connection.ts";
+import { type Ack, type Hello, LOGGED, type Notice, type Refused, type ServerMessage } from "./protocol.ts";
+
+export type Link =
+  | { readonly type: "connecting" }
+  | { readonly type: "connected" }
+  | { readonly type: "waiting"; readonly attempt: number }
+  /** It does not come back by itself. */
+  | { readonly type: "stopped"; readonly reason: string };
+
+export interface Status {
+  readonly link: Link;
+  /** Whether this document has held all of the room's since the link was made. */
+  readonly isSynced: boolean;
+  /** Local changes that the server has not said are on disk. */
+  readonly unsaved: number;
+  /** Whether the room takes changes, as far as the server said. */
+  readonly isReadOnly: boolean;
+  /** From sending the last change to hearing that it is on disk. */
+  readonly savedAfterMilliseconds: number | null;
+}
+
+export interface Options {
+  /** Where the room is, such as `ws://127.0.0.1:8000/ws/my-room`. */
+  readonly url: string;
+  readonly doc: Y.Doc;
+  readonly awareness: Awareness;
+  readonly openSocket?: OpenSocket;
+  readonly random?: () => number;
+}
+
+/** A step 2 or an update that was sent on this connection and not yet acknowledged. */
+interface Sent {
+  readonly sequence: number;
+  /** How many local changes the server has once it has this. */
+  readonly changes: number;
+  readonly sentAt: number;
+}
+
+interface AwarenessChange {
+  readonly added: readonly number[];
+  readonly updated: readonly number[];
+  readonly removed: readonly number[];
+}
+
+const VERSION = 1;
+/** Caret moves within this time leave as one. */
+const AWARENESS_MILLISECONDS = 40;
+/** Refusals that end by themselves; all others concern what was written. */
+const PASSING_REFUSALS: ReadonlySet<string> = new Set([
+  "store_unavailable",
+  "room_unavailable",
+  "busy",
+  "draining",
+]);
+
+export class Provider {
+  readonly doc: Y.Doc;
+  readonly awareness: Awareness;
+
+  readonly #url: string;
+  readonly #openSocket: OpenSocket;
+  readonly #random: () => number;
+  readonly #listeners = new Set<() => void>();
+
+  #connection: Connection | null = null;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #attempt = 0;
+  #askedMilliseconds = 0;
+  #epoch = "";
+
+  /** The server knows what we lack and we have told it what it lacks: from here on single updates make sense to it. */
+  #hasAnswered = false;
+  #sequence = 0;
+  #sent: Sent[] = [];
+  #changes: number;
+  #saved = 0;
+  #awarenessTimer: ReturnType<typeof setTimeout> | undefined;
+
+  #status: Status = {
+    link: { type: "connecting" },
+    isSynced: false,
+    unsaved: 0,
+    isReadOnly: false,
+    savedAfterMilliseconds: null,
+  };
+
+  constructor(options: Options) {
+    this.doc = options.doc;
+    this.awareness = options.awareness;
+    this.#url = options.url;
+    this.#openSocket = options.openSocket ?? ((url, subprotocols) => new WebSocket(url, subprotocols));
+    this.#random = options.random ?? Math.random;
+    this.#changes = this.doc.store.clients.size > 0 ? 1 : 0;
+    this.doc.on("update", this.#documentChanged);
+    this.awareness.on("update", this.#awarenessChanged);
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.addEventListener?.("pageshow", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
+    this.#connect();
+  }
+
+  /** The same object until something changes. */
+  getSnapshot = (): Status => this.#status;
+
+  /** The listener is called after each change of the status; the answer ends the subscription. */
+  subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  /** Leave the room for good. */
+  destroy(): void {
+    removeAwarenessStates(this.awareness, [this.doc.clientID], this);
+    this.#flushAwareness();
+    this.doc.off("update", this.#documentChanged);
+    this.awareness.off("update", this.#awarenessChanged);
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.removeEventListener?.("pageshow", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    this.#stop("the room was left");
+    this.#listeners.clear();
+  }
+
+  #connect(): void {
+    this.#report({ link: { type: "connecting" } });
+    this.#connection = new Connection(
+      this.#url,
+      {
+        opened: () => this.#opened(),
+        received: (message) => this.#received(message),
+        closed: (closing) => this.#closed(closing),
+      },
+      this.#openSocket,
+    );
+  }
+
+  #opened(): void {
+    this.#connection?.send({ type: "sync-step-1", stateVector: Y.encodeStateVector(this.doc) });
+    this.#flushAwareness();
+  }
+
+  #closed(closing: Closing): void {
+    if (isFinal(closing.code)) return this.#stop(describe(closing));
+    this.#forgetConnection();
+    this.#report({ link: { type: "waiting", attempt: this.#attempt }, isSynced: false });
+    this.#retry = setTimeout(
+      () => this.#connect(),
+      delay(this.#attempt, this.#askedMilliseconds, this.#random),
+    );
+    this.#attempt += 1;
+    this.#askedMilliseconds = 0;
+  }
+
+  #stop(reason: string): void {
+    clearTimeout(this.#retry);
+    this.#connection?.close();
+    this.#forgetConnection();
+    this.#report({ link: { type: "stopped", reason }, isSynced: false });
+  }
+
+  /** Join anew: the exchange of state vectors finds whatever the server did not take. */
+  #rejoin(): void {
+    clearTimeout(this.#retry);
+    this.#connection?.close();
+    this.#forgetConnection();
+    this.#report({ isSynced: false });
+    this.#connect();
+  }
+
+  #forgetConnection(): void {
+    clearTimeout(this.#awarenessTimer);
+    this.#awarenessTimer = undefined;
+    this.#connection = null;
+    this.#hasAnswered = false;
+    this.#sequence = 0;
+    this.#sent = [];
+    const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
+    removeAwarenessStates(this.awareness, others, this);
+  }
+
+  #received(message: ServerMessage): void {
+    switch (message.type) {
+      case "hello":
+        return this.#greeted(message);
+      case "sync-step-1":
+        this.#hasAnswered = true;
+        return this.#sendUpdate("sync-step-2", Y.encodeStateAsUpdate(this.doc, message.stateVector));
+      case "sync-step-2":
+        Y.applyUpdate(this.doc, message.update, this);
+        this.#attempt = 0;
+        return this.#report({ isSynced: true });
+      case "update":
+        return Y.applyUpdate(this.doc, message.update, this);
+      case "awareness":
+        return applyAwarenessUpdate(this.awareness, message.update, this);
+      case "ack":
+        return this.#acknowledged(message);
+      case "refused":
+        return this.#refused(message);
+      case "notice":
+        return this.#noticed(message);
+    }
+  }
+
+  #greeted(hello: Hello): void {
+    if (hello.version !== VERSION)
+      return this.#stop("the server speaks a later version than this page: reload it");
+    // The room was made anew from something else: our content would stand in it twice.
+    if (this.#epoch !== "" && hello.epoch !== "" && hello.epoch !== this.#epoch) {
+      return this.#stop("the room was started anew while this window was away: reload it");
+    }
+    this.#epoch = hello.epoch;
+    this.#report({ link: { type: "connected" }, isReadOnly: hello.state === "read-only" });
+  }
+
+  #acknowledged(ack: Ack): void {
+    if (ack.level < LOGGED) return;
+    const covered = this.#sent.filter((sent) => sent.sequence <= ack.sequence);
+    const last = covered.at(-1);
+    if (last === undefined) return;
+    this.#sent = this.#sent.slice(covered.length);
+    if (last.changes <= this.#saved) return;
+    this.#saved = last.changes;
+    this.#report({ savedAfterMilliseconds: performance.now() - last.sentAt });
+  }
+
+  #refused(refused: Refused): void {
+    // Neither this one nor what builds on it is in the room, whatever is acknowledged later.
+    this.#sent = this.#sent.filter((sent) => sent.sequence < refused.sequence);
+    this.#hasAnswered = false;
+    if (PASSING_REFUSALS.has(refused.code)) return this.#report({ isReadOnly: true });
+    this.#stop(`the server refused a change: ${refused.reason || refused.code}`);
+  }
+
+  #noticed(notice: Notice): void {
+    switch (notice.kind) {
+      case "drain":
+        this.#askedMilliseconds = notice.retryAfterMilliseconds;
+        return;
+      case "read-only":
+        return this.#report({ isReadOnly: true });
+      case "writable":
+        this.#report({ isReadOnly: false });
+        if (this.#status.unsaved > 0) this.#rejoin();
+    }
+  }
+
+  /** The answer to a step 1 is sent even when it is empty: its acknowledgement covers what an earlier link carried. */
+  #sendUpdate(type: "sync-step-2" | "update", update: Uint8Array): void {
+    if (this.#connection === null || this.#status.isReadOnly) return;
+    this.#sequence += 1;
+    this.#sent.push({ sequence: this.#sequence, changes: this.#changes, sentAt: performance.now() });
+    this.#connection.send({ type, update });
+  }
+
+  readonly #documentChanged = (update: Uint8Array, origin: unknown): void => {
+    if (origin === this) return;
+    this.#changes += 1;
+    if (this.#hasAnswered) this.#sendUpdate("update", update);
+    this.#report({});
+  };
+
+  readonly #awarenessChanged = ({ added, updated, removed }: AwarenessChange): void => {
+    const isOwn = [...added, ...updated, ...removed].includes(this.doc.clientID);
+    if (!isOwn || this.#awarenessTimer !== undefined) return;
+    this.#awarenessTimer = setTimeout(() => this.#flushAwareness(), AWARENESS_MILLISECONDS);
+  };
+
+  #flushAwareness(): void {
+    clearTimeout(this.#awarenessTimer);
+    this.#awarenessTimer = undefined;
+    if (!this.awareness.meta.has(this.doc.clientID)) return;
+    const update = encodeAwarenessUpdate(this.awareness, [this.doc.clientID]);
+    this.#connection?.send({ type: "awareness", update });
+  }
+
+  readonly #wake = (): void => {
+    if (globalThis.document?.visibilityState === "hidden") return;
+    if (this.#status.link.type === "waiting") {
+      clearTimeout(this.#retry);
+      this.#connect();
+    } else {
+      this.#connection?.probe();
+      // A hidden tab's timers run late, so the others may have taken us for gone.
+      this.awareness.setLocalState(this.awareness.getLocalState());
+    }
+  };
+
+  #report(change: Partial<Status>): void {
+    this.#status = { ...this.#status, ...change, unsaved: this.#changes - this.#saved };
+    for (const listener of this.#listeners) listener();
+  }
+}
