@@ -13,7 +13,7 @@ import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pycrdt import Doc, Text, TransactionEvent
 
@@ -21,7 +21,9 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
 PAPER = HERE.parent.parent / "shared" / "data" / "automerge-paper.json.gz"
 
-AUTHOR = 0xFFFF_FFFF  # ff ff ff ff 0f as a varint: nothing else in an update looks like it
+AUTHOR = (
+    0xFFFF_FFFF  # ff ff ff ff 0f as a varint: nothing else in an update looks like it
+)
 ROOT = "text"
 KEYSTROKES = 20_000  # as many as one writer plays in the longest scenario, and more
 EDITS = 259_778  # of the paper, and so of the author who stands in
@@ -50,12 +52,16 @@ def keystrokes() -> Path:
     return path
 
 
-def pastes(count: int = 4_000, size: int = 2_048) -> Path:
+def pastes(count: int = 1_000, size: int = 4_096) -> Path:
     """Updates that each append a block of text: what fills a socket that nobody reads."""
     path = CACHE / f"pastes-{count}-{size}.bin"
     if not path.exists():
-        block = ("the quick brown fox jumps over the lazy dog " * (size // 44 + 1))[:size]
-        _write(path, _pack(updates(((i * size, 0, block) for i in range(count)), count)))
+        block = ("the quick brown fox jumps over the lazy dog " * (size // 44 + 1))[
+            :size
+        ]
+        _write(
+            path, _pack(updates(((i * size, 0, block) for i in range(count)), count))
+        )
     return path
 
 
@@ -77,8 +83,7 @@ def edits() -> Iterator[Edit]:
         with gzip.open(PAPER) as file:
             trace = json.load(file)
         for transaction in trace["txns"]:
-            for position, deleted, inserted in transaction["patches"]:
-                yield position, deleted, inserted
+            yield from transaction["patches"]
     else:
         yield from _generated(random.Random(7))
 
@@ -102,7 +107,7 @@ def _generated(chance: random.Random) -> Iterator[Edit]:
 def updates(edits: Iterator[Edit], count: int) -> Iterator[bytes]:
     """The update of each keystroke: an insertion or a deletion, never both in one."""
     taken: list[bytes] = []
-    doc = Doc(client_id=AUTHOR)
+    doc: Doc[Any] = Doc(client_id=AUTHOR)
 
     def take(event: TransactionEvent) -> None:
         taken.append(event.update)
@@ -117,13 +122,13 @@ def updates(edits: Iterator[Edit], count: int) -> Iterator[bytes]:
     doc.unobserve(subscription)
 
 
-def play(edits: Iterator[Edit]) -> tuple[Doc, int]:
+def play(edits: Iterator[Edit]) -> tuple[Doc[Any], int]:
     """The document after these edits, and how many there were."""
-    doc = Doc(client_id=AUTHOR)
+    doc: Doc[Any] = Doc(client_id=AUTHOR)
     return doc, sum(1 for _ in _steps(doc, edits))
 
 
-def _steps(doc: Doc, edits: Iterator[Edit]) -> Iterator[None]:
+def _steps(doc: Doc[Any], edits: Iterator[Edit]) -> Iterator[None]:
     """Make each edit; pycrdt counts in UTF-8 bytes where a trace counts characters."""
     text = doc.get(ROOT, type=Text)
     mirror = ""
@@ -131,7 +136,11 @@ def _steps(doc: Doc, edits: Iterator[Edit]) -> Iterator[None]:
         plain = mirror.isascii()
         start = position if plain else len(mirror[:position].encode())
         if deleted:
-            gone = deleted if plain else len(mirror[position : position + deleted].encode())
+            gone = (
+                deleted
+                if plain
+                else len(mirror[position : position + deleted].encode())
+            )
             del text[start : start + gone]
         if inserted:
             text.insert(start, inserted)
@@ -139,7 +148,7 @@ def _steps(doc: Doc, edits: Iterator[Edit]) -> Iterator[None]:
         yield
 
 
-def _clock(doc: Doc) -> int:
+def _clock(doc: Doc[Any]) -> int:
     """The author's clock: the last number of a state vector that names one client."""
     vector = doc.get_state()
     assert vector[0] == 1, "one author wrote this document"
