@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
+from itertools import count
 
 from collab.errors import TooLarge
-from collab.protocol.guard import Known, check, scan, split
+from collab.protocol.guard import (
+    Known,
+    Need,
+    Range,
+    Run,
+    check,
+    cut,
+    encode,
+    reach,
+    scan,
+)
 from collab.protocol.nesting import Link
 from collab.protocol.varint import encode_varint
+
+Wait = tuple[int, int]  # a client, and the clock it must have reached
 
 
 class StashFull(TooLarge):
@@ -22,14 +35,90 @@ class StashFull(TooLarge):
         super().__init__("stash")
 
 
+class LateRun:
+    """Structs of one client that wait for a predecessor or for what they refer to.
+
+    A reference is looked at until it is known and then never again, however often the run is woken: nobody can make
+    waiting expensive.
+    """
+
+    __slots__ = ("_base", "_body", "_needs", "_next", "_run", "key", "size", "waits")
+
+    def __init__(self, update: bytes, run: Run, needs: list[Need]) -> None:
+        self._body = update[run.start : run.stop]
+        self._base = (
+            run.start
+        )  # where the body was in the update: runs and needs count from there
+        self._run = run
+        self._needs = needs
+        self._next = 0
+        self.key: object = (run.client, run.clock, self._body)
+        self.size = len(self._body)
+        self.waits: Wait | None = None
+
+    def take(self, known: Mapping[int, int]) -> bytes:
+        """What of it is ready now, as an update, or b""; `waits` then says for what the rest waits."""
+        run, needs, at = self._run, self._needs, self._next
+        reached = known.get(run.client, 0)
+        if run.clock > reached:
+            self.waits = (run.client, run.clock)
+            return b""
+        while at < len(needs) and needs[at][5] <= known.get(needs[at][4], 0):
+            at += 1
+        self._next = at
+        if at == len(needs):
+            self.waits = None
+        else:
+            self.waits = needs[at][4:]
+            run, self._run = cut(run, needs[at])
+        if run.end <= reached:
+            return b""
+        start, stop = run.start - self._base, run.stop - self._base
+        return encode(self._body, [run._replace(start=start, stop=stop)], ())
+
+
+class LateDeletes:
+    """Deleted ranges of one client that reach beyond what is known of it."""
+
+    __slots__ = ("_next", "_ranges", "key", "size", "waits")
+
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        self._ranges = sorted(ranges)
+        self._next = 0
+        self.key: object = tuple(self._ranges)
+        self.size = 8 * len(self._ranges)
+        self.waits: Wait | None = None
+
+    def take(self, known: Mapping[int, int]) -> bytes:
+        """What of it is ready now, as an update, or b""; `waits` then says for what the rest waits."""
+        ranges, at = self._ranges, self._next
+        client = ranges[0][0]
+        reached = known.get(client, 0)
+        ready: list[Range] = []
+        self.waits = None
+        while at < len(ranges):
+            _, clock, end = ranges[at]
+            if clock < reached:
+                ready.append((client, clock, min(end, reached)))
+            if end > reached:
+                clock = max(clock, reached)
+                ranges[at] = (client, clock, end)
+                self.waits = (client, clock + 1)
+                break
+            at += 1
+        self._next = at
+        return encode(b"", (), ready)
+
+
 class Gate:
-    """A document's vector and its stash.
+    """A document's vector, and the stash of what must wait.
 
     Either `check` an update against `known`, apply it, and `advance` by its runs; or let `admit` decide and apply
     what it returns. In both cases apply all that is returned, in that order, before the next update comes.
     """
 
     __slots__ = (
+        "_numbers",
         "_stash",
         "_waiting",
         "known",
@@ -49,13 +138,13 @@ class Gate:
         self.max_bytes = max_bytes
         self.max_updates = max_updates
         self.stashed_bytes = 0
-        self._stash: set[bytes] = set()
-        self._waiting: dict[
-            int, list[tuple[int, bytes]]
-        ] = {}  # client → heap of (clock to try at, update)
+        self._stash: dict[object, LateRun | LateDeletes] = {}
+        # client → heap of (clock to wake at, a number so that entries are never compared, entry)
+        self._waiting: dict[int, list[tuple[int, int, LateRun | LateDeletes]]] = {}
+        self._numbers = count()
 
     def __len__(self) -> int:
-        """How many updates wait."""
+        """How many parts of updates wait."""
         return len(self._stash)
 
     def advance(self, runs: Iterable[tuple[int, int, int]]) -> list[bytes]:
@@ -71,17 +160,60 @@ class Gate:
     def admit(self, update: bytes) -> list[bytes]:
         """The updates to apply now, in this order: this one, its ready part or nothing; then what that unblocks.
 
-        Raises `StashFull` before anything has changed when the rest has no place, `Refused` and `TooLarge` as `check`.
+        Raises `StashFull` when the rest has no place, `Refused` and `TooLarge` as `check` does; then nothing changed.
         """
         runs = check(update, self.known)
         if runs is not None:
             return [update, *self.advance(runs)]
-        ready: list[bytes] = []
-        return self._retry(self._part(update, ready), ready)
+        ready, late = self._split(update)
+        late = [entry for entry in late if entry.key not in self._stash]
+        size = self.stashed_bytes + sum(entry.size for entry in late)
+        if late and (
+            size > self.max_bytes or len(self._stash) + len(late) > self.max_updates
+        ):
+            raise StashFull
+        runs = check(ready, self.known) if ready else []
+        assert runs is not None, "what was split off is ready"
+        self.stashed_bytes = size
+        for entry in late:
+            self._stash[entry.key] = entry
+            self._wait(entry)
+        return [ready, *self.advance(runs)] if ready else []
 
     def unblock(self, clients: Iterable[int]) -> list[bytes]:
-        """What can be applied now that `known` has come further for these clients."""
-        return self._retry(list(clients), [])
+        """What can be applied now that `known` has come further for these clients; that may move others."""
+        known, waiting = self.known, self._waiting
+        moved = list(clients)
+        unblocked: list[bytes] = []
+        while moved:
+            client = moved.pop()
+            queue = waiting.get(client)
+            if queue is None:
+                continue
+            while queue and queue[0][0] <= known.get(client, 0):
+                entry = heappop(queue)[2]
+                ready = entry.take(known)
+                if ready:
+                    try:
+                        runs = check(ready, known)
+                    except (
+                        TooLarge
+                    ):  # nested too deep, seen only now; its sender may be long gone
+                        self._drop(entry)
+                        continue
+                    assert runs is not None, "what an entry gives is ready"
+                    unblocked.append(ready)
+                    for moving, _, end in runs:
+                        if end > known.get(moving, 0):
+                            known[moving] = end
+                            moved.append(moving)
+                if entry.waits is None:
+                    self._drop(entry)
+                else:
+                    self._wait(entry)
+            if not queue:
+                waiting.pop(client, None)
+        return unblocked
 
     def reset(self, known: Mapping[int, int]) -> None:
         """Set the vector from the document itself, after a native call that may have done only part of its work."""
@@ -89,9 +221,9 @@ class Gate:
         self.known.update(known)
 
     def load(self, snapshot: bytes, known: Mapping[int, int]) -> None:
-        """Begin from a snapshot whose vector is `known`: finds out how deep its shared types lie.
+        """Begin from a snapshot whose vector is `known`, and find out how deep its shared types lie.
 
-        A full pass only when something in it does lie inside a shared type.
+        Reads all of it only when something in it does lie inside a shared type.
         """
         self.known.clear()
         self.known.depths.clear()
@@ -101,53 +233,57 @@ class Gate:
             self.known.depths.grow(links, {})
         self.known.update(known)
 
-    def _part(self, update: bytes, out: list[bytes]) -> list[int]:
-        """Put what is ready into `out` and the rest into the stash; returns the clients that came further."""
+    def _split(self, update: bytes) -> tuple[bytes, list[LateRun | LateDeletes]]:
+        """What can be integrated now, as one update, and what must wait, as entries that know what they wait for."""
         known = self.known
-        ready, rest, missing = split(update, known)
-        runs = check(ready, known) if ready else []
-        if rest and rest not in self._stash:
-            if (
-                len(self._stash) >= self.max_updates
-                or self.stashed_bytes + len(rest) > self.max_bytes
-            ):
-                raise StashFull
-            self._stash.add(rest)
-            self.stashed_bytes += len(rest)
-            for client, clock in missing.items():
-                heappush(self._waiting.setdefault(client, []), (clock, rest))
-        if not ready or runs is None:
-            return []
-        out.append(ready if rest else update)
-        for client, _, end in runs:
-            known[client] = max(end, known.get(client, 0))
-        return [run[0] for run in runs]
-
-    def _retry(self, moved: list[int], out: list[bytes]) -> list[bytes]:
-        """Try again what waited for clients that moved, which may move others."""
-        known, waiting, stash = self.known, self._waiting, self._stash
-        while moved:
-            client = moved.pop()
-            queue = waiting.get(client)
-            if queue is None:
+        found = scan(update)
+        needs: list[list[Need]] = [[] for _ in found.runs]
+        for need in found.needs:
+            needs[need[0]].append(need)
+        ready: list[Run] = []
+        late: list[LateRun | LateDeletes] = []
+        after = dict(known)
+        for run, mine, (at, stop) in zip(
+            found.runs, needs, reach(found, known), strict=True
+        ):
+            if at < 0:
+                late.append(LateRun(update, run, mine))
                 continue
-            while queue and queue[0][0] <= known.get(client, 0):
-                _, update = heappop(queue)
-                if update in stash:  # else it was taken out when another client moved
-                    stash.remove(update)
-                    self.stashed_bytes -= len(update)
-                    try:
-                        moved += self._part(update, out)
-                    except TooLarge:
-                        continue  # nested too deep, seen only now: its sender is long gone, and it stays outside
-            if not queue:
-                waiting.pop(client, None)
-        return out
+            if stop is not None:
+                run, rest = cut(run, stop)
+                late.append(LateRun(update, rest, mine[mine.index(stop) :]))
+            if run.end > known.get(run.client, 0):
+                ready.append(run)
+                after[run.client] = run.end
+        gone: list[Range] = []
+        ahead: dict[int, list[Range]] = {}
+        for client, clock, end in found.deletes:
+            reached = after.get(client, 0)
+            if clock < reached:
+                gone.append((client, clock, min(end, reached)))
+            if end > reached:
+                ahead.setdefault(client, []).append((client, max(clock, reached), end))
+        late += map(LateDeletes, ahead.values())
+        for entry in late:
+            entry.take(after)  # gives nothing: it finds out what the entry waits for
+        return encode(update, ready, gone), late
+
+    def _wait(self, entry: LateRun | LateDeletes) -> None:
+        """Have the entry woken when what it waits for is there."""
+        assert entry.waits is not None, "only what waits is in the stash"
+        client, clock = entry.waits
+        queue = self._waiting.setdefault(client, [])
+        heappush(queue, (clock, next(self._numbers), entry))
+
+    def _drop(self, entry: LateRun | LateDeletes) -> None:
+        del self._stash[entry.key]
+        self.stashed_bytes -= entry.size
 
 
 def _may_nest(snapshot: bytes, clients: Iterable[int]) -> bool:
     """Could a struct name a shared type by its id? Never wrong about "no"; searching beats reading by far."""
     for client in clients:
+        # the parent's kind of address (an id) and its client, after the struct's first byte: a kind below 10
         pattern = b"\0" + encode_varint(client)
         at = snapshot.find(pattern, 1)
         while at > 0:

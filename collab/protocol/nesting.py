@@ -32,7 +32,11 @@ class Line:
 class Depths(dict[int, Line]):
     """Client → its line. Empty while no shared type lies inside another."""
 
-    __slots__ = ()
+    __slots__ = ("_grown",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grown: Iterable[int] = ()  # whose lines the last `grow` may have moved
 
     def at(self, client: int, clock: int) -> int:
         """How many shared types this id lies in; 0 for an id never recorded."""
@@ -42,7 +46,7 @@ class Depths(dict[int, Line]):
     def record(self, client: int, clock: int, depth: int) -> None:
         """All ids of the client from this clock on lie so deep, until the next record; calls come in clock order.
 
-        A call for an earlier clock takes back what was recorded from there on (an update that failed).
+        A call for an earlier clock takes back what was recorded from there on: that update was not applied.
         """
         line = self.get(client)
         if line is None:
@@ -53,11 +57,9 @@ class Depths(dict[int, Line]):
         while len(starts) > 1 and starts[-1] >= clock:
             starts.pop()
             depths.pop()
-        if depths[-1] == depth:
-            return
         if clock == 0:
             depths[0] = depth
-        else:
+        elif depths[-1] != depth:
             starts.append(clock)
             depths.append(depth)
 
@@ -67,9 +69,11 @@ class Depths(dict[int, Line]):
         `links` is one update in its own order, and all of it can be integrated now. Clients may refer to each
         other: a struct that hangs at one not yet recorded waits until that client's part has come so far.
         """
+        self._take_back(known)
         parts: dict[int, list[Link]] = {}
         for link in links:
             parts.setdefault(link[0], []).append(link)
+        self._grown = parts
         done = {client: known.get(client, 0) for client in parts}
         cursors = dict.fromkeys(parts, 0)
         for first in parts:
@@ -77,26 +81,38 @@ class Depths(dict[int, Line]):
             while going:
                 client = going[-1]
                 mine = parts[client]
-                at = cursors[client]
                 reached = done[client]
-                while at < len(mine):
-                    _, clock, end, to, to_clock, inside = mine[at]
-                    if end > reached:
-                        if (
-                            to != client
-                            and to in done
-                            and to_clock >= done[to]
-                            and cursors[to] < len(parts[to])
-                        ):
-                            going.append(to)
-                            break
-                        depth = 0 if to < 0 else self.at(to, to_clock) + inside
-                        if depth > MAX_TYPE_NESTING:
-                            raise TooLarge("type nesting")
-                        if depth or self:
-                            self.record(client, max(clock, reached), depth)
-                        reached = done[client] = end
-                    at += 1
+                for index in range(cursors[client], len(mine)):
+                    _, clock, end, to, to_clock, inside = mine[index]
+                    if end <= reached:
+                        continue
+                    if (
+                        to != client
+                        and to in done
+                        and to_clock >= done[to]
+                        and cursors[to] < len(parts[to])
+                    ):
+                        cursors[client] = index
+                        going.append(to)
+                        break
+                    depth = self.at(to, to_clock) + inside
+                    if depth > MAX_TYPE_NESTING:
+                        raise TooLarge("type nesting")
+                    self.record(client, max(clock, reached), depth)
+                    reached = done[client] = end
                 else:
+                    cursors[client] = len(mine)
                     going.pop()
-                cursors[client] = at
+
+    def _take_back(self, known: Mapping[int, int]) -> None:
+        """Forget what the last `grow` recorded of an update that was refused after all: it must not pile up."""
+        for client in self._grown:
+            line = self.get(client)
+            if line is not None:
+                reached = known.get(client, 0)
+                while len(line.starts) > 1 and line.starts[-1] >= reached:
+                    line.starts.pop()
+                    line.depths.pop()
+                if len(line.starts) == 1 and (reached == 0 or line.depths[0] == 0):
+                    del self[client]
+        self._grown = ()
