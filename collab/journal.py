@@ -15,7 +15,6 @@ from collab.store.base import Entry, Store
 
 log = logs.logger(__name__)
 
-_FIRST_RETRY_SECONDS = 0.25
 _LAST_RETRY_SECONDS = 5.0
 
 
@@ -51,6 +50,7 @@ class Journal:
         refused: Callable[[Sequence[Entry], CollabError], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_bytes: int = 64 * 1024 * 1024,
+        retry_seconds: float = 0.25,
     ) -> None:
         self.is_failing = False
         self.unsaved_updates = 0
@@ -67,7 +67,7 @@ class Journal:
         self._returned: list[Entry] = []  # by a failed commit, in order
         self._waiting: list[Entry] = []  # appended since
         self._retry: asyncio.TimerHandle | None = None
-        self._pause = _FIRST_RETRY_SECONDS
+        self._first_pause = self._pause = retry_seconds
         self._idle: list[asyncio.Future[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -179,7 +179,7 @@ class Journal:
         """After a commit: take up what waited; a slow store must have caught up with half."""
         if self._returned or self.unsaved_bytes > self._max_bytes // 2:
             return
-        self._pause = _FIRST_RETRY_SECONDS
+        self._pause = self._first_pause
         self.is_failing = False
         log.info("saving again")
         self._healed()

@@ -92,6 +92,7 @@ def connect(
     *,
     synchronous: str = "FULL",
     is_read_only: bool = False,
+    busy_seconds: float = 5.0,
     factory: type[sqlite3.Connection] = sqlite3.Connection,
 ) -> sqlite3.Connection:
     """A connection in autocommit mode, with our pragmas; creates the file unless `is_read_only`."""
@@ -99,7 +100,7 @@ def connect(
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
-        timeout=5.0,
+        timeout=busy_seconds,
         isolation_level=None,
         check_same_thread=False,
         factory=factory,

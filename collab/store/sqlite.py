@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -38,13 +39,20 @@ class SqliteStore:
         sweep_seconds: float = 2.0,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         reserve_bytes: int = 16 * 1024 * 1024,
+        busy_seconds: float = 5.0,
         is_read_only: bool = False,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         self.damaged_records = 0  # met and left aside, since a checkpoint covers them
         self._directory = Directory(directory, reserve_bytes=reserve_bytes)
         self._window_seconds, self._sweep_seconds = window_seconds, sweep_seconds
-        self._synchronous, self._factory = synchronous, factory
+        self._connect = partial(
+            connect,
+            self._directory.database,
+            synchronous=synchronous,
+            busy_seconds=busy_seconds,
+            factory=factory,
+        )
         self._is_read_only = is_read_only
         self._generation = 0
         self._fences = count(1)  # of a store that cannot make checkpoints anyway
@@ -68,8 +76,7 @@ class SqliteStore:
             asyncio.get_running_loop(),
             window_seconds=self._window_seconds,
             sweep_seconds=self._sweep_seconds,
-            synchronous=self._synchronous,
-            factory=self._factory,
+            connect=self._connect,
             failed=self._failed,
         )
         writer.start()
@@ -161,9 +168,7 @@ class SqliteStore:
         """One read transaction, so that a sweep or checkpoint in between is not seen by halves."""
         try:
             if self._reader is None:
-                self._reader = connect(
-                    self._directory.database, is_read_only=True, factory=self._factory
-                )
+                self._reader = self._connect(is_read_only=True)
             self._reader.execute("BEGIN")
             try:
                 return run(self._reader)

@@ -23,7 +23,7 @@ from collab.store.records import (
     pack_entry,
     text_checksum,
 )
-from collab.store.schema import connect, migrate
+from collab.store.schema import migrate
 
 log = logs.logger(__name__)
 
@@ -75,8 +75,7 @@ class Writer(threading.Thread):
         *,
         window_seconds: float,
         sweep_seconds: float,
-        synchronous: str,
-        factory: type[sqlite3.Connection],
+        connect: Callable[[], sqlite3.Connection],
         failed: Callable[[int], None],
     ) -> None:
         super().__init__(name="store-writer", daemon=True)
@@ -84,8 +83,8 @@ class Writer(threading.Thread):
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self._directory, self._loop, self._notify_failed = directory, loop, failed
+        self._connect = connect
         self._window, self._sweep_seconds = window_seconds, sweep_seconds
-        self._synchronous, self._factory = synchronous, factory
         self._db: sqlite3.Connection
         self._rooms: dict[str, _Known] = {}
         self._authors: dict[Author, int] = {}
@@ -165,10 +164,8 @@ class Writer(threading.Thread):
 
     def _open(self) -> None:
         directory = self._directory
-        self._db = db = connect(
-            directory.database, synchronous=self._synchronous, factory=self._factory
-        )
-        migrate(db, directory.database)
+        self._db = self._connect()
+        migrate(self._db, directory.database)
         self._learn()
         try:
             directory.keep_reserve()
@@ -200,11 +197,7 @@ class Writer(threading.Thread):
         """
         self._abandon()
         self._directory.release_reserve()
-        self._db = connect(
-            self._directory.database,
-            synchronous=self._synchronous,
-            factory=self._factory,
-        )
+        self._db = self._connect()
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreUnavailable("the database is in use by another program")
