@@ -113,6 +113,17 @@ class RateLimited(CollabError):
     close_code = 4429
 
 
+class Overrun(CollabError):
+    """Too much was said before authentication ended, or too many documents opened on one socket.
+
+    The code is the one Hocuspocus clients know.
+    """
+
+    code = "overrun"
+    http_status = 429
+    close_code = 4205
+
+
 class SlowMember(CollabError):
     """The peer does not read what it is sent."""
 

@@ -46,6 +46,7 @@ def configure(*, log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # we say ourselves when we start and stop
 
 
 def logger(name: str) -> Any:

@@ -1,0 +1,229 @@
+"""Who is here: the latest state of each client of a room, never stored.
+
+The encoding is y-protocols' `awareness.js`: `varUint n`, then n times client id, clock and a JSON text, `null` for
+gone. A state counts when its clock is greater than the known one, or equal and `null` while a state is held.
+
+A client id belongs to the connection that announced it. Stock clients send back what they hear about others, so a
+state of somebody else's id that is not newer than ours is normal and ignored; a newer one is a forgery, unless the
+owner's connection is dead and this is the same client on its next connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import orjson
+
+from collab.errors import PermissionDenied, Refused
+from collab.protocol.varint import Reader, encode_bytes, encode_varint
+
+MAX_CLIENT = 1 << 53
+MAX_CLOCK_STEP = 1 << 20
+MAX_NAME_CHARACTERS = 256
+MAX_GONE = (
+    1000  # clocks of clients that left, so that a late state does not bring one back
+)
+EXPIRES_AFTER_SECONDS = 35.0  # clients renew every 15 s and give others 30 s
+STRIKES = 3
+
+_NULL = b"null"
+_POISON = {"__proto__", "constructor", "prototype"}
+
+
+class Owner(Protocol):
+    """The connection behind a presence state."""
+
+    clients: set[int]
+    strikes: int
+    user: (
+        dict[str, Any] | None
+    )  # who the token says it is; stamped over what the client claims
+
+    def answers(self) -> bool:
+        """Whether the connection has shown life since it was first asked; asking makes it show some."""
+        ...
+
+
+class State:
+    """The latest state of one client."""
+
+    __slots__ = ("clock", "json", "owner", "renewed")
+
+    def __init__(self, clock: int, json: bytes, owner: Owner, renewed: float) -> None:
+        self.clock, self.json, self.owner, self.renewed = clock, json, owner, renewed
+
+
+class Awareness:
+    """The presence states of one room. Plain synchronous code; `now` is any monotonic clock in seconds."""
+
+    def __init__(self, *, max_state_bytes: int = 4096, max_clients: int = 4) -> None:
+        self._max_state_bytes, self._max_clients = max_state_bytes, max_clients
+        self._states: dict[int, State] = {}
+        self._gone: dict[int, int] = {}  # client → the clock it left with
+        self._changed: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._changed)
+
+    def apply(self, states: bytes, owner: Owner, now: float) -> bytes | None:
+        """Take in what a connection says; returns what it must be told: to announce itself with a higher clock.
+
+        Raises InvalidMessage before anything is applied, PermissionDenied for repeated forgery.
+        """
+        stale: list[tuple[int, int, bytes]] = []
+        for client, clock, json in self._decode(states, owner.user):
+            held = self._states.get(client)
+            if held is None:
+                if json == _NULL:
+                    continue
+                left = self._gone.get(client)
+                if left is not None and clock <= left:
+                    stale.append((client, left, _NULL))
+                    continue
+            elif clock < held.clock or (clock == held.clock and json != _NULL):
+                if held.owner is owner:
+                    held.renewed = now
+                continue
+            elif held.owner is not owner:
+                if clock > held.clock and held.owner.answers():
+                    owner.strikes += 1
+                    if owner.strikes >= STRIKES:
+                        raise PermissionDenied("presence of another client")
+                continue
+            if (
+                clock
+                > (held.clock if held else self._gone.get(client, clock))
+                + MAX_CLOCK_STEP
+            ):
+                raise Refused("awareness clock")
+            if json == _NULL:
+                self._remove(client)
+            elif held is not None:
+                held.clock, held.json, held.renewed = clock, json, now
+                self._changed[client] = None
+            else:
+                if len(owner.clients) >= self._max_clients:
+                    raise Refused("awareness clients")
+                owner.clients.add(client)
+                self._gone.pop(client, None)
+                self._states[client] = State(clock, json, owner, now)
+                self._changed[client] = None
+        return _encode(stale) if stale else None
+
+    def leave(self, owner: Owner) -> None:
+        """The connection is gone, and with it the clients it owned."""
+        for client in list(owner.clients):
+            self._remove(client)
+
+    def expire(self, now: float) -> None:
+        """Remove clients that have not renewed their state."""
+        for client in [
+            c
+            for c, state in self._states.items()
+            if now - state.renewed > EXPIRES_AFTER_SECONDS
+        ]:
+            self._remove(client)
+
+    def take(self) -> bytes | None:
+        """What changed since the last call, the latest state of each client only; None when nothing did."""
+        if not self._changed:
+            return None
+        entries = []
+        for client in self._changed:
+            state = self._states.get(client)
+            if state is not None:
+                entries.append((client, state.clock, state.json))
+            elif client in self._gone:
+                entries.append((client, self._gone[client], _NULL))
+        self._changed.clear()
+        return _encode(entries)
+
+    def snapshot(self) -> bytes | None:
+        """Everybody who is here; None when nobody is."""
+        if not self._states:
+            return None
+        return _encode(
+            (client, state.clock, state.json) for client, state in self._states.items()
+        )
+
+    def _remove(self, client: int) -> None:
+        state = self._states.pop(client)
+        state.owner.clients.discard(client)
+        if len(self._gone) >= MAX_GONE:
+            forgotten = next(iter(self._gone))
+            del self._gone[forgotten]
+            self._changed.pop(forgotten, None)
+        self._gone[client] = state.clock
+        self._changed[client] = None
+
+    def _decode(
+        self, states: bytes, user: dict[str, Any] | None
+    ) -> list[tuple[int, int, bytes]]:
+        reader = Reader(states)
+        count = reader.read_varint()
+        if count > self._max_entries():
+            raise Refused("awareness clients")
+        entries = []
+        for _ in range(count):
+            client = reader.read_varint()
+            clock = reader.read_varint()
+            json = reader.read_bytes()
+            if client >= MAX_CLIENT:
+                raise Refused("client id")
+            if clock >= MAX_CLIENT:
+                raise Refused("awareness clock")
+            entries.append(
+                (client, clock, json if json == _NULL else self._check(json, user))
+            )
+        reader.expect_end()
+        return entries
+
+    def _max_entries(self) -> int:
+        """Own clients, and all the others that stock clients echo."""
+        return self._max_clients + len(self._states) + len(self._gone)
+
+    def _check(self, json: bytes, stamp: dict[str, Any] | None) -> bytes:
+        """The state as it is passed on. `user` is what the server knows, where it knows something."""
+        if len(json) > self._max_state_bytes:
+            raise Refused("awareness bytes")
+        try:
+            state = orjson.loads(json)
+        except orjson.JSONDecodeError:
+            raise Refused("awareness JSON") from None
+        if not isinstance(state, dict):
+            raise Refused("awareness state")
+        claimed = state.get("user")
+        user: dict[str, Any] = claimed if isinstance(claimed, dict) else {}
+        name = user.get("name")
+        is_long = len(name) > MAX_NAME_CHARACTERS if isinstance(name, str) else False
+        is_suspect = b"proto" in json or b"constructor" in json or b"\\u" in json
+        if not (is_long or is_suspect or stamp):
+            return json
+        if is_long:
+            user["name"] = str(name)[:MAX_NAME_CHARACTERS]
+        if stamp:
+            state["user"] = {**user, **stamp}
+        return orjson.dumps(_scrub(state))
+
+
+def _scrub(value: Any) -> Any:
+    """Without the keys that pollute JavaScript objects of careless readers."""
+    if isinstance(value, dict):
+        return {key: _scrub(item) for key, item in value.items() if key not in _POISON}
+    if isinstance(value, list):
+        return [_scrub(item) for item in value]
+    return value
+
+
+def _encode(entries: Iterable[tuple[int, int, bytes]]) -> bytes:
+    parts = [
+        encode_varint(client) + encode_varint(clock) + encode_bytes(json)
+        for client, clock, json in entries
+    ]
+    return encode_varint(len(parts)) + b"".join(parts)

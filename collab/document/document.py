@@ -1,0 +1,279 @@
+"""The shared document of a room: guard, gate and binding in front of pycrdt, one wrapper around it.
+
+Everything that enters native code passes `apply`. Nothing is ever pending inside pycrdt: what cannot be integrated
+yet waits in the gate, since yrs loses content that arrives out of causal order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from pycrdt import Doc, TransactionEvent
+
+from collab.document.gate import Gate
+from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
+from collab.protocol.guard import check, encode_state_vector, scan, state_vector
+
+NOTHING = b"\x00\x00"  # an update that holds nothing
+EMPTY_STATE_VECTOR = b"\x00"
+
+Binding = Literal["off", "audit", "enforce"]
+
+ANONYMOUS = (
+    "anonymous:"  # and a connection: an owner that nobody can be told to be again
+)
+
+_CANARY_EVERY = (
+    1000  # updates between two comparisons of the gate's vector with the document's
+)
+
+
+class Change(NamedTuple):
+    """What an update did. Falsy fields: nothing of that kind."""
+
+    forward: Sequence[bytes]  # what entered the document, to be passed on in this order
+    log: (
+        bytes | None
+    )  # what the log must keep: more than `forward` when a part of it has to wait
+
+
+NO_CHANGE = Change((), None)
+
+
+class Document:
+    """One live `pycrdt.Doc` with everything a room must know about it.
+
+    Not for several threads. `owners` maps client ids to the principal that first wrote under them.
+    """
+
+    def __init__(
+        self,
+        *,
+        binding: Binding = "audit",
+        max_update_bytes: int = 1 << 19,
+        max_document_bytes: int = 50 << 20,
+        max_stash_bytes: int = 1 << 20,
+    ) -> None:
+        self._doc: Doc[Any] = Doc()
+        self._binding = binding
+        self._max_update_bytes = max_update_bytes
+        self._max_document_bytes = max_document_bytes
+        self._snapshot: bytes | None = None
+        self._bytes = 0  # at least what a snapshot takes: updates are never smaller than what they leave
+        self._until_canary = _CANARY_EVERY
+        self.gate = Gate(max_bytes=max_stash_bytes)
+        self.owners: dict[int, str] = {}
+        self.claimed: dict[int, str] = {}  # owners that are not stored yet
+        self.conflicts = (
+            0  # new content under somebody else's client id that was let in
+        )
+        self.mismatches = 0  # times the canary had to correct the gate
+
+    @classmethod
+    def load(
+        cls,
+        snapshot: bytes | None,
+        tail: Iterable[bytes],
+        *,
+        owners: dict[int, str] | None = None,
+        binding: Binding = "audit",
+        max_update_bytes: int = 1 << 19,
+        max_document_bytes: int = 50 << 20,
+        max_stash_bytes: int = 1 << 20,
+    ) -> Document:
+        """Rebuild a document from a verified checkpoint and the log after it.
+
+        Raises DocumentBroken when native code panics, Refused when a row of the log cannot be read.
+        """
+        document = cls(
+            binding=binding,
+            max_update_bytes=max_update_bytes,
+            max_document_bytes=max_document_bytes,
+            max_stash_bytes=max_stash_bytes,
+        )
+        if snapshot is not None:
+            document._integrate(snapshot)
+            document._bytes = len(snapshot)
+            document.gate.load(snapshot, state_vector(document._native_vector()))
+        for update in tail:
+            document._admit(update)
+        document.owners.update(owners or {})
+        return document
+
+    def apply(self, update: bytes, principal: str, *, precise: bool = False) -> Change:
+        """Take in an update; `precise` passes on only what it really brought, for updates that repeat much.
+
+        Raises Refused or TooLarge (nothing was applied), ClientIdConflict (likewise), DocumentBroken (the
+        document must be rebuilt).
+        """
+        if len(update) > self._max_update_bytes:
+            raise TooLarge("update bytes")
+        gate = self.gate
+        known = gate.known
+        runs = check(update, known)
+        if runs is None:
+            return self._apply_unready(update, principal)
+        owners = self.owners
+        is_new = False
+        for client, _, end in runs:
+            if end > known.get(client, 0):
+                is_new = True
+                if owners.get(client) != principal:
+                    self._claim(client, principal)
+        if not is_new or precise:
+            return self._apply_precisely(update, runs, is_new)
+        self._admit_size(len(update))
+        self._integrate(update)
+        unblocked = gate.advance(runs)
+        self._snapshot = None
+        self._until_canary -= 1
+        if self._until_canary <= 0:
+            self._canary()
+        if unblocked:
+            return Change((update, *self._integrate_all(unblocked)), update)
+        return Change((update,), update)
+
+    def _apply_precisely(
+        self, update: bytes, runs: list[tuple[int, int, int]], is_new: bool
+    ) -> Change:
+        """A state vector does not move for a deletion, so ask the document itself what changed."""
+        if update == NOTHING:
+            return NO_CHANGE
+        if is_new:
+            self._admit_size(len(update))
+        changed = self._integrate_watched(update)
+        unblocked = self.gate.advance(runs)
+        if changed is None:
+            return Change(tuple(self._integrate_all(unblocked)), None)
+        self._snapshot = None
+        return Change((changed, *self._integrate_all(unblocked)), changed)
+
+    def _apply_unready(self, update: bytes, principal: str) -> Change:
+        """A part of the update waits for what has not come yet: the log takes it whole, the document what is ready."""
+        known = self.gate.known
+        for run in scan(update).runs:
+            if (
+                run.end > known.get(run.client, 0)
+                and self.owners.get(run.client) != principal
+            ):
+                self._claim(run.client, principal)
+        self._admit_size(len(update))
+        stashed = (len(self.gate), self.gate.stashed_bytes)
+        forward = self._admit(update)
+        if not forward and stashed == (len(self.gate), self.gate.stashed_bytes):
+            return NO_CHANGE  # it waits already
+        return Change(tuple(forward), update)
+
+    def _admit(self, update: bytes) -> list[bytes]:
+        """Apply what the gate lets through now; returns what that changed."""
+        return self._integrate_all(self.gate.admit(update))
+
+    def _integrate_all(self, updates: Iterable[bytes]) -> list[bytes]:
+        changes = []
+        for update in updates:
+            changed = self._integrate_watched(update)
+            if changed is not None:
+                changes.append(changed)
+                self._snapshot = None
+        return changes
+
+    def _integrate(self, update: bytes) -> None:
+        """The one place where a peer's bytes enter native code."""
+        try:
+            self._doc.apply_update(update)
+        except (ValueError, RuntimeError):
+            self._recount()
+            raise Refused("native") from None
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a Rust panic is not an Exception
+            raise DocumentBroken(
+                f"native code failed: {type(error).__name__}"
+            ) from None
+
+    def _integrate_watched(self, update: bytes) -> bytes | None:
+        """Apply and return what changed, as an update; None when nothing did."""
+        changes: list[bytes] = []
+
+        def note(event: TransactionEvent) -> None:
+            changes.append(event.update)
+
+        # Only here, not for the life of the document: an observer costs each update 1 µs.
+        subscription = self._doc.observe(note)
+        try:
+            self._integrate(update)
+        finally:
+            self._doc.unobserve(subscription)
+        return changes[0] if changes else None
+
+    def _claim(self, client: int, principal: str) -> None:
+        """First writer wins; what happens to the second is the binding's mode."""
+        owner = self.owners.get(client)
+        if owner is None:
+            self.owners[client] = principal
+            if not principal.startswith(ANONYMOUS):
+                self.claimed[client] = principal
+        elif self._binding == "enforce":
+            raise ClientIdConflict(
+                "this client id belongs to another member; choose a new one"
+            )
+        elif self._binding == "audit":
+            self.conflicts += 1
+
+    def release(self, principal: str) -> None:
+        """Forget what an anonymous connection owns: when it comes back it is another connection."""
+        for client in [
+            client for client, owner in self.owners.items() if owner == principal
+        ]:
+            del self.owners[client]
+
+    def _admit_size(self, more: int) -> None:
+        self._bytes += more
+        if self._bytes > self._max_document_bytes:
+            self._bytes = len(self.snapshot()) + more
+            if self._bytes > self._max_document_bytes:
+                self._bytes -= more
+                raise TooLarge("document bytes")
+
+    def _canary(self) -> None:
+        self._until_canary = _CANARY_EVERY
+        if state_vector(self._native_vector()) != self.gate.known:
+            self.mismatches += 1
+            self._recount()
+
+    def _recount(self) -> None:
+        self.gate.reset(state_vector(self._native_vector()))
+        self._snapshot = None
+
+    def _native_vector(self) -> bytes:
+        return self._read(self._doc.get_state)
+
+    def _read(self, call: Callable[[], bytes]) -> bytes:
+        """The one place where native code is asked for something."""
+        try:
+            return call()
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:
+            raise DocumentBroken(
+                f"native code failed: {type(error).__name__}"
+            ) from None
+
+    def state_vector(self) -> bytes:
+        """What this document has, encoded; equal documents give equal bytes."""
+        return encode_state_vector(self.gate.known)
+
+    def snapshot(self) -> bytes:
+        """The whole document as one update; kept until the next change."""
+        if self._snapshot is None:
+            self._snapshot = self._read(self._doc.get_update)
+            self._bytes = len(self._snapshot)
+        return self._snapshot
+
+    def diff(self, encoded: bytes) -> bytes:
+        """What a peer with this state vector lacks. Raises Refused when it is not one."""
+        if encoded == EMPTY_STATE_VECTOR:
+            return self.snapshot()
+        state_vector(encoded)
+        return self._read(lambda: self._doc.get_update(encoded))

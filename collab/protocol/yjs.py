@@ -1,0 +1,126 @@
+"""The y-websocket dialect, which is also the inside of the other two.
+
+A message is `varUint type` and a body (y-protocols `sync.js`, `awareness.js`; y-websocket `y-websocket.js`). A frame
+of a client may hold several messages; ours hold one each, since y-websocket 3 and Y-Sweet read only the first.
+"""
+
+from __future__ import annotations
+
+from collab.errors import InvalidMessage
+from collab.protocol.messages import (
+    AwarenessUpdate,
+    Message,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Unknown,
+    Update,
+)
+from collab.protocol.varint import Reader, encode_bytes, encode_string, encode_varint
+
+SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
+STEP_1, STEP_2, UPDATE = 0, 1, 2
+
+# Subprotocol of clients that want to know more; the numbers avoid every type in use by Hocuspocus and Y-Sweet.
+COLLAB_V1 = "collab.v1"
+HELLO, ACK, REFUSED, NOTICE = 110, 111, 112, 113
+LOGGED = 2  # level of an acknowledgement: committed to the room's log
+
+NOTHING = b"\x00\x00"  # an update that holds nothing
+KEEP_ALIVE = b"\x01\x01\x00"  # an awareness update about nobody: the shortest message every client understands
+
+
+def decode(frame: bytes) -> list[Message]:
+    """The messages of one frame of a client. Raises InvalidMessage."""
+    if frame[:2] == b"\x00\x02" and len(frame) > 2 and frame[2] == len(frame) - 3 < 128:
+        return [Update(frame[3:])]  # a keystroke
+    if not frame:
+        raise InvalidMessage("an empty message")
+    reader = Reader(frame)
+    messages: list[Message] = []
+    while not reader.at_end:
+        kind = reader.read_varint()
+        if kind == SYNC:
+            messages.append(read_sync(reader))
+        elif kind == AWARENESS:
+            messages.append(AwarenessUpdate(reader.read_bytes()))
+        elif kind == QUERY_AWARENESS:
+            messages.append(QueryAwareness())
+        else:
+            messages.append(
+                Unknown(kind)
+            )  # its length is unknown too: what follows it is skipped
+            break
+    return messages
+
+
+def read_sync(reader: Reader) -> SyncStep1 | SyncStep2 | Update:
+    """What follows the type of a sync message."""
+    step = reader.read_varint()
+    if step == UPDATE:
+        return Update(reader.read_bytes())
+    if step == STEP_2:
+        return SyncStep2(reader.read_bytes())
+    if step == STEP_1:
+        return SyncStep1(reader.read_bytes())
+    raise InvalidMessage(f"unknown sync message {step}")
+
+
+def sync_step_1(state_vector: bytes) -> bytes:
+    return b"\x00\x00" + encode_bytes(state_vector)
+
+
+def sync_step_2(update: bytes) -> bytes:
+    return b"\x00\x01" + encode_bytes(update)
+
+
+def update_message(update: bytes) -> bytes:
+    n = len(update)
+    if n < 128:
+        return bytes((SYNC, UPDATE, n)) + update
+    return b"\x00\x02" + encode_bytes(update)
+
+
+def awareness_message(states: bytes) -> bytes:
+    return b"\x01" + encode_bytes(states)
+
+
+def permission_denied(reason: str) -> bytes:
+    """Stock clients log it as a warning."""
+    return b"\x02\x00" + encode_string(reason)
+
+
+def hello(epoch: str, *, is_writable: bool) -> bytes:
+    """The first message of `collab.v1`: version of the protocol, history of the room, whether it can be edited now."""
+    return (
+        bytes((HELLO, 1))
+        + encode_string(epoch)
+        + encode_string("live" if is_writable else "read-only")
+    )
+
+
+def ack(sequence: int, position: int) -> bytes:
+    """All messages that carry updates, up to the `sequence`th of this connection, are in the log up to `position`."""
+    return (
+        bytes((ACK,))
+        + encode_varint(sequence)
+        + encode_varint(position)
+        + bytes((LOGGED,))
+    )
+
+
+def refused(sequence: int, code: str, reason: str) -> bytes:
+    """The `sequence`th update of this connection was not taken."""
+    return (
+        bytes((REFUSED,))
+        + encode_varint(sequence)
+        + encode_string(code)
+        + encode_string(reason)
+    )
+
+
+def notice(kind: str, retry_after_milliseconds: int = 0) -> bytes:
+    """Something the client should know: `drain`, `read-only`, `writable`."""
+    return (
+        bytes((NOTICE,)) + encode_string(kind) + encode_varint(retry_after_milliseconds)
+    )

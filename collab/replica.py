@@ -1,0 +1,453 @@
+"""One server process: opens, feeds and evicts rooms, and carries out what they bring about.
+
+socket → room (synchronous) → once per loop turn: broadcast + journal → once per commit: acknowledgements
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Literal, Self
+
+from collab import logs
+from collab.awareness import Awareness
+from collab.compaction import Compactor
+from collab.document.document import Binding, Document
+from collab.errors import (
+    Busy,
+    CollabError,
+    DocumentBroken,
+    Draining,
+    Refused,
+    RoomUnavailable,
+    StoreUnavailable,
+)
+from collab.journal import Journal
+from collab.metrics import Metrics
+from collab.protocol import yjs
+from collab.room import Member, Room, RoomState
+from collab.store.base import Entry, Store
+
+AWARENESS_SECONDS = (
+    0.02  # presence leaves at most once in this time, the latest state of each client
+)
+PULSE_SECONDS = 1.0
+REBUILD_SECONDS = 10.0
+MAX_CRASHED_LOADS = (
+    2  # a room whose log has taken the process down this often stays closed
+)
+
+log = logs.logger(__name__)
+
+
+class Replica:
+    """The rooms of a process. An async context manager: leaving it logs everything and closes the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        metrics: Metrics,
+        *,
+        durability: Literal["eager", "strict"] = "eager",
+        binding: Binding = "audit",
+        idle_room_seconds: float = 60.0,
+        compact_rows: int = 1000,
+        compact_bytes: int = 1 << 18,
+        max_update_bytes: int = 1 << 19,
+        max_stash_bytes: int = 1 << 20,
+        max_document_bytes: int = 50 << 20,
+        max_awareness_bytes: int = 4096,
+        max_awareness_clients: int = 4,
+        max_members_per_room: int = 1000,
+        child_processes: int = 1,
+    ) -> None:
+        self.store, self.metrics = store, metrics
+        self.is_draining = False
+        self._durability, self._binding = durability, binding
+        self._idle_room_seconds = idle_room_seconds
+        self._max_members_per_room = max_members_per_room
+        self._document_limits = {
+            "max_update_bytes": max_update_bytes,
+            "max_stash_bytes": max_stash_bytes,
+            "max_document_bytes": max_document_bytes,
+        }
+        self._awareness_limits = {
+            "max_state_bytes": max_awareness_bytes,
+            "max_clients": max_awareness_clients,
+        }
+        self._rooms: dict[str, Room] = {}
+        self._loading: dict[str, asyncio.Task[Room | CollabError]] = {}
+        self._rebuilding: dict[str, asyncio.Task[None]] = {}
+        self._quarantined: set[str] = set()
+        self._idle: dict[str, float] = {}  # rooms without members, since when
+        self._dirty: list[Room] = []
+        self._present: dict[Room, None] = {}  # rooms whose presence changed
+        self._lag = 0.0
+        self._stack = AsyncExitStack()
+        self.journal = Journal(
+            store,
+            logged=self._logged,
+            failed=self._failed,
+            healed=self._healed,
+            metrics=metrics,
+        )
+        self.compactor = Compactor(
+            store,
+            metrics=metrics,
+            rows=compact_rows,
+            max_bytes=compact_bytes,
+            processes=child_processes,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._stack.enter_async_context(self.store)
+        await self._stack.enter_async_context(self.compactor)
+        self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        self._pulse = self._tasks.create_task(self._beat())
+        gauges = self.metrics.gauges
+        gauges["rooms"] = lambda: len(self._rooms)
+        gauges["members"] = lambda: sum(map(len, self._rooms.values()))
+        gauges["unsaved_seconds"] = lambda: self.journal.oldest_unsaved_seconds
+        gauges["unsaved_updates"] = lambda: self.journal.unsaved_updates
+        gauges["stashed_bytes"] = lambda: sum(
+            room.document.gate.stashed_bytes for room in self._rooms.values()
+        )
+        gauges["loop_lag_seconds"] = lambda: self._lag
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self._flush()
+        await self.journal.flush()
+        self._pulse.cancel()
+        await self._stack.__aexit__(*exc_info)
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why this replica should not get traffic; empty when it should."""
+        found = []
+        if self.is_draining:
+            found.append("draining")
+        if self.journal.is_failing:
+            found.append("the store cannot write")
+        if self._lag > 5.0:
+            found.append("the event loop is late")
+        return found
+
+    @property
+    def rooms(self) -> Sequence[Room]:
+        return list(self._rooms.values())
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a piece of work that ends by itself and handles its own errors."""
+        self._tasks.create_task(work)
+
+    # Opening and closing
+
+    async def open(self, name: str) -> Room:
+        """The live room of that name; loads it once, however many ask at the same time.
+
+        Raises RoomUnavailable for a quarantined room, Busy for a full one, Draining, StoreCorrupt. Join it without an `await` between.
+        """
+        while True:
+            rebuilding = self._rebuilding.get(name)
+            if rebuilding is not None:
+                await asyncio.shield(rebuilding)
+            room = self._rooms.get(name)
+            if room is not None and name not in self._rebuilding:
+                if len(room) >= self._max_members_per_room:
+                    raise Busy("this room is full")
+                return room
+            if self.is_draining:
+                raise Draining("the server restarts; come back in a moment")
+            if name in self._quarantined:
+                raise RoomUnavailable(
+                    "this room is quarantined: its log could not be opened"
+                )
+            task = self._loading.get(name)
+            if task is None:
+                task = self._loading[name] = self._tasks.create_task(self._load(name))
+            opened = await asyncio.shield(task)
+            if isinstance(opened, CollabError):
+                raise opened
+            if opened.state is not RoomState.CLOSED:
+                return opened
+
+    def join(self, room: Room, member: Member) -> None:
+        """Let a member in, without an `await` since `open`."""
+        self._idle.pop(room.name, None)
+        room.join(member)
+
+    def leave(self, room: Room, member: Member) -> None:
+        """A member is gone; the others are told, and an empty room begins to idle."""
+        room.leave(member)
+        self.present(room)
+        if not len(room) and room.state is RoomState.LIVE:
+            room.state = RoomState.DRAINING
+            self._idle[room.name] = self._loop.time()
+
+    async def _load(self, name: str) -> Room | CollabError:
+        try:
+            room = self._rooms[name] = await self._read(name)
+            return room
+        except CollabError as error:
+            log.warning(
+                "room cannot be opened", room=name, code=error.code, reason=str(error)
+            )
+            return error
+        except Exception:
+            log.exception("room cannot be opened", room=name)
+            return RoomUnavailable("this room cannot be opened")
+        finally:
+            del self._loading[name]
+
+    async def _read(self, name: str) -> Room:
+        crashed = await self.store.begin_load(name)
+        if crashed >= MAX_CRASHED_LOADS:
+            self._quarantine(name)
+            raise RoomUnavailable(
+                "this room is quarantined: opening it has taken the server down"
+            )
+        if crashed:
+            log.warning(
+                "an earlier load of this room never ended; looking for the row at fault",
+                room=name,
+            )
+            await self._reject_killer(name)
+        try:
+            document, epoch, position, rows, size = await self._document(name)
+        except (DocumentBroken, Refused):
+            if not await self._reject_killer(name):
+                self._quarantine(name)
+                raise RoomUnavailable(
+                    "this room is quarantined: its log cannot be replayed"
+                ) from None
+            document, epoch, position, rows, size = await self._document(name)
+        await self.store.end_load(name)
+        room = Room(
+            name,
+            document,
+            Awareness(**self._awareness_limits),
+            epoch=epoch or secrets.token_hex(8),
+            position=position,
+            is_strict=self._durability == "strict",
+            changed=self.changed,
+        )
+        room.rows_since_checkpoint, room.bytes_since_checkpoint = rows, size
+        room.unwritable = self._trouble
+        room.state = RoomState.DRAINING  # until somebody joins
+        self._idle[name] = self._loop.time()
+        return room
+
+    async def _document(self, name: str) -> tuple[Document, str, int, int, int]:
+        stored = await self.store.load(name)
+        document = Document.load(
+            stored.checkpoint.snapshot if stored.checkpoint else None,
+            [update for _, update in stored.tail],
+            owners=stored.owners,
+            binding=self._binding,
+            **self._document_limits,
+        )
+        return (
+            document,
+            stored.epoch,
+            stored.position,
+            len(stored.tail),
+            sum(len(row) for _, row in stored.tail),
+        )
+
+    async def _reject_killer(self, name: str) -> bool:
+        """Mark the row that native code does not survive; False when there is none to be found."""
+        stored = await self.store.load(name)
+        position = await self.compactor.find_killer(stored.checkpoint, stored.tail)
+        if position is None:
+            return False
+        log.error(
+            "a row of the log is left out: native code does not survive it",
+            room=name,
+            position=position,
+        )
+        await self.store.reject(name, position, "native code fails")
+        return True
+
+    def _quarantine(self, name: str) -> None:
+        self.metrics.quarantines += 1
+        self._quarantined.add(name)
+        log.error("room quarantined", room=name)
+
+    async def rebuild(self, room: Room) -> None:
+        """Replace a document that native code has broken by one from its log; members keep their sockets.
+
+        The update at fault was never logged. Whoever sends meanwhile waits.
+        """
+        if room.name not in self._rebuilding:
+            self._rebuilding[room.name] = self._tasks.create_task(self._rebuild(room))
+        await asyncio.shield(self._rebuilding[room.name])
+
+    async def _rebuild(self, room: Room) -> None:
+        self.metrics.rebuilds += 1
+        log.error("document broken, rebuilding it from its log", room=room.name)
+        members = list(room.members)
+        for member in members:
+            member.line.pause()
+        try:
+            self._flush()
+            async with asyncio.timeout(REBUILD_SECONDS):
+                await self.journal.flush()
+                room.document = (await self._document(room.name))[0]
+        except Exception as error:
+            log.error(
+                "document cannot be rebuilt",
+                room=room.name,
+                reason=type(error).__name__,
+            )
+            self._quarantine(room.name)
+            self._forget(room)
+            for member in members:
+                member.line.close(
+                    RoomUnavailable(
+                        "this room is quarantined: its document could not be rebuilt"
+                    )
+                )
+        finally:
+            del self._rebuilding[room.name]
+            for member in members:
+                member.line.resume()
+
+    def _evict(self) -> None:
+        """Close rooms that nobody has used for a while and whose every change is logged."""
+        now = self._loop.time()
+        for name, since in list(self._idle.items()):
+            room = self._rooms.get(name)
+            if room is None or len(room):
+                del self._idle[name]
+            elif (
+                now - since >= self._idle_room_seconds
+                and room.is_clean
+                and name not in self._rebuilding
+            ):
+                self._forget(room)
+
+    def _account(self, room: Room) -> None:
+        """Move what a room has counted into the metrics; said here once a second, not on the way of an update."""
+        document, metrics = room.document, self.metrics
+        metrics.outbox_overflows += room.take_overflows()
+        if document.conflicts:
+            log.warning(
+                "client id of another member",
+                room=room.name,
+                updates=document.conflicts,
+            )
+            metrics.client_id_conflicts += document.conflicts
+            document.conflicts = 0
+        if document.mismatches:
+            log.error(
+                "state vector is not what was counted",
+                room=room.name,
+                times=document.mismatches,
+            )
+            metrics.gate_mismatches += document.mismatches
+            document.mismatches = 0
+
+    def _forget(self, room: Room) -> None:
+        self._account(room)
+        room.state = RoomState.CLOSED
+        self._rooms.pop(room.name, None)
+        self._idle.pop(room.name, None)
+
+    # Once per loop turn
+
+    def changed(self, room: Room) -> None:
+        """A room has its first change of this turn."""
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(room)
+
+    def _flush(self) -> None:
+        rooms, self._dirty = self._dirty, []
+        milliseconds = int(time.time() * 1000)
+        entries = []
+        metrics = self.metrics
+        for room in rooms:
+            entry = room.take(milliseconds)
+            count = len(entry.updates)
+            metrics.updates += count
+            metrics.deliveries += count * len(room)
+            entries.append(entry)
+            if room.document.claimed:
+                claimed, room.document.claimed = room.document.claimed, {}
+                self.start(self.store.bind(room.name, claimed))
+        if entries:
+            self.journal.append(entries)
+
+    # Once per commit
+
+    def _logged(self, entries: Sequence[Entry]) -> None:
+        for name, entry in {entry.room: entry for entry in entries}.items():
+            room = self._rooms.get(name)
+            if room is not None and room.epoch == entry.epoch:
+                room.log(entry.last)
+                self.compactor.consider(room)
+
+    @property
+    def _trouble(self) -> StoreUnavailable | None:
+        if not self.journal.is_failing:
+            return None
+        return StoreUnavailable(
+            "nothing can be saved at the moment; edits are refused until it can"
+        )
+
+    def _failed(self, error: StoreUnavailable) -> None:
+        log.error("the store cannot write; rooms are read-only", reason=str(error))
+        for room in self._rooms.values():
+            room.unwritable = self._trouble
+            for member in room.members:
+                member.line.notify("read-only")
+
+    def _healed(self) -> None:
+        """Ask everybody for what was refused meanwhile."""
+        log.info("the store can write again")
+        for room in self._rooms.values():
+            room.unwritable = None
+            for member in room.members:
+                member.line.notify("writable")
+                room.ask(member)
+
+    # Presence
+
+    def present(self, room: Room) -> None:
+        """The presence in a room may have changed: tell everybody shortly."""
+        if room.awareness.is_dirty and room not in self._present:
+            if not self._present:
+                self._loop.call_later(AWARENESS_SECONDS, self._flush_awareness)
+            self._present[room] = None
+
+    def _flush_awareness(self) -> None:
+        rooms, self._present = self._present, {}
+        for room in rooms:
+            states = room.awareness.take()
+            if states is not None:
+                room.post(yjs.awareness_message(states))
+
+    # Time
+
+    async def _beat(self) -> None:
+        while True:
+            due = self._loop.time() + PULSE_SECONDS
+            await asyncio.sleep(PULSE_SECONDS)
+            now = self._loop.time()
+            self._lag = max(0.0, now - due)
+            for room in self._rooms.values():
+                room.awareness.expire(now)
+                self.present(room)
+                self._account(room)
+            self._evict()
+
+    async def drain(self) -> None:
+        """Take no new rooms, and log everything that has come; members stay until their sockets are closed."""
+        self.is_draining = True
+        self._flush()
+        await self.journal.flush()

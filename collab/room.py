@@ -1,0 +1,311 @@
+"""A room: one document, its awareness and its members. Plain synchronous code: no socket, no clock, no `await`.
+
+What a loop turn brings is gathered and leaves once: `take` broadcasts it to every audience and returns the entry for
+the log. Between two awaits of its replica a room is consistent and needs no lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, Protocol
+
+from collab.awareness import Awareness
+from collab.document.document import Change, Document
+from collab.errors import CollabError, PermissionDenied
+from collab.outbox import Audience, Outbox, Write
+from collab.protocol import yjs
+from collab.protocol.frames import frame
+from collab.store.base import Author, Entry
+
+
+class RoomState(Enum):
+    """What a room is doing. A room that is loading has no members yet; see `Replica.open`."""
+
+    LIVE = "live"
+    DRAINING = "draining"  # nobody is here; a member who joins now revives it
+    CLOSED = "closed"
+
+
+class Line(Protocol):
+    """The socket behind a member, as far as a room and its replica need it."""
+
+    def is_alive(self) -> bool:
+        """Whether the peer has shown life since this was first asked; asking makes it."""
+        ...
+
+    def pause(self) -> None:
+        """Take nothing more from the peer until `resume`; may be called several times."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self, error: CollabError) -> None:
+        """Close the socket with the error's code and reason."""
+        ...
+
+    def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
+        """Tell a client that understands it what is going on: `drain`, `read-only`, `writable`."""
+        ...
+
+
+class Member(Outbox):
+    """One connection in one room, with its permissions."""
+
+    __slots__ = (
+        "author",
+        "clients",
+        "line",
+        "may_write",
+        "owner",
+        "prefix",
+        "room",
+        "sequence",
+        "strikes",
+        "user",
+    )
+
+    room: Room
+
+    def __init__(
+        self,
+        write: Write,
+        line: Line,
+        author: Author,
+        *,
+        owner: str,
+        prefix: bytes = b"",
+        may_write: bool = True,
+        user: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(write)
+        self.author = author
+        self.owner = owner  # whose client ids it writes under: the principal, or an anonymous connection
+        self.line = line
+        self.prefix = prefix
+        self.may_write = may_write
+        self.user = user
+        self.clients: set[int] = set()  # whose presence it announced
+        self.strikes = 0
+        self.sequence = 0  # messages with updates it has sent
+
+    def answers(self) -> bool:
+        return self.line.is_alive()
+
+    def send(self, message: bytes) -> None:
+        """One message to this member alone."""
+        self.write(frame(self.prefix + message))
+
+    def catch_up(self) -> bool:
+        return self.room.catch_up(self)
+
+
+class Room:
+    """Where members meet over one document; its name is in the URL."""
+
+    def __init__(
+        self,
+        name: str,
+        document: Document,
+        awareness: Awareness,
+        *,
+        epoch: str,
+        position: int = 0,
+        is_strict: bool = False,
+        max_held_bytes: int = 4 << 20,
+        changed: Callable[[Room], None] = lambda room: None,
+    ) -> None:
+        self.name, self.document, self.awareness = name, document, awareness
+        self.epoch = epoch
+        self.position = (
+            position  # of the last update in the log, those on their way included
+        )
+        self.state = RoomState.LIVE
+        self.unwritable: CollabError | None = None  # why updates are refused now
+        self.rows_since_checkpoint = 0
+        self.bytes_since_checkpoint = 0
+        self._is_strict, self._max_held_bytes = is_strict, max_held_bytes
+        self._changed = changed  # called once, with the first change of a turn
+        self._audiences: dict[bytes, Audience] = {}
+        self._members: dict[Member, None] = {}
+        self._turn = 0  # the next to be broadcast
+        self._logged = -1  # the last whose changes are all in the log
+        self._in_flight: deque[tuple[int, int]] = (
+            deque()
+        )  # (last position, turn) of entries not logged yet
+        self._messages: list[bytes] = []  # of this turn
+        self._updates: list[bytes] = []
+        self._authors: list[Author] = []
+        self._writers: dict[Member, None] = {}
+        self._answer: bytes | None = (
+            None  # the frame that answers an empty state vector, until the next change
+        )
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def members(self) -> Iterator[Member]:
+        return iter(list(self._members))
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that happened here is in the log."""
+        return not self._updates and not self._in_flight
+
+    def take_overflows(self) -> int:
+        """How often a member has fallen behind since this was last asked."""
+        count = 0
+        for audience in self._audiences.values():
+            count += audience.overflows
+            audience.overflows = 0
+        return count
+
+    def join(self, member: Member) -> None:
+        """Let a member in; what happens from now on reaches it."""
+        member.room = self
+        audience = self._audiences.get(member.prefix)
+        if audience is None:
+            audience = self._audiences[member.prefix] = Audience(
+                member.prefix, self._turn, max_bytes=self._max_held_bytes
+            )
+        audience.join(member)
+        self._members[member] = None
+        self.state = RoomState.LIVE
+
+    def leave(self, member: Member) -> None:
+        """Forget a member and the presence it announced."""
+        if member not in self._members:
+            return
+        del self._members[member]
+        audience = member.audience
+        audience.leave(member)
+        if not len(audience):
+            del self._audiences[member.prefix]
+        self._writers.pop(member, None)
+        self.awareness.leave(member)
+        if member.owner != member.author.principal:
+            self.document.release(member.owner)
+
+    def update(self, member: Member, update: bytes, *, precise: bool = False) -> bool:
+        """Take in an update; False when it brought nothing. It reaches the others with the next `take`.
+
+        Raises what `Document.apply` raises, PermissionDenied, or the reason why nothing can be saved now.
+        """
+        if not member.may_write:
+            raise PermissionDenied("this member may only read")
+        if self.unwritable is not None:
+            raise self.unwritable
+        change = self.document.apply(update, member.owner, precise=precise)
+        if change.log is None:
+            return False
+        self._note(change, change.log, member)
+        return True
+
+    def _note(self, change: Change, log: bytes, member: Member) -> None:
+        if not self._updates:
+            self._changed(self)
+        self._updates.append(log)
+        self._authors.append(member.author)
+        for update in change.forward:
+            self._messages.append(yjs.update_message(update))
+        self._writers[member] = None
+        self._answer = None
+        self.position += 1
+
+    def owe(
+        self, member: Member, message: bytes, *, is_cumulative: bool = False
+    ) -> None:
+        """Send this member a message once everything the room has taken in so far is logged.
+
+        At once when it is; in order with everything else that it waits for.
+        """
+        turn = self._turn if self._updates else self._turn - 1
+        if turn <= self._logged and not member.pending:
+            member.send(message)
+            return
+        member.owe(turn, frame(member.prefix + message), is_cumulative=is_cumulative)
+        member.audience.hold(member, turn, self._turn)
+
+    def answer(self, member: Member, state_vector: bytes) -> None:
+        """Send what a member lacks. Raises Refused when that is not a state vector."""
+        if state_vector == b"\x00" and not member.prefix:
+            if self._answer is None:
+                self._answer = frame(yjs.sync_step_2(self.document.snapshot()))
+            member.write(self._answer)
+        else:
+            member.send(yjs.sync_step_2(self.document.diff(state_vector)))
+
+    def ask(self, member: Member) -> None:
+        """Ask a member for what the room lacks."""
+        member.send(yjs.sync_step_1(self.document.state_vector()))
+
+    def introduce(self, member: Member) -> None:
+        """Tell a member who is here."""
+        states = self.awareness.snapshot()
+        if states is not None:
+            member.send(yjs.awareness_message(states))
+
+    def catch_up(self, member: Member) -> bool:
+        """One difference in place of everything a member missed while its socket was full."""
+        if member in self._writers:
+            return False  # its own update would be in it before it is logged
+        member.send(yjs.update_message(self.document.diff(member.seen)))
+        self.introduce(member)
+        return True
+
+    def resume(self, member: Member) -> bool:
+        """The member's socket has drained; returns whether it needed a difference."""
+        member.is_full = False
+        if not member.audience.is_behind(member):
+            self.introduce(member)
+            return False
+        member.audience.catch_up(member, self._logged)
+        return True
+
+    def relay(self, member: Member, message: bytes) -> None:
+        """A message to the other members who speak the same dialect; not kept."""
+        for audience in self._audiences.values():
+            if bool(audience.prefix) == bool(member.prefix):
+                audience.post(message, but=member)
+
+    def post(self, message: bytes) -> None:
+        """A message to everybody; not kept."""
+        for audience in self._audiences.values():
+            audience.post(message)
+
+    def take(self, milliseconds: int) -> Entry:
+        """End a turn in which something changed: broadcast it, and return what the log must take in."""
+        turn = self._turn
+        self._turn = turn + 1
+        messages, self._messages = self._messages, []
+        updates, self._updates = self._updates, []
+        authors, self._authors = self._authors, []
+        writers, self._writers = self._writers, {}
+        for member in writers:
+            member.audience.hold(member, turn, turn)
+        state_vector = self.document.state_vector
+        for audience in self._audiences.values():
+            if self._is_strict:
+                audience.hold_all(turn)
+            audience.broadcast(messages, turn, state_vector)
+        self._in_flight.append((self.position, turn))
+        self.rows_since_checkpoint += len(updates)
+        self.bytes_since_checkpoint += sum(map(len, updates))
+        return Entry(
+            self.name,
+            self.epoch,
+            self.position - len(updates) + 1,
+            milliseconds,
+            updates,
+            authors,
+        )
+
+    def log(self, position: int) -> None:
+        """The log holds everything up to `position`: pay what was waiting for it."""
+        in_flight = self._in_flight
+        while in_flight and in_flight[0][0] <= position:
+            self._logged = in_flight.popleft()[1]
+        for audience in self._audiences.values():
+            audience.release(self._logged)

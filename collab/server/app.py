@@ -1,0 +1,210 @@
+"""Settings → application → server: where every part is made and handed to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from collab import logs
+from collab.errors import CollabError
+from collab.metrics import Metrics
+from collab.replica import Replica
+from collab.server import ops, playground
+from collab.server.http import Http
+from collab.server.origins import Origins
+from collab.server.responses import answer_error
+from collab.server.rooms import Rooms
+from collab.server.socket import Sockets
+from collab.server.upgrade import Upgrade
+from collab.settings import Settings
+from collab.store.base import Store
+from collab.store.memory import MemoryStore
+from collab.store.sqlite import SqliteStore
+
+GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
+
+_BANNER = """listening on {url}
+
+  open       {url}/
+  connect    {address}/ws/ROOM          y-websocket, pycrdt
+             {address}/hocuspocus       Hocuspocus
+             {url}/doc/ROOM/auth   Y-Sweet
+  watch      {url}/metrics   /healthz   /readyz
+  stop       Ctrl-C
+
+"""
+
+log = logs.logger(__name__)
+
+
+def make_store(settings: Settings) -> Store:
+    if settings.store == "memory":
+        return MemoryStore()
+    return SqliteStore(settings.data, window_seconds=settings.commit_window_ms / 1000)
+
+
+def make_replica(settings: Settings, store: Store, metrics: Metrics) -> Replica:
+    return Replica(
+        store,
+        metrics,
+        durability=settings.durability,
+        binding=settings.binding,
+        idle_room_seconds=settings.idle_room_seconds,
+        compact_rows=settings.compact_rows,
+        compact_bytes=settings.compact_bytes,
+        max_update_bytes=settings.max_update_bytes,
+        max_stash_bytes=settings.max_stash_bytes,
+        max_document_bytes=settings.max_document_bytes,
+        max_awareness_bytes=settings.max_awareness_bytes,
+        max_awareness_clients=settings.max_awareness_clients,
+        max_members_per_room=settings.max_members_per_room,
+        child_processes=settings.child_processes,
+    )
+
+
+def make_sockets(settings: Settings, replica: Replica, metrics: Metrics) -> Sockets:
+    return Sockets(
+        replica,
+        metrics,
+        max_message_bytes=settings.max_message_bytes,
+        max_outbox_bytes=settings.max_outbox_bytes,
+        slow_member_seconds=settings.slow_member_seconds,
+        messages_per_second=settings.messages_per_second,
+        bytes_per_second=settings.bytes_per_second,
+        max_rooms_per_socket=settings.max_rooms_per_socket,
+        max_sockets=settings.max_sockets,
+        max_sockets_per_address=settings.max_sockets_per_address,
+        handshake_seconds=settings.handshake_seconds,
+        idle_seconds=settings.idle_seconds,
+    )
+
+
+def make_app(
+    settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
+) -> Starlette:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        yield {"metrics": metrics}
+
+    return Starlette(
+        routes=[
+            *playground.routes(),
+            *ops.routes(replica, metrics),
+            *Rooms(sockets).routes(),
+        ],
+        middleware=[
+            Middleware(
+                Origins,
+                allowed_hosts=settings.allowed_hosts,
+                allowed_origins=settings.allowed_origins,
+                any_host=not settings.is_loopback,
+            )
+        ],
+        exception_handlers={CollabError: answer_error},
+        lifespan=lifespan,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which on a signal first drains: logs everything, then closes sockets one after the other."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        replica: Replica,
+        sockets: Sockets,
+    ) -> None:
+        super().__init__(config)
+        self._settings, self._replica, self._sockets = settings, replica, sockets
+        self._draining: asyncio.Task[None] | None = None
+        sockets.connections = self.server_state.connections
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                sys.stdout.write(
+                    _BANNER.format(
+                        url=f"http://{shown}:{port}", address=f"ws://{shown}:{port}"
+                    )
+                )
+                sys.stdout.flush()
+                return
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, the second ends at once."""
+        if self._draining is None and self.started:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        log.info("draining", sockets=len(self._sockets))
+        try:
+            await self._replica.drain()
+            open_sockets = list(self._sockets)
+            window = min(
+                self._settings.drain_seconds, len(open_sockets) / GOODBYES_PER_SECOND
+            )
+            retry = int(window * 1000) + 500
+            for socket in open_sockets:
+                socket.notify("drain", retry)
+            for socket in open_sockets:
+                await asyncio.sleep(window / len(open_sockets))
+                await (
+                    self._replica.drain()
+                )  # whatever it has said meanwhile is logged and acknowledged
+                socket.goodbye()
+        finally:
+            self.should_exit = True
+
+
+async def serve(settings: Settings) -> None:
+    """Run until a signal. Raises StoreLocked, StoreCorrupt or ConfigurationError when it cannot start."""
+    metrics = Metrics()
+    async with make_replica(settings, make_store(settings), metrics) as replica:
+        sockets = make_sockets(settings, replica, metrics)
+        config = uvicorn.Config(
+            make_app(settings, replica, sockets, metrics),
+            host=settings.host,
+            port=settings.port,
+            http=Http,
+            ws=Upgrade,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=2048,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=5,
+        )
+        server = Server(config, settings, replica, sockets)
+        beat = asyncio.get_running_loop().create_task(sockets.beat())
+        try:
+            await server.serve()
+        finally:
+            beat.cancel()
+    if not server.started:
+        raise CollabError(f"cannot listen on {settings.host} port {settings.port}")
+
+
+def run(settings: Settings) -> None:
+    """`serve` on uvloop where there is one."""
+    if sys.platform == "win32":
+        asyncio.run(serve(settings))
+    else:
+        import uvloop
+
+        uvloop.run(serve(settings))

@@ -1,0 +1,267 @@
+"""The socket of a Hocuspocus client: many documents, each with its own authentication, queue and member."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from collab import logs
+from collab.errors import (
+    CollabError,
+    DocumentBroken,
+    InvalidMessage,
+    Overrun,
+    PermissionDenied,
+    StoreUnavailable,
+)
+from collab.names import room_name
+from collab.protocol import hocuspocus, yjs
+from collab.protocol.frames import frame
+from collab.protocol.messages import (
+    Auth,
+    AwarenessUpdate,
+    Detach,
+    Message,
+    Pong,
+    QueryAwareness,
+    Stateless,
+    SyncStep1,
+    SyncStep2,
+    Unknown,
+    Update,
+)
+from collab.room import Member
+from collab.server.socket import Socket, Sockets
+from collab.server.y_websocket import QUESTION_COST
+from collab.store.base import Author
+
+MAX_WAITING_BYTES = 65_536
+MAX_WAITING_MESSAGES = 100
+
+_PING = frame(hocuspocus.PING_MESSAGE)
+
+log = logs.logger(__name__)
+
+
+class Place:
+    """One document on this socket: its member, or what waits until there is one."""
+
+    __slots__ = ("has_asked", "is_opening", "member", "waiting")
+
+    def __init__(self) -> None:
+        self.member: Member | None = None
+        self.is_opening = False
+        self.has_asked = False
+        self.waiting: list[Message] = []
+
+
+class HocuspocusSocket(Socket):
+    """Addresses are answered exactly as they came."""
+
+    __slots__ = ("_deferred", "_pings", "_places", "_waiting_bytes")
+
+    def __init__(self, transport: Any, sockets: Sockets, address: str) -> None:
+        self._places: dict[bytes, Place] = {}
+        self._waiting_bytes = 0
+        self._pings = False  # since version 4 the client understands a ping
+        self._deferred: dict[
+            bytes, bytes
+        ] = {}  # questions that must wait until the peer has read
+        super().__init__(transport, sockets, address)
+
+    def members(self) -> list[Member]:
+        return [
+            place.member for place in self._places.values() if place.member is not None
+        ]
+
+    def left(self) -> None:
+        places, self._places = self._places, {}
+        for place in places.values():
+            if place.member is not None:
+                self.sockets.replica.leave(place.member.room, place.member)
+
+    def keep_alive(self) -> None:
+        if self._pings:
+            self.write(_PING)
+            return
+        for address, place in self._places.items():
+            if place.member is not None:
+                self.write(frame(address + yjs.KEEP_ALIVE))
+                return
+
+    def receive(self, message: bytes) -> None:
+        address, said = hocuspocus.decode(message)
+        place = self._places.get(address)
+        if place is not None and place.member is not None:
+            self._handle(place, place.member, said)
+        elif type(said) is Pong:
+            self.waste(1)
+        elif type(said) is Auth:
+            self._authenticate(address, said)
+        elif type(said) is Detach:
+            self.waste(1)
+            self._places.pop(address, None)
+        else:
+            self._wait(address, said, len(message))
+
+    # Before authentication
+
+    def _place(self, address: bytes) -> Place:
+        place = self._places.get(address)
+        if place is None:
+            if len(self._places) >= self.sockets.max_rooms_per_socket:
+                raise Overrun(
+                    f"more than {self.sockets.max_rooms_per_socket} documents on one socket"
+                )
+            place = self._places[address] = Place()
+        return place
+
+    def _wait(self, address: bytes, message: Message, size: int) -> None:
+        """Clients do not wait for the answer to their authentication, so what they say next is kept for a moment."""
+        if isinstance(message, Unknown):
+            return self._stray(message.type)
+        hocuspocus.room_of(address)
+        place = self._place(address)
+        self._waiting_bytes += size
+        place.waiting.append(message)
+        count = sum(len(other.waiting) for other in self._places.values())
+        if self._waiting_bytes > MAX_WAITING_BYTES or count > MAX_WAITING_MESSAGES:
+            raise Overrun("too much was said before authentication ended")
+
+    def _authenticate(self, address: bytes, auth: Auth) -> None:
+        name = hocuspocus.room_of(address)
+        if auth.version is not None:
+            self._pings = True
+        try:
+            room_name(name)
+        except CollabError as error:
+            self._deny(address, error)
+            return
+        place = self._place(address)
+        if not place.is_opening:
+            place.is_opening = True
+            self.sockets.replica.start(self._open(address, place, name))
+
+    def _deny(self, address: bytes, error: CollabError) -> None:
+        """Refuse one document; the socket stays."""
+        self.sockets.metrics.closes[error.code] += 1
+        log.warning(
+            "document denied", code=error.code, reason=str(error), address=self.address
+        )
+        place = self._places.pop(address, None)
+        if place is not None and place.waiting:
+            self._waiting_bytes = (
+                0
+                if not any(p.waiting for p in self._places.values())
+                else self._waiting_bytes
+            )
+        self.write(frame(address + hocuspocus.permission_denied(str(error))))
+
+    async def _open(self, address: bytes, place: Place, name: str) -> None:
+        replica = self.sockets.replica
+        try:
+            room = await replica.open(name)
+            if self._places.get(address) is not place:
+                return  # gone meanwhile
+            member = Member(
+                self.write,
+                self,
+                Author("anonymous", self.connection),
+                owner=f"anonymous:{self.connection}",
+                prefix=address,
+            )
+            replica.join(room, member)
+        except CollabError as error:
+            if self._places.get(address) is not place:
+                return
+            if 1012 <= error.close_code <= 1013 and len(self._places) == 1:
+                self.close(error)  # the client comes back by itself
+            else:
+                self._deny(address, error)
+            return
+        member.is_full = self.is_full
+        place.member = member
+        member.send(hocuspocus.authenticated(may_write=member.may_write))
+        room.introduce(member)
+        waiting, place.waiting = place.waiting, []
+        self._waiting_bytes = 0
+        try:
+            for message in waiting:
+                self._handle(place, member, message)
+        except CollabError as error:
+            self.close(error)
+
+    # After it
+
+    def _handle(self, place: Place, member: Member, message: Message) -> None:
+        room = member.room
+        kind = type(message)
+        if kind is Update:
+            self._update(member, message.update, precise=False)  # type: ignore[union-attr]
+            return
+        match message:
+            case SyncStep2(update):
+                self._update(member, update, precise=True)
+            case SyncStep1(state_vector):
+                if place.has_asked:
+                    self.waste(QUESTION_COST)
+                place.has_asked = True
+                # The client counts on a question for every one of its own: the answer resets what it has to save.
+                room.ask(member)
+                if self.is_full:
+                    self._deferred[member.prefix] = state_vector
+                else:
+                    room.answer(member, state_vector)
+            case AwarenessUpdate(states):
+                self._present(member, states)
+            case QueryAwareness():
+                self.waste(1)
+                room.introduce(member)
+            case Stateless(text):
+                room.relay(member, hocuspocus.stateless(text))
+            case Detach():
+                self.waste(1)
+                del self._places[member.prefix]
+                self.sockets.replica.leave(room, member)
+            case Auth(_, _):
+                self.waste(
+                    1
+                )  # a token sent again; it is checked once there is access control
+            case Unknown(number):
+                self._stray(number)
+
+    def _update(self, member: Member, update: bytes, *, precise: bool) -> None:
+        room = member.room
+        try:
+            is_new = self.update(member, update, precise=precise)
+        except (StoreUnavailable, PermissionDenied):
+            room.owe(member, hocuspocus.NOT_APPLIED)
+            return
+        except DocumentBroken:
+            self.sockets.replica.start(self.sockets.replica.rebuild(room))
+            raise InvalidMessage("this update cannot be applied") from None
+        room.owe(member, hocuspocus.APPLIED)
+        if not is_new:
+            self.sockets.metrics.repeats += 1
+            if not precise:
+                self.waste(1)
+
+    def _present(self, member: Member, states: bytes) -> None:
+        sockets, room = self.sockets, member.room
+        sockets.metrics.awareness_messages += 1
+        reply = room.awareness.apply(states, member, sockets.loop.time())
+        if reply is not None:
+            member.send(yjs.awareness_message(reply))
+        sockets.replica.present(room)
+
+    def _stray(self, number: int) -> None:
+        if number == hocuspocus.BROADCAST_STATELESS:
+            raise PermissionDenied("this message is for servers only")
+        self.unknown(number)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        deferred, self._deferred = self._deferred, {}
+        for address, state_vector in deferred.items():
+            place = self._places.get(address)
+            if place is not None and place.member is not None:
+                place.member.room.answer(place.member, state_vector)

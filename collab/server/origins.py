@@ -1,0 +1,90 @@
+"""Who may ask: the Host and Origin headers, checked before anything else sees a request.
+
+Without access control the server is for this machine only. A page of another site can still make a browser here
+connect, either openly (its Origin gives it away) or by pointing its own name at 127.0.0.1 (its Host does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
+
+
+class Origins:
+    """ASGI middleware: 421 for a foreign Host, 403 for a foreign Origin."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Iterable[str],
+        allowed_origins: Iterable[str],
+        any_host: bool,
+    ) -> None:
+        self._app = app
+        self._hosts = _LOOPBACK_NAMES | {host.lower() for host in allowed_hosts}
+        self._origins = frozenset(allowed_origins)
+        self._any_host = (
+            any_host  # served beyond this machine: its names are not known to us
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if not self._any_host and name_of(host) not in self._hosts:
+            await _refuse(scope, send, 421, b"This server does not go by that name.")
+        elif b"origin" in headers and not self._is_allowed(headers[b"origin"], host):
+            await _refuse(
+                scope, send, 403, b"Requests from this origin are not allowed."
+            )
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_allowed(self, origin: str, host: str) -> bool:
+        """Our own address, one that was named, or (for who listens on loopback only) any page of this machine."""
+        if origin in self._origins or origin in (f"http://{host}", f"https://{host}"):
+            return True
+        try:
+            parts = urlsplit(origin)
+            is_plain = (
+                parts.scheme in ("http", "https")
+                and origin == f"{parts.scheme}://{parts.netloc}"
+            )
+        except ValueError:
+            return False
+        return (
+            is_plain and not self._any_host and name_of(parts.netloc) in _LOOPBACK_NAMES
+        )
+
+
+def name_of(host: str) -> str:
+    """The name in a Host header, without the port."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a peer's address is on this machine."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+async def _refuse(scope: Scope, send: Send, status: int, reason: bytes) -> None:
+    kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(reason)).encode()),
+    ]
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": reason})

@@ -1,0 +1,148 @@
+"""The paths of the three dialects. To refuse a browser, accept and then close: a failed handshake is only 1006 to it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from collab import logs
+from collab.errors import CollabError
+from collab.names import room_name
+from collab.protocol.yjs import COLLAB_V1
+from collab.room import Room
+from collab.server.hocuspocus import HocuspocusSocket
+from collab.server.origins import is_loopback
+from collab.server.responses import Json
+from collab.server.socket import Socket, Sockets
+from collab.server.upgrade import EXTENSION
+from collab.server.y_sweet import YSweetSocket
+from collab.server.y_websocket import RoomSocket
+
+RETRY_AFTER_SECONDS = 2
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, section 5.6.2
+
+log = logs.logger(__name__)
+
+
+class Rooms:
+    """The endpoints; each hands its transport to a socket and returns."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            WebSocketRoute("/ws/{room:path}", self.y_websocket),
+            WebSocketRoute("/hocuspocus", self.hocuspocus),
+            WebSocketRoute("/hocuspocus/", self.hocuspocus),
+            WebSocketRoute("/d/{room}/ws/{again}", self.y_sweet),
+            Route("/doc/{room}/auth", self.y_sweet_auth, methods=["POST"]),
+        ]
+
+    async def y_websocket(self, websocket: WebSocket) -> None:
+        offered = websocket.scope["subprotocols"]
+        is_v1 = COLLAB_V1 in offered
+        subprotocol = COLLAB_V1 if is_v1 else next(iter(offered), None)
+
+        def become(transport: Any, address: str, room: Room) -> Socket:
+            return RoomSocket(transport, self._sockets, address, room, is_v1=is_v1)
+
+        await self._enter(websocket, websocket.path_params["room"], subprotocol, become)
+
+    async def y_sweet(self, websocket: WebSocket) -> None:
+        def become(transport: Any, address: str, room: Room) -> Socket:
+            return YSweetSocket(transport, self._sockets, address, room)
+
+        name = websocket.path_params["room"]
+        is_same = name == websocket.path_params["again"]
+        await self._enter(websocket, name if is_same else "", None, become)
+
+    async def hocuspocus(self, websocket: WebSocket) -> None:
+        if not await self._admit(
+            websocket, next(iter(websocket.scope["subprotocols"]), None)
+        ):
+            return
+        websocket.scope["extensions"][EXTENSION].attach(
+            lambda transport, address: HocuspocusSocket(
+                transport, self._sockets, address
+            )
+        )
+
+    async def y_sweet_auth(self, request: Request) -> Response:
+        """What a Y-Sweet client asks before it connects. There is no access control yet, hence no token."""
+        name = room_name(request.path_params["room"])
+        host = request.headers["host"]
+        secure = "s" if request.url.scheme == "https" else ""
+        return Json(
+            {
+                "url": f"ws{secure}://{host}/d/{quote(name)}/ws",
+                "baseUrl": f"http{secure}://{host}/d/{quote(name)}",
+                "docId": name,
+                "authorization": "full",
+            }
+        )
+
+    async def _admit(self, websocket: WebSocket, subprotocol: str | None) -> bool:
+        """Refuse what a client should try again elsewhere or later, before it costs anything; else accept."""
+        sockets = self._sockets
+        if subprotocol is not None and not _TOKEN.fullmatch(subprotocol):
+            await _deny(websocket, 400)
+            return False
+        address = websocket.client.host if websocket.client else ""
+        limit = sockets.max_sockets_per_address
+        if sockets.replica.is_draining or len(sockets) >= sockets.max_sockets:
+            await _deny(websocket, 503)
+            return False
+        if limit and not is_loopback(address):
+            held = Counter(socket.address for socket in sockets)[address]
+            if held >= limit:
+                await _deny(websocket, 429)
+                return False
+        sockets.metrics.connections += 1
+        await websocket.accept(subprotocol)
+        return True
+
+    async def _enter(
+        self,
+        websocket: WebSocket,
+        name: str,
+        subprotocol: str | None,
+        become: Callable[[Any, str, Room], Socket],
+    ) -> None:
+        """One room per socket: open it, and join it without an `await` in between."""
+        if not await self._admit(websocket, subprotocol):
+            return
+        try:
+            room = await self._sockets.replica.open(room_name(name))
+            websocket.scope["extensions"][EXTENSION].attach(
+                lambda transport, address: become(transport, address, room)
+            )
+        except CollabError as error:
+            self._sockets.metrics.closes[error.code] += 1
+            address = websocket.client.host if websocket.client else ""
+            log.warning(
+                "socket refused",
+                code=error.code,
+                close_code=error.close_code,
+                reason=str(error),
+                address=address,
+            )
+            await websocket.close(error.close_code, str(error))
+
+
+async def _deny(websocket: WebSocket, status: int) -> None:
+    await websocket.send_denial_response(
+        Response(
+            status_code=status,
+            headers={"retry-after": str(RETRY_AFTER_SECONDS)} if status > 400 else {},
+        )
+    )

@@ -1,0 +1,515 @@
+"""One attached WebSocket: frames in, messages to its dialect; nothing is awaited on the way (RFC 6455).
+
+After the handshake the transport is handed to a `Socket`; the task, the scope and the HTTP parser are gone, so an
+idle connection is little more than this object and its member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+from websockets.speedups import apply_mask
+
+from collab import logs
+from collab.errors import (
+    CollabError,
+    FrameTooBig,
+    HandshakeTimeout,
+    InvalidMessage,
+    ProtocolViolation,
+    RateLimited,
+    SlowMember,
+    UnsupportedFrame,
+)
+from collab.metrics import Metrics
+from collab.protocol.frames import PING, close_frame, pong_frame
+from collab.replica import Replica
+from collab.room import Member
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG_OPCODE = 0, 1, 2, 8, 9, 10
+BURST_SECONDS = 5.0  # of the sustained rate
+MAX_FRAGMENTS = 1000
+MAX_UNKNOWN = 10
+WASTE_BURST = 400.0  # of messages that bring nothing: pings, repeats, questions asked again and again
+WASTE_PER_SECOND = 20.0
+PROBE_SECONDS = 3.0
+LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
+BEAT_SECONDS = 12  # each socket's turn for keep-alive and ping; stock clients give a silent server 30 s
+
+_CLOSE_CODES = frozenset(
+    (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014)
+)
+
+log = logs.logger(__name__)
+
+
+class Sockets:
+    """All sockets of a process, what they share, and the beat that keeps them alive and ends silent ones."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        metrics: Metrics,
+        *,
+        max_message_bytes: int,
+        max_outbox_bytes: int,
+        slow_member_seconds: float,
+        messages_per_second: float,
+        bytes_per_second: float,
+        max_rooms_per_socket: int,
+        max_sockets: int,
+        max_sockets_per_address: int,
+        handshake_seconds: float,
+        idle_seconds: float,
+    ) -> None:
+        self.replica, self.metrics = replica, metrics
+        self.max_message_bytes, self.max_outbox_bytes = (
+            max_message_bytes,
+            max_outbox_bytes,
+        )
+        self.slow_member_seconds = slow_member_seconds
+        self.messages_per_second = messages_per_second
+        self.bytes_per_message = max(1, int(bytes_per_second / messages_per_second))
+        self.burst = messages_per_second * BURST_SECONDS
+        self.max_rooms_per_socket = max_rooms_per_socket
+        self.max_sockets, self.max_sockets_per_address = (
+            max_sockets,
+            max_sockets_per_address,
+        )
+        self.handshake_seconds, self.idle_seconds = handshake_seconds, idle_seconds
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Any] = set()  # uvicorn's: what it shuts down in the end
+        self._seats: list[set[Socket]] = [set() for _ in range(BEAT_SECONDS)]
+        self._next_seat = 0
+        self._silent: deque[tuple[float, Socket]] = (
+            deque()
+        )  # attached, and must say something until then
+        metrics.gauges["sockets"] = lambda: len(self)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._seats))
+
+    def __iter__(self) -> Iterator[Socket]:
+        return iter([socket for seat in self._seats for socket in seat])
+
+    def add(self, socket: Socket) -> int:
+        """Keep a socket alive from now on; returns its seat."""
+        self._next_seat = (self._next_seat + 1) % BEAT_SECONDS
+        self._seats[self._next_seat].add(socket)
+        self.connections.add(socket)
+        self._silent.append((self.loop.time() + self.handshake_seconds, socket))
+        return self._next_seat
+
+    def discard(self, socket: Socket, seat: int) -> None:
+        self._seats[seat].discard(socket)
+        self.connections.discard(socket)
+
+    async def beat(self) -> None:
+        """Runs for the life of the server. A twelfth of the sockets has its turn each second."""
+        turn = 0
+        while True:
+            await asyncio.sleep(1.0)
+            turn = (turn + 1) % BEAT_SECONDS
+            for socket in list(self._seats[turn]):
+                socket.beat()
+            now = self.loop.time()
+            while self._silent and self._silent[0][0] <= now:
+                socket = self._silent.popleft()[1]
+                if not socket.has_spoken:
+                    socket.close(
+                        HandshakeTimeout("nothing was said after the handshake")
+                    )
+
+
+class Socket(asyncio.Protocol):
+    """The WebSocket protocol of one connection; a dialect is a subclass with `receive` and `left`."""
+
+    __slots__ = (
+        "_budget",
+        "_fragments",
+        "_full_since",
+        "_heard",
+        "_holds",
+        "_is_closing",
+        "_need",
+        "_probed",
+        "_refilled",
+        "_rest",
+        "_seat",
+        "_silences",
+        "_throttle",
+        "_unknown",
+        "_waste",
+        "_wasted",
+        "address",
+        "connection",
+        "has_spoken",
+        "sockets",
+        "transport",
+        "write",
+    )
+
+    def __init__(self, transport: Any, sockets: Sockets, address: str) -> None:
+        self.transport = transport
+        self.write = transport.write
+        self.sockets = sockets
+        self.address = address
+        self.connection = secrets.token_hex(8)
+        self.has_spoken = False
+        self._rest = (
+            bytearray()
+        )  # the beginning of a frame, or what came while reading was paused
+        self._need = 0  # bytes of it that make the next step possible
+        self._fragments: list[bytes] | None = None
+        self._budget = sockets.burst
+        self._refilled = self._wasted = sockets.loop.time()
+        self._waste = 0.0
+        self._unknown = 0
+        self._holds = 0  # reasons not to take anything now
+        self._throttle: asyncio.TimerHandle | None = None
+        self._full_since: asyncio.TimerHandle | None = None
+        self._heard = True
+        self._silences = 0
+        self._probed = 0.0
+        self._is_closing = False
+        transport.set_write_buffer_limits(high=sockets.max_outbox_bytes)
+        transport.set_protocol(self)
+        self._seat = sockets.add(self)
+
+    # What a dialect does
+
+    def receive(self, message: bytes) -> None:
+        """Take one binary message. May raise any CollabError, which closes this socket and nothing else."""
+        raise NotImplementedError
+
+    def members(self) -> list[Member]:
+        """The members that live on this socket."""
+        raise NotImplementedError
+
+    def left(self) -> None:
+        """The connection is gone: leave every room."""
+        raise NotImplementedError
+
+    def keep_alive(self) -> None:
+        """Send something that the client's library counts as life; it does not see pings."""
+        raise NotImplementedError
+
+    def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
+        """Most clients have no words for it."""
+
+    # Frames in
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        n = data[1] & 127 if len(data) > 6 else 127
+        if len(data) == n + 6 and n < 126 and data[0] == 0x82 and data[1] & 128:
+            if (
+                not self._rest
+                and not self._holds
+                and self._fragments is None
+                and not self._is_closing
+            ):
+                self._take(
+                    apply_mask(data[6:], data[2:6])
+                )  # one whole short frame: what a keystroke is
+                return
+        if self._is_closing:
+            return
+        self._rest += data
+        if not self._holds and len(self._rest) >= self._need:
+            self._parse()
+
+    def _parse(self) -> None:
+        """Any other frames: several at once, parts, long ones, control frames, fragments."""
+        data, self._rest = self._rest, bytearray()
+        at, end, need = 0, len(data), 2
+        while not self._holds and not self._is_closing:
+            need = 2
+            if end - at < need:
+                break
+            first, second = data[at], data[at + 1]
+            n, head, opcode = second & 127, at + 2, first & 15
+            if first & 0x70:
+                return self.close(ProtocolViolation("reserved bits are set"))
+            if not second & 128:
+                return self.close(ProtocolViolation("a client's frames must be masked"))
+            if opcode >= CLOSE and (n > 125 or not first & 128 or opcode > PONG_OPCODE):
+                return self.close(ProtocolViolation("a bad control frame"))
+            if n > 125:
+                head += 2 if n == 126 else 8
+                need = head - at
+                if end < head:
+                    break
+                n = int.from_bytes(data[at + 2 : head], "big")
+            if n > self.sockets.max_message_bytes:
+                return self.close(
+                    FrameTooBig(f"more than {self.sockets.max_message_bytes} bytes")
+                )
+            stop = head + 4 + n
+            need = stop - at
+            if stop > end:
+                break
+            content = (
+                apply_mask(data[head + 4 : stop], data[head : head + 4]) if n else b""
+            )
+            at = stop
+            if opcode == BINARY and first & 128 and self._fragments is None:
+                self._take(content)
+            else:
+                self._other(opcode, bool(first & 128), content)
+        if not self._is_closing:
+            self._rest = data[at:] if at else data
+            self._need = need if not self._holds else 0
+
+    def _other(self, opcode: int, is_final: bool, content: bytes) -> None:
+        if opcode in (BINARY, CONTINUATION):
+            self._collect(opcode, is_final, content)
+        elif opcode == PING_OPCODE:
+            self.write(pong_frame(content))
+            self._spend_waste(1)
+        elif opcode == PONG_OPCODE:
+            self._spend_waste(1)
+        elif opcode == CLOSE:
+            self._answer_close(content)
+        elif opcode == TEXT:
+            self.close(UnsupportedFrame("only binary messages are spoken here"))
+        else:
+            self.close(ProtocolViolation("an unknown kind of frame"))
+
+    def _spend_waste(self, cost: float) -> None:
+        """`waste`, where there is nobody to catch the exception."""
+        try:
+            self.waste(cost)
+            self._spend(0)
+        except CollabError as error:
+            self.close(error)
+
+    def _collect(self, opcode: int, is_final: bool, content: bytes) -> None:
+        fragments = self._fragments
+        if (opcode == BINARY) != (fragments is None):
+            return self.close(ProtocolViolation("fragments out of order"))
+        if fragments is None:
+            fragments = self._fragments = []
+        fragments.append(content)
+        self._budget -= 0.1
+        if (
+            len(fragments) > MAX_FRAGMENTS
+            or sum(map(len, fragments)) > self.sockets.max_message_bytes
+        ):
+            return self.close(FrameTooBig("too much in fragments"))
+        if is_final:
+            self._fragments = None
+            self._take(b"".join(fragments))
+
+    def _answer_close(self, content: bytes) -> None:
+        code = int.from_bytes(content[:2], "big") if content else 1000
+        is_valid = len(content) != 1 and (code in _CLOSE_CODES or 3000 <= code < 5000)
+        if is_valid:
+            try:
+                content[2:].decode()
+            except UnicodeDecodeError:
+                is_valid = False
+        if not is_valid:
+            return self.close(ProtocolViolation("a bad close frame"))
+        self._finish(close_frame(code) if content else b"\x88\x00")
+
+    def _take(self, message: bytes) -> None:
+        self.has_spoken = True
+        try:
+            self.receive(message)
+        except CollabError as error:
+            self.close(error)
+        except Exception:
+            log.exception("a bug met a message", address=self.address)
+            self.close(CollabError("an error on our side"))
+        self._spend(len(message))
+
+    def update(self, member: Member, update: bytes, *, precise: bool) -> bool:
+        """Hand an update to its room; one in 64 is timed. Raises what `Room.update` raises."""
+        member.sequence += 1
+        if member.sequence & 63:
+            return member.room.update(member, update, precise=precise)
+        begun = perf_counter()
+        try:
+            return member.room.update(member, update, precise=precise)
+        finally:
+            self.sockets.metrics.apply.observe(perf_counter() - begun)
+
+    # Limits
+
+    def _spend(self, size: int) -> None:
+        """A sender that is too fast is read more slowly; what it sends is neither dropped nor refused."""
+        sockets = self.sockets
+        sockets.metrics.received_bytes += size
+        self._budget -= 1 + size // sockets.bytes_per_message
+        if self._budget < 0 and self._throttle is None:
+            now = sockets.loop.time()
+            self._budget = min(
+                sockets.burst,
+                self._budget + (now - self._refilled) * sockets.messages_per_second,
+            )
+            self._refilled = now
+            if self._budget < 0 and not self._is_closing:
+                sockets.metrics.throttles += 1
+                self.pause()
+                wait = -self._budget / sockets.messages_per_second
+                self._throttle = sockets.loop.call_later(
+                    max(wait, 0.05), self._end_throttle
+                )
+
+    def _end_throttle(self) -> None:
+        self._throttle = None
+        sockets = self.sockets
+        now = sockets.loop.time()
+        self._budget = min(
+            sockets.burst,
+            self._budget + (now - self._refilled) * sockets.messages_per_second,
+        )
+        self._refilled = now
+        self.resume()
+
+    def waste(self, cost: float) -> None:
+        """Count what brings nobody anything. Raises RateLimited when it becomes a flood."""
+        now = self.sockets.loop.time()
+        self._waste = (
+            max(0.0, self._waste - (now - self._wasted) * WASTE_PER_SECOND) + cost
+        )
+        self._wasted = now
+        if self._waste > WASTE_BURST:
+            raise RateLimited("too many messages that change nothing")
+
+    def unknown(self, kind: int) -> None:
+        """A message of an unknown type: skipped, until it is no accident any more."""
+        self._unknown += 1
+        self.waste(1)
+        if self._unknown > MAX_UNKNOWN:
+            raise InvalidMessage(f"messages of unknown type {kind}")
+
+    def pause(self) -> None:
+        self._holds += 1
+        if self._holds == 1 and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and not self.transport.is_closing():
+            self.transport.resume_reading()
+            if self._rest:
+                self._parse()
+
+    # A peer that does not read
+
+    def pause_writing(self) -> None:
+        for member in self.members():
+            member.is_full = True
+        self._full_since = self.sockets.loop.call_later(
+            self.sockets.slow_member_seconds, self._give_up
+        )
+
+    def resume_writing(self) -> None:
+        if self._full_since is not None:
+            self._full_since.cancel()
+            self._full_since = None
+        for member in self.members():
+            if member.room.resume(member):
+                self.sockets.metrics.resyncs += 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the peer does not take more at the moment."""
+        return self._full_since is not None
+
+    def _give_up(self) -> None:
+        self._full_since = None
+        self.sockets.metrics.slow_closes += 1
+        self.close(SlowMember("the client does not read what it is sent"))
+
+    # Life and death
+
+    def beat(self) -> None:
+        """Called every twelve seconds."""
+        if self._is_closing:
+            return
+        if self._heard:
+            self._silences = 0
+        else:
+            self._silences += 1
+            if self._silences * BEAT_SECONDS >= self.sockets.idle_seconds:
+                log.info("socket closed", code="silent", address=self.address)
+                self.sockets.metrics.closes["silent"] += 1
+                self.transport.abort()
+                return
+        self._heard = False
+        if not self.is_full:
+            self.write(PING)
+            self.keep_alive()
+
+    def is_alive(self) -> bool:
+        now = self.sockets.loop.time()
+        if not self._probed:
+            self._probed = now
+            self._heard = False
+            self.write(PING)
+            return False
+        if self._heard:
+            self._probed = 0.0
+            return True
+        if now - self._probed > PROBE_SECONDS:
+            self.transport.abort()
+        return False
+
+    def close(self, error: CollabError) -> None:
+        """Tell the peer why, and end; one log line and one count, whatever comes after."""
+        if self._is_closing:
+            return
+        self.sockets.metrics.closes[error.code] += 1
+        rule = getattr(error, "rule", None)
+        if rule is not None:
+            self.sockets.metrics.refusals[rule] += 1
+        log.warning(
+            "socket closed",
+            code=error.code,
+            close_code=error.close_code,
+            reason=str(error),
+            address=self.address,
+            rooms=[member.room.name for member in self.members()][:3],
+        )
+        self._finish(close_frame(error.close_code, str(error)))
+
+    def _finish(self, frame: bytes) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._rest = bytearray()
+        self._fragments = None
+        self.left()
+        if not self.transport.is_closing():
+            self.write(frame)
+            self.transport.close()
+            self.sockets.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def goodbye(self) -> None:
+        """The end of a drain: nothing is wrong, come back soon."""
+        self._finish(close_frame(1012, "the server restarts"))
+
+    def shutdown(self) -> None:
+        """uvicorn's last word to what is still open when it stops."""
+        self.goodbye()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        self._rest = bytearray()
+        for timer in (self._throttle, self._full_since):
+            if timer is not None:
+                timer.cancel()
+        self._throttle = self._full_since = None
+        self.sockets.discard(self, self._seat)
+        self.left()

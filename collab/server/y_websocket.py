@@ -1,0 +1,156 @@
+"""The socket of a y-websocket client, and of one that asked for `collab.v1`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from collab.errors import CollabError, DocumentBroken, InvalidMessage, StoreUnavailable
+from collab.protocol import yjs
+from collab.protocol.frames import frame
+from collab.protocol.messages import (
+    AwarenessUpdate,
+    Barrier,
+    Message,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Unknown,
+    Update,
+)
+from collab.room import Member, Room
+from collab.server.socket import Socket, Sockets
+from collab.store.base import Author
+
+QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
+
+_KEEP_ALIVE = frame(yjs.KEEP_ALIVE)
+
+
+class RoomSocket(Socket):
+    """A socket with one member in one room."""
+
+    __slots__ = ("_deferred", "_has_asked", "is_v1", "member")
+
+    def __init__(
+        self,
+        transport: Any,
+        sockets: Sockets,
+        address: str,
+        room: Room,
+        *,
+        is_v1: bool = False,
+    ) -> None:
+        super().__init__(transport, sockets, address)
+        self.is_v1 = is_v1
+        self._has_asked = False
+        self._deferred: bytes | None = (
+            None  # a question that must wait until the peer has read
+        )
+        owner = f"anonymous:{self.connection}"
+        self.member = Member(
+            self.write, self, Author("anonymous", self.connection), owner=owner
+        )
+        sockets.replica.join(room, self.member)
+        if is_v1:
+            epoch = room.epoch if room.position else ""
+            self.member.send(yjs.hello(epoch, is_writable=room.unwritable is None))
+        if room.unwritable is None:
+            room.ask(self.member)
+        room.introduce(self.member)
+
+    def members(self) -> list[Member]:
+        return [self.member]
+
+    def left(self) -> None:
+        self.sockets.replica.leave(self.member.room, self.member)
+
+    def keep_alive(self) -> None:
+        self.write(_KEEP_ALIVE)
+
+    def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
+        if self.is_v1:
+            self.member.send(yjs.notice(kind, retry_after_milliseconds))
+
+    def receive(self, message: bytes) -> None:
+        for one in yjs.decode(message):
+            self._handle(one)
+
+    def _handle(self, message: Message) -> None:
+        kind = type(message)
+        if kind is Update:
+            self._update(message.update, precise=False)  # type: ignore[union-attr]
+            return
+        match message:
+            case SyncStep2(update):
+                self._update(update, precise=True)
+            case SyncStep1(state_vector):
+                self._answer(state_vector)
+            case AwarenessUpdate(states):
+                self._present(states)
+            case QueryAwareness():
+                self.waste(1)
+                self.member.room.introduce(self.member)
+            case Barrier(token):
+                self._barrier(token)
+            case Unknown(number):
+                self.unknown(number)
+
+    def _update(self, update: bytes, *, precise: bool) -> None:
+        member = self.member
+        room = member.room
+        try:
+            is_new = self.update(member, update, precise=precise)
+        except StoreUnavailable as error:
+            # A stock client keeps the edit and offers it again when the room asks, once it can save.
+            self._refuse(error)
+            return
+        except DocumentBroken:
+            self.sockets.replica.start(self.sockets.replica.rebuild(room))
+            raise InvalidMessage("this update cannot be applied") from None
+        except CollabError as error:
+            self._refuse(error)
+            raise
+        if self.is_v1:
+            room.owe(
+                member, yjs.ack(member.sequence, room.position), is_cumulative=True
+            )
+        elif not is_new and update != yjs.NOTHING:
+            self._repeat(update)
+        if not is_new:
+            self.sockets.metrics.repeats += 1
+            if not precise:
+                self.waste(1)
+
+    def _repeat(self, update: bytes) -> None:
+        """Its first echo may have been lost with an earlier connection: this is the only acknowledgement it reads."""
+        self.member.room.owe(self.member, yjs.update_message(update))
+
+    def _refuse(self, error: CollabError) -> None:
+        if self.is_v1:
+            self.member.send(yjs.refused(self.member.sequence, error.code, str(error)))
+
+    def _answer(self, state_vector: bytes) -> None:
+        if self._has_asked:
+            self.waste(QUESTION_COST)
+        self._has_asked = True
+        if self.is_full:
+            self._deferred = state_vector
+        else:
+            self.member.room.answer(self.member, state_vector)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._deferred is not None:
+            state_vector, self._deferred = self._deferred, None
+            self.member.room.answer(self.member, state_vector)
+
+    def _present(self, states: bytes) -> None:
+        sockets, room = self.sockets, self.member.room
+        sockets.metrics.awareness_messages += 1
+        reply = room.awareness.apply(states, self.member, sockets.loop.time())
+        if reply is not None:
+            self.member.send(yjs.awareness_message(reply))
+        sockets.replica.present(room)
+
+    def _barrier(self, token: bytes) -> None:
+        raise NotImplementedError  # a y-websocket client has no such message
