@@ -48,7 +48,7 @@ def keystrokes() -> Path:
     """The author's first updates, each behind its length; made once."""
     path = CACHE / f"{source()}-keystrokes.bin"
     if not path.exists():
-        _write(path, _pack(updates(edits(), KEYSTROKES)))
+        _write(path, pack(updates(edits(), KEYSTROKES)))
     return path
 
 
@@ -59,9 +59,7 @@ def pastes(count: int = 1_000, size: int = 4_096) -> Path:
         block = ("the quick brown fox jumps over the lazy dog " * (size // 44 + 1))[
             :size
         ]
-        _write(
-            path, _pack(updates(((i * size, 0, block) for i in range(count)), count))
-        )
+        _write(path, pack(updates(((i * size, 0, block) for i in range(count)), count)))
     return path
 
 
@@ -158,7 +156,8 @@ def _clock(doc: Doc[Any]) -> int:
     return clock
 
 
-def _pack(updates: Iterator[bytes]) -> bytes:
+def pack(updates: Iterator[bytes]) -> bytes:
+    """As the load client reads them: each behind its length."""
     return b"".join(struct.pack("<I", len(update)) + update for update in updates)
 
 
