@@ -25,7 +25,6 @@ export type ServerMessage =
       readonly type: "hello";
       readonly version: number;
       readonly epoch: string;
-      readonly instance: string;
       readonly state: RoomState;
     }
   | { readonly type: "ack"; readonly sequence: number; readonly position: number; readonly level: number }
@@ -108,7 +107,6 @@ function read(decoder: decoding.Decoder): ServerMessage {
         type: "hello",
         version: decoding.readVarUint(decoder),
         epoch: decoding.readVarString(decoder),
-        instance: decoding.readVarString(decoder),
         // A state that we do not know lets nobody write who should not.
         state: decoding.readVarString(decoder) === "live" ? "live" : "read-only",
       };

@@ -49,7 +49,7 @@ const highlight = HighlightStyle.define([
   { tag: tags.strikethrough, textDecoration: "line-through" },
   { tag: tags.link, textDecoration: "underline", textUnderlineOffset: "0.2em" },
   { tag: tags.url, color: "var(--quiet)" },
-  { tag: tags.monospace, fontFamily: "var(--mono)", fontSize: "0.9em" },
+  { tag: tags.monospace, fontFamily: "var(--mono)", fontSize: "0.9em", wordSpacing: "0" },
   { tag: tags.quote, color: "var(--quiet)" },
   {
     tag: [tags.processingInstruction, tags.contentSeparator, tags.labelName],

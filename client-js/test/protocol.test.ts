@@ -1,0 +1,81 @@
+import { describe, expect, test } from "vitest";
+import { type ClientMessage, decode, encode, InvalidMessage, type ServerMessage } from "../src/protocol.ts";
+import { bytes, hex, type Vector, vectors } from "./vectors.ts";
+
+/** Bytes stand in the vectors as hexadecimal. */
+function plain(message: ServerMessage): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(message).map(([key, value]) => [key, value instanceof Uint8Array ? hex(value) : value]),
+  );
+}
+
+function written({ message }: Vector): ClientMessage {
+  const { type, ...fields } = message;
+  const body = Object.entries(fields).map(([key, value]) => [key, bytes(String(value))]);
+  return { type, ...Object.fromEntries(body) } as ClientMessage;
+}
+
+describe("the vectors", () => {
+  test.each(vectors.messages)("read: $meaning", (vector) => {
+    const message = decode(bytes(vector.frame));
+
+    expect(plain(message)).toEqual(vector.message);
+  });
+
+  test.each(vectors.messages.filter(({ from }) => from !== "server"))("write: $meaning", (vector) => {
+    const frame = encode(written(vector));
+
+    expect(hex(frame)).toBe(vector.frame);
+  });
+
+  test.each(vectors.malformed)("refuse: $meaning", ({ frame }) => {
+    expect(() => decode(bytes(frame))).toThrow(InvalidMessage);
+  });
+});
+
+describe("hostile frames", () => {
+  const known = vectors.messages.map(({ frame }) => bytes(frame));
+
+  test("every message that is cut short is refused", () => {
+    for (const frame of known) {
+      for (let length = 0; length < frame.length; length++) {
+        expect(() => decode(frame.slice(0, length))).toThrow(InvalidMessage);
+      }
+    }
+  });
+
+  test("every message with something behind it is refused", () => {
+    for (const frame of known) {
+      expect(() => decode(Uint8Array.of(...frame, 0))).toThrow(InvalidMessage);
+    }
+  });
+
+  test("random bytes are a message or refused, never another error", () => {
+    let seed = 1;
+    const random = () => {
+      seed = (seed * 48271) % 2147483647;
+      return seed % 256;
+    };
+
+    for (let round = 0; round < 20_000; round++) {
+      const frame = Uint8Array.from({ length: random() % 24 }, random);
+      try {
+        decode(frame);
+      } catch (error) {
+        expect(error).toBeInstanceOf(InvalidMessage);
+      }
+    }
+  });
+
+  test("a message of a later version is passed over, whatever its body", () => {
+    const message = decode(bytes("7f0102ff"));
+
+    expect(message).toEqual({ type: "unknown", number: 127 });
+  });
+
+  test("a room state of a later version lets nobody write", () => {
+    const message = decode(bytes("6e010004686f6c64"));
+
+    expect(message).toMatchObject({ type: "hello", state: "read-only" });
+  });
+});
