@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import tables
 
 from collab import errors
 from collab.protocol import guard, yjs
@@ -17,17 +15,6 @@ from collab.settings import Settings
 ROOT = Path(__file__).parents[1]
 
 
-def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tables = load("tests/setup/tables.py")
 REFERENCE = {
     path: (ROOT / path).read_text() for path in ("PROTOCOL.md", "deploy/README.md")
 }

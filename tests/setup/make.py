@@ -90,7 +90,7 @@ def fix() -> int:
     npm_packages(ROOT / "client-js", NPM_LOCK)
     return run_all(
         [
-            Check("tables", (python, "tests/setup/tables.py")),
+            Check("tables", (python, "tests/tables.py")),
             Check("lint", (python, "-m", "ruff", "check", "--fix")),
             Check("format", (python, "-m", "ruff", "format")),
             Check("TypeScript", ("npm", "--silent", "run", "fix"), ROOT / "client-js"),

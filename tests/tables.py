@@ -1,4 +1,7 @@
-"""The reference tables of the documents, made from the code. Run it to write them; `tests/test_documented.py` compares."""
+"""What the documents hold that is made from the code: reference tables, and the playground's snippets.
+
+Run it to write them; `tests/test_documented.py` and `tests/test_readme.py` compare.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from collab import errors  # noqa: E402
@@ -142,6 +145,17 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
 }
 
 
+def snippet(name: str) -> str:
+    """A snippet of the playground, made out for the room that it opens first."""
+    text = (ROOT / "client-js" / "src" / "page" / "snippets" / name).read_text()
+    return text.replace("SOCKET_ADDRESS", "ws://127.0.0.1:8000/ws").replace(
+        "ROOM_PATH", "playground"
+    )
+
+
+SNIPPETS = {"browser": "browser.js.txt", "python": "python.py.txt"}
+
+
 def between(name: str) -> re.Pattern[str]:
     """Where in a document the table stands."""
     return re.compile(
@@ -160,6 +174,16 @@ def main() -> None:
         if count != 1:
             sys.exit(f"{document} has no place for the table of {name}")
         path.write_text(written)
+    readme = ROOT / "README.md"
+    for name, file in SNIPPETS.items():
+        block = re.compile(
+            rf"(<!-- example: {name} -->\n```\w+\n).*?(?=```)", re.DOTALL
+        )
+        readme.write_text(
+            block.sub(
+                lambda match, file=file: match[1] + snippet(file), readme.read_text()
+            )
+        )
 
 
 if __name__ == "__main__":
