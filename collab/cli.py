@@ -232,8 +232,7 @@ async def _merge(room: str, update: bytes, data: Path, *, is_new: bool) -> int:
         replica.join(opened, member)
         is_changed = opened.update(member, update, precise=True)
         replica.leave(opened, member)
-        await replica.drain()
-        if is_changed and replica.journal.is_failing:
+        if not await replica.settle():
             raise CollabError(
                 "the update could not be saved: the disk is full or failing"
             )

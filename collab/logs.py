@@ -46,7 +46,9 @@ def configure(*, log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # we say ourselves when we start and stop
+    logging.getLogger("uvicorn").setLevel(
+        logging.WARNING
+    )  # we say ourselves when we start and stop
 
 
 def logger(name: str) -> Any:

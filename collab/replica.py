@@ -120,8 +120,7 @@ class Replica:
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        self._flush()
-        await self.journal.flush()
+        await self.settle()
         self._pulse.cancel()
         await self._stack.__aexit__(*exc_info)
 
@@ -294,9 +293,8 @@ class Replica:
         for member in members:
             member.line.pause()
         try:
-            self._flush()
             async with asyncio.timeout(REBUILD_SECONDS):
-                await self.journal.flush()
+                await self.settle()
                 room.document = (await self._document(room.name))[0]
         except Exception as error:
             log.error(
@@ -401,7 +399,7 @@ class Replica:
         )
 
     def _failed(self, error: StoreUnavailable) -> None:
-        log.error("the store cannot write; rooms are read-only", reason=str(error))
+        """Nothing can be saved: take nothing more, rather than promise it."""
         for room in self._rooms.values():
             room.unwritable = self._trouble
             for member in room.members:
@@ -409,7 +407,6 @@ class Replica:
 
     def _healed(self) -> None:
         """Ask everybody for what was refused meanwhile."""
-        log.info("the store can write again")
         for room in self._rooms.values():
             room.unwritable = None
             for member in room.members:
@@ -449,5 +446,9 @@ class Replica:
     async def drain(self) -> None:
         """Take no new rooms, and log everything that has come; members stay until their sockets are closed."""
         self.is_draining = True
+        await self.settle()
+
+    async def settle(self) -> bool:
+        """Wait until everything that has come is logged and acknowledged; False when it cannot be."""
         self._flush()
-        await self.journal.flush()
+        return await self.journal.flush()

@@ -145,7 +145,7 @@ class Document:
         changed = self._integrate_watched(update)
         unblocked = self.gate.advance(runs)
         if changed is None:
-            return Change(tuple(self._integrate_all(unblocked)), None)
+            return NO_CHANGE
         self._snapshot = None
         return Change((changed, *self._integrate_all(unblocked)), changed)
 

@@ -72,15 +72,17 @@ class RoomSocket(Socket):
             self.member.send(yjs.notice(kind, retry_after_milliseconds))
 
     def receive(self, message: bytes) -> None:
+        update = yjs.keystroke(message)
+        if update is not None:
+            self._update(update, precise=False)
+            return
         for one in yjs.decode(message):
             self._handle(one)
 
     def _handle(self, message: Message) -> None:
-        kind = type(message)
-        if kind is Update:
-            self._update(message.update, precise=False)  # type: ignore[union-attr]
-            return
         match message:
+            case Update(update):
+                self._update(update, precise=False)
             case SyncStep2(update):
                 self._update(update, precise=True)
             case SyncStep1(state_vector):

@@ -1,0 +1,267 @@
+"""One live document: what changed, what is logged, who owns what, and what native code may do wrong."""
+
+from __future__ import annotations
+
+import pytest
+from pycrdt import Doc, Text
+
+from collab.document.document import NO_CHANGE, Document
+from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
+
+
+class Writer:
+    """A client: a document of its own and the updates it makes."""
+
+    def __init__(self) -> None:
+        self.doc: Doc = Doc()
+        self.text = self.doc.get("text", type=Text)
+        self.updates: list[bytes] = []
+        self.doc.observe(lambda event: self.updates.append(event.update))
+
+    def write(self, *words: str) -> list[bytes]:
+        start = len(self.updates)
+        for word in words:
+            self.text.insert(len(str(self.text).encode()), word)
+        return self.updates[start:]
+
+    def erase(self, start: int, stop: int) -> bytes:
+        del self.text[start:stop]
+        return self.updates[-1]
+
+
+def read(document: Document) -> str:
+    doc: Doc = Doc()
+    doc.apply_update(document.snapshot())
+    return str(doc.get("text", type=Text))
+
+
+def test_an_update_is_forwarded_and_logged_as_it_came() -> None:
+    document = Document()
+    (update,) = Writer().write("a")
+
+    change = document.apply(update, "ada")
+
+    assert change == ((update,), update)
+    assert read(document) == "a"
+
+
+def test_a_repeat_changes_nothing() -> None:
+    document = Document()
+    (update,) = Writer().write("a")
+    document.apply(update, "ada")
+
+    assert document.apply(update, "ada") is NO_CHANGE
+
+
+def test_a_deletion_changes_something_though_the_vector_stays() -> None:
+    document, writer = Document(), Writer()
+    document.apply(*writer.write("abc"), "ada")
+    before = document.state_vector()
+
+    change = document.apply(writer.erase(0, 1), "ada")
+
+    assert change.log is not None
+    assert document.state_vector() == before
+    assert read(document) == "bc"
+
+
+def test_a_repeated_deletion_changes_nothing() -> None:
+    document, writer = Document(), Writer()
+    document.apply(*writer.write("abc"), "ada")
+    erased = writer.erase(0, 1)
+    document.apply(erased, "ada")
+
+    assert document.apply(erased, "ada") is NO_CHANGE
+
+
+def test_a_precise_apply_forwards_only_what_is_new() -> None:
+    document, writer = Document(), Writer()
+    first, second = writer.write("hello ", "world")
+    document.apply(first, "ada")
+
+    change = document.apply(writer.doc.get_update(), "ada", precise=True)
+
+    assert len(change.forward) == 1
+    assert len(change.forward[0]) < len(writer.doc.get_update())
+    assert read(document) == "hello world"
+    assert second
+
+
+def test_what_waits_is_logged_raw_and_forwarded_when_it_can_be_applied() -> None:
+    document, writer = Document(), Writer()
+    first, second = writer.write("a", "b")
+
+    early = document.apply(second, "ada")
+    late = document.apply(first, "ada")
+
+    assert early == ((), second)
+    assert late.log == first
+    assert len(late.forward) == 2
+    assert read(document) == "ab"
+
+
+def test_what_waits_already_is_not_logged_again() -> None:
+    document, writer = Document(), Writer()
+    _, second = writer.write("a", "b")
+    document.apply(second, "ada")
+
+    assert document.apply(second, "ada") is NO_CHANGE
+
+
+def test_the_stash_is_bounded() -> None:
+    document, writer = Document(max_stash_bytes=1000), Writer()
+    updates = writer.write(*("word" * 20 for _ in range(50)))
+
+    with pytest.raises(TooLarge, match="stash"):
+        for update in updates[1:]:
+            document.apply(update, "ada")
+
+
+def test_a_loaded_document_equals_the_one_that_wrote_the_log() -> None:
+    document, writer = Document(), Writer()
+    updates = writer.write("one ", "two ", "three")
+    for update in updates:
+        document.apply(update, "ada")
+
+    loaded = Document.load(None, reversed(updates))
+
+    assert read(loaded) == read(document)
+    assert loaded.state_vector() == document.state_vector()
+
+
+def test_a_document_is_loaded_from_a_snapshot_and_a_tail() -> None:
+    writer = Writer()
+    updates = writer.write("one ", "two ", "three")
+    first: Doc = Doc()
+    first.apply_update(updates[0])
+
+    loaded = Document.load(first.get_update(), updates[1:])
+
+    assert read(loaded) == "one two three"
+
+
+def test_the_snapshot_is_kept_until_the_next_change() -> None:
+    document, writer = Document(), Writer()
+    document.apply(*writer.write("a"), "ada")
+    first = document.snapshot()
+
+    again = document.snapshot()
+    document.apply(*writer.write("b"), "ada")
+
+    assert again is first
+    assert document.snapshot() != first
+
+
+def test_a_diff_brings_a_peer_up_to_date() -> None:
+    document, writer, peer = Document(), Writer(), Doc()
+    first, second = writer.write("a", "b")
+    document.apply(first, "ada")
+    peer.apply_update(document.diff(peer.get_state()))
+    document.apply(second, "ada")
+
+    peer.apply_update(document.diff(peer.get_state()))
+
+    assert str(peer.get("text", type=Text)) == "ab"
+
+
+@pytest.mark.parametrize("vector", [b"", b"\x01", b"\x01\x05", b"\x80\x80\x80\x80\x01", b"\x00\x00"])
+def test_a_bad_state_vector_is_refused(vector: bytes) -> None:
+    with pytest.raises(Refused):
+        Document().diff(vector)
+
+
+def test_new_content_under_anothers_client_id_is_counted_in_audit() -> None:
+    document, writer = Document(binding="audit"), Writer()
+    first, second = writer.write("a", "b")
+    document.apply(first, "ada")
+
+    document.apply(second, "eve")
+
+    assert document.conflicts == 1
+    assert read(document) == "ab"
+
+
+def test_new_content_under_anothers_client_id_is_refused_in_enforce() -> None:
+    document, writer = Document(binding="enforce"), Writer()
+    first, second = writer.write("a", "b")
+    document.apply(first, "ada")
+
+    with pytest.raises(ClientIdConflict):
+        document.apply(second, "eve")
+
+    assert read(document) == "a"
+
+
+def test_known_content_may_come_from_anybody_in_enforce() -> None:
+    document, writer = Document(binding="enforce"), Writer()
+    (first,) = writer.write("a")
+    document.apply(first, "ada")
+
+    assert document.apply(writer.doc.get_update(), "eve", precise=True) is NO_CHANGE
+
+
+def test_an_anonymous_owner_is_forgotten_with_its_connection() -> None:
+    document, writer = Document(binding="enforce"), Writer()
+    first, second = writer.write("a", "b")
+    document.apply(first, "anonymous:1")
+    document.release("anonymous:1")
+
+    document.apply(second, "anonymous:2")
+
+    assert read(document) == "ab"
+    assert document.claimed == {}
+
+
+def test_an_update_over_the_limit_is_refused() -> None:
+    document = Document(max_update_bytes=1024)
+
+    with pytest.raises(TooLarge):
+        document.apply(*Writer().write("x" * 2000), "ada")
+
+
+def test_a_document_over_the_limit_takes_no_more() -> None:
+    document, writer = Document(max_document_bytes=2000), Writer()
+
+    with pytest.raises(TooLarge, match="document"):
+        for update in writer.write(*("x" * 500 for _ in range(10))):
+            document.apply(update, "ada")
+
+    assert len(document.snapshot()) <= 2000
+
+
+def test_a_limit_on_the_document_counts_what_is_left_of_it() -> None:
+    document, writer = Document(max_document_bytes=2000), Writer()
+
+    for _ in range(20):
+        document.apply(*writer.write("x" * 500), "ada")
+        document.apply(writer.erase(0, 500), "ada")
+
+    assert len(document.snapshot()) < 1000
+
+
+def test_a_panic_in_native_code_breaks_the_document_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        """As `pyo3_runtime.PanicException`."""
+
+    document = Document()
+    (update,) = Writer().write("a")
+
+    def fail(update: bytes) -> None:
+        raise Panic
+
+    monkeypatch.setattr(document._doc, "apply_update", fail)
+
+    with pytest.raises(DocumentBroken):
+        document.apply(update, "ada")
+
+
+def test_the_canary_corrects_the_gate() -> None:
+    document, writer = Document(), Writer()
+    document.apply(*writer.write("a"), "ada")
+    document.gate.known[7] = 3
+    document._until_canary = 1
+
+    document.apply(*writer.write("b"), "ada")
+
+    assert document.mismatches == 1
+    assert 7 not in document.gate.known

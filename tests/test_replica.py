@@ -1,0 +1,316 @@
+"""Rooms of a process: opened once, fed, evicted, rebuilt, drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from rooms import Client, update_message
+
+from collab.errors import (
+    Busy,
+    CollabError,
+    DocumentBroken,
+    Draining,
+    RoomUnavailable,
+    StoreUnavailable,
+)
+from collab.metrics import Metrics
+from collab.replica import Replica
+from collab.room import RoomState
+from collab.store.base import Done, Entry, Stored
+from collab.store.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+class Store(MemoryStore):
+    """The memory store, which counts loads, can wait, and can fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads = 0
+        self.gate: asyncio.Event | None = None
+        self.load_error: CollabError | None = None
+        self.append_error: CollabError | None = None
+
+    async def load(self, room: str) -> Stored:
+        self.loads += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.load_error is not None:
+            raise self.load_error
+        return await super().load(room)
+
+    def append(self, entries: Sequence[Entry], done: Done) -> None:
+        if self.append_error is not None:
+            asyncio.get_running_loop().call_soon(done, list(entries), self.append_error)
+        else:
+            super().append(entries, done)
+
+
+def make(store: Store | None = None, **options: Any) -> Replica:
+    return Replica(store or Store(), Metrics(), **options)
+
+
+async def test_one_load_serves_all_who_ask_at_once() -> None:
+    store = Store()
+    async with make(store) as replica:
+        rooms = await asyncio.gather(*(replica.open("r") for _ in range(50)))
+
+        assert store.loads == 1
+        assert all(room is rooms[0] for room in rooms)
+
+
+async def test_whoever_gives_up_waiting_does_not_stop_the_load() -> None:
+    store = Store()
+    store.gate = asyncio.Event()
+    async with make(store) as replica:
+        impatient = asyncio.ensure_future(replica.open("r"))
+        patient = asyncio.ensure_future(replica.open("r"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        store.gate.set()
+
+        assert (await patient).name == "r"
+
+
+async def test_a_failed_load_is_told_to_everybody_and_tried_again() -> None:
+    store = Store()
+    store.load_error = RoomUnavailable("broken")
+    async with make(store) as replica:
+        found = await asyncio.gather(
+            *(replica.open("r") for _ in range(3)), return_exceptions=True
+        )
+        store.load_error = None
+
+        assert [type(error) for error in found] == [RoomUnavailable] * 3
+        assert (await replica.open("r")).state is RoomState.DRAINING
+
+
+async def test_an_edit_survives_the_eviction_of_its_room() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make(idle_room_seconds=0) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+        replica.leave(room, ada.member)
+        await replica.settle()
+        replica._evict()
+        again = await replica.open("r")
+        replica.join(again, bob.member)
+        again.answer(bob.member, b"\x00")
+
+        assert room.state is RoomState.CLOSED
+        assert again is not room
+        assert again.epoch == room.epoch
+        assert again.position == 1
+        assert bob.read() == "x"
+
+
+async def test_a_room_with_unlogged_changes_is_not_evicted() -> None:
+    ada = Client()
+    async with make(idle_room_seconds=0) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+        replica.leave(room, ada.member)
+
+        replica._evict()
+
+        assert replica.rooms == [room]
+
+
+async def test_a_room_with_members_is_not_evicted() -> None:
+    ada = Client()
+    async with make(idle_room_seconds=0) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+
+        replica._evict()
+
+        assert replica.rooms == [room]
+
+
+async def test_joining_while_a_room_drains_revives_it() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make(idle_room_seconds=0) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        replica.leave(room, ada.member)
+        assert room.state is RoomState.DRAINING
+
+        replica.join(await replica.open("r"), bob.member)
+        replica._evict()
+
+        assert replica.rooms == [room]
+        assert room.state is RoomState.LIVE
+
+
+async def test_a_full_room_is_busy() -> None:
+    async with make(max_members_per_room=1) as replica:
+        replica.join(await replica.open("r"), Client().member)
+
+        with pytest.raises(Busy):
+            await replica.open("r")
+
+
+async def test_the_echo_comes_after_the_commit() -> None:
+    ada = Client()
+    async with make() as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        update = ada.write("x")
+        room.update(ada.member, update)
+        before = list(ada.messages)
+        await replica.settle()
+
+        assert before == []
+        assert ada.messages == [update_message(update)]
+
+
+async def test_presence_leaves_in_one_message_for_all_that_changed() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make() as replica:
+        room = await replica.open("r")
+        for client in (ada, bob):
+            replica.join(room, client.member)
+        room.awareness.apply(b"\x01\x01\x01\x02{}", ada.member, 0)
+        replica.present(room)
+        room.awareness.apply(b"\x01\x02\x01\x02{}", bob.member, 0)
+        replica.present(room)
+
+        replica._flush_awareness()
+
+        assert (
+            ada.messages
+            == bob.messages
+            == [b"\x01\x0b\x02\x01\x01\x02{}\x02\x01\x02{}"]
+        )
+
+
+async def test_a_store_that_cannot_write_makes_rooms_read_only_until_it_can() -> None:
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        store.append_error = StoreUnavailable("disk full")
+        room.update(ada.member, ada.write("x"))
+        await replica.settle()
+        with pytest.raises(StoreUnavailable):
+            room.update(ada.member, ada.write("y"))
+        unsaved = list(ada.messages)
+        store.append_error = None
+        async with asyncio.timeout(10):
+            while replica.journal.is_failing:
+                await asyncio.sleep(0.01)
+
+        assert replica.troubles == []
+        assert unsaved == []
+        assert ada.line.notices == ["read-only", "writable"]
+        assert ada.messages[-1][:2] == b"\x00\x00"
+        assert room.update(ada.member, ada.doc.get_update(), precise=True)
+
+
+async def test_a_broken_document_is_rebuilt_and_its_members_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make() as replica:
+        room = await replica.open("r")
+        for client in (ada, bob):
+            replica.join(room, client.member)
+        room.update(ada.member, ada.write("x"))
+        monkeypatch.setattr(room.document._doc, "apply_update", _panic)
+        with pytest.raises(DocumentBroken):
+            room.update(ada.member, ada.write("y"))
+
+        await replica.rebuild(room)
+        room.update(ada.member, ada.made[-1])
+        await replica.settle()
+
+        assert replica.metrics.rebuilds == 1
+        assert bob.read() == "xy"
+        assert (ada.line.holds, ada.line.closed) == (0, None)
+
+
+def _panic(update: bytes) -> None:
+    raise BaseException("as a Rust panic")
+
+
+async def test_a_room_that_cannot_be_rebuilt_is_quarantined_alone() -> None:
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room, other = await replica.open("r"), await replica.open("other")
+        replica.join(room, ada.member)
+        store.load_error = RoomUnavailable("gone")
+
+        await replica.rebuild(room)
+        store.load_error = None
+
+        assert isinstance(ada.line.closed, RoomUnavailable)
+        with pytest.raises(RoomUnavailable):
+            await replica.open("r")
+        assert await replica.open("other") is other
+
+
+async def test_a_room_that_has_killed_the_process_twice_is_quarantined() -> None:
+    store = Store()
+    async with store:
+        for _ in range(2):
+            await store.begin_load("r")
+    async with make(store) as replica:
+        with pytest.raises(RoomUnavailable):
+            await replica.open("r")
+
+        assert replica.metrics.quarantines == 1
+        assert (await replica.open("other")).name == "other"
+
+
+async def test_a_draining_replica_opens_nothing_new() -> None:
+    async with make() as replica:
+        room = await replica.open("r")
+        await replica.drain()
+
+        with pytest.raises(Draining):
+            await replica.open("new")
+        assert await replica.open("r") is room
+        assert replica.troubles == ["draining"]
+
+
+async def test_leaving_the_replica_logs_what_was_just_said() -> None:
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+
+    async with store:
+        assert (await store.load("r")).position == 1
+
+
+async def test_conflicts_over_client_ids_are_counted() -> None:
+    ada, eve = Client("ada"), Client("eve")
+    async with make(binding="audit") as replica:
+        room = await replica.open("r")
+        for client in (ada, eve):
+            replica.join(room, client.member)
+        room.update(ada.member, ada.write("x"))
+
+        room.update(eve.member, ada.write("y"))
+        replica._account(room)
+
+        assert replica.metrics.client_id_conflicts == 1
+
+
+async def test_owners_are_stored_with_the_room() -> None:
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+        await replica.settle()
+
+        assert (await store.load("r")).owners == {ada.doc.client_id: "ada"}

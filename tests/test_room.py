@@ -1,0 +1,299 @@
+"""A room as its members see it: plain calls, no socket and no clock."""
+
+from __future__ import annotations
+
+import pytest
+from rooms import Client, update_message
+
+from collab.awareness import Awareness
+from collab.document.document import Document
+from collab.errors import PermissionDenied, Refused, StoreUnavailable
+from collab.room import Room, RoomState
+
+
+def make(*clients: Client, **options: object) -> Room:
+    room = Room("r", Document(), Awareness(), epoch="e", **options)  # type: ignore[arg-type]
+    for client in clients:
+        room.join(client.member)
+    return room
+
+
+def test_an_update_reaches_the_others_with_the_turn() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    update = ada.write("x")
+
+    room.update(ada.member, update)
+    before = list(bob.messages)
+    entry = room.take(5)
+
+    assert before == []
+    assert bob.messages == [update_message(update)]
+    assert entry.updates == [update]
+    assert (
+        entry.room,
+        entry.epoch,
+        entry.position,
+        entry.last,
+        entry.milliseconds,
+    ) == ("r", "e", 1, 1, 5)
+    assert entry.authors == [ada.member.author]
+
+
+def test_the_writer_hears_its_echo_when_it_is_logged() -> None:
+    ada = Client()
+    room = make(ada)
+    update = ada.write("x")
+    room.update(ada.member, update)
+    entry = room.take(0)
+    assert ada.messages == []
+
+    room.log(entry.last)
+
+    assert ada.messages == [update_message(update)]
+
+
+def test_a_deletion_reaches_the_other_members() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    room.update(ada.member, ada.write("hello"))
+    room.take(0)
+    del ada.text[0:4]
+    room.update(ada.member, ada.made[-1])
+    room.take(0)
+
+    assert bob.read() == "o"
+
+
+def test_a_turn_is_announced_once() -> None:
+    announced: list[Room] = []
+    ada = Client()
+    room = make(ada, changed=announced.append)
+
+    room.update(ada.member, ada.write("a"))
+    room.update(ada.member, ada.write("b"))
+    room.take(0)
+    room.update(ada.member, ada.write("c"))
+
+    assert announced == [room, room]
+
+
+def test_a_repeat_costs_nothing_downstream() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    update = ada.write("x")
+    room.update(ada.member, update)
+    room.take(0)
+    bob.written.clear()
+
+    assert not room.update(ada.member, update)
+    assert room.is_clean is False
+    assert bob.messages == []
+    assert room.position == 1
+
+
+def test_what_is_owed_is_paid_at_once_when_all_is_logged() -> None:
+    ada = Client()
+    room = make(ada)
+
+    room.owe(ada.member, b"ok")
+
+    assert ada.messages == [b"ok"]
+
+
+def test_what_is_owed_waits_for_the_turn_and_keeps_its_order() -> None:
+    ada = Client()
+    room = make(ada)
+    first = ada.write("a")
+    room.update(ada.member, first)
+    room.owe(ada.member, b"one")
+    entry = room.take(0)
+    room.owe(ada.member, b"two")
+    assert ada.messages == []
+
+    room.log(entry.last)
+
+    assert ada.messages == [update_message(first), b"one", b"two"]
+
+
+def test_what_is_owed_to_a_bystander_waits_too() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    room.update(ada.member, ada.write("a"))
+    room.owe(bob.member, b"barrier")
+    entry = room.take(0)
+    assert b"barrier" not in bob.messages
+
+    room.log(entry.last)
+
+    assert bob.messages[-1] == b"barrier"
+
+
+def test_each_address_gets_its_own_prefix_and_one_encoding() -> None:
+    ada, bob, eve = Client("ada"), Client("bob", b"\x01r"), Client("eve", b"\x01r")
+    room = make(ada, bob, eve)
+    update = ada.write("x")
+
+    room.update(ada.member, update)
+    room.take(0)
+
+    assert bob.messages == [b"\x01r" + update_message(update)]
+    assert bob.written[0] is eve.written[0]
+
+
+def test_a_reader_may_not_write() -> None:
+    ada = Client(may_write=False)
+    room = make(ada)
+
+    with pytest.raises(PermissionDenied):
+        room.update(ada.member, b"not even decoded")
+
+
+def test_a_room_that_cannot_save_takes_nothing() -> None:
+    ada = Client()
+    room = make(ada)
+    room.unwritable = StoreUnavailable("full")
+
+    with pytest.raises(StoreUnavailable):
+        room.update(ada.member, ada.write("x"))
+
+    assert room.document.snapshot() == b"\x00\x00"
+
+
+def test_a_bad_update_leaves_the_room_as_it_was() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+
+    with pytest.raises(Refused):
+        room.update(ada.member, b"\x01\x02\x03")
+
+    assert room.is_clean
+    assert bob.messages == []
+
+
+def test_the_answer_to_a_newcomer_is_encoded_once() -> None:
+    ada, bob, eve = Client("ada"), Client("bob"), Client("eve")
+    room = make(ada, bob, eve)
+    room.update(ada.member, ada.write("x"))
+    room.take(0)
+    bob.written.clear()
+
+    room.answer(bob.member, b"\x00")
+    room.answer(eve.member, b"\x00")
+
+    assert bob.written[-1] is eve.written[-1]
+    assert bob.read() == "x"
+
+
+def test_the_answer_changes_with_the_document() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada)
+    room.update(ada.member, ada.write("x"))
+    room.take(0)
+    room.answer(ada.member, b"\x00")
+    room.update(ada.member, ada.write("y"))
+    room.take(0)
+    room.join(bob.member)
+
+    room.answer(bob.member, b"\x00")
+
+    assert bob.read() == "xy"
+
+
+def test_a_member_that_fell_behind_catches_up_with_one_difference() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    bob.member.is_full = True
+    for word in "abcdef":
+        room.update(ada.member, ada.write(word))
+        room.log(room.take(0).last)
+    assert len(bob.messages) == 1
+
+    needed = room.resume(bob.member)
+
+    assert needed
+    assert len(bob.messages) == 2
+    assert bob.read() == "abcdef"
+
+
+def test_a_member_that_missed_nothing_gets_no_difference() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    bob.member.is_full = True
+
+    assert not room.resume(bob.member)
+    assert bob.messages == []
+
+
+def test_an_update_that_waits_is_logged_and_passed_on_later() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    first, second = ada.write("a"), ada.write("b")
+
+    room.update(ada.member, second)
+    early = room.take(0)
+    room.update(ada.member, first)
+    late = room.take(0)
+    room.log(late.last)
+
+    assert early.updates == [second]
+    assert late.updates == [first]
+    assert bob.read() == "ab"
+    assert len([m for m in ada.messages if m[:2] == b"\x00\x02"]) == 2
+
+
+def test_leaving_is_idempotent_and_frees_the_audience() -> None:
+    ada = Client()
+    room = make(ada)
+    room.update(ada.member, ada.write("x"))
+
+    room.leave(ada.member)
+    room.leave(ada.member)
+    entry = room.take(0)
+    room.log(entry.last)
+
+    assert len(room) == 0
+    assert not room._audiences
+    assert room.is_clean
+
+
+def test_a_room_with_unlogged_changes_is_not_clean() -> None:
+    ada = Client()
+    room = make(ada)
+    room.update(ada.member, ada.write("x"))
+    states = [room.is_clean]
+    entry = room.take(0)
+    states.append(room.is_clean)
+    room.log(entry.last)
+
+    assert [*states, room.is_clean] == [False, False, True]
+
+
+def test_joining_revives_a_draining_room() -> None:
+    room = make()
+    room.state = RoomState.DRAINING
+
+    room.join(Client().member)
+
+    assert room.state is RoomState.LIVE
+
+
+def test_a_relayed_message_reaches_the_others_of_its_dialect() -> None:
+    ada, bob, eve = Client("ada", b"\x01r"), Client("bob", b"\x01r"), Client("eve")
+    room = make(ada, bob, eve)
+
+    room.relay(ada.member, b"\x05\x02hi")
+
+    assert (ada.messages, bob.messages, eve.messages) == ([], [b"\x01r\x05\x02hi"], [])
+
+
+def test_strict_durability_shows_an_update_to_nobody_before_it_is_logged() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob, is_strict=True)
+    room.update(ada.member, ada.write("x"))
+    entry = room.take(0)
+    assert bob.messages == []
+
+    room.log(entry.last)
+
+    assert bob.read() == "x"
