@@ -1,0 +1,295 @@
+"""Turns long logs into checkpoints, in child processes, and finds rows that native code does not survive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import collab
+from collab import logs
+from collab.document.replay import (
+    Answer,
+    Request,
+    decode_answer,
+    encode_request,
+    read_length,
+)
+from collab.errors import CollabError
+from collab.metrics import Metrics
+from collab.store.base import Checkpoint, Store
+
+log = logs.logger(__name__)
+
+_REST = 20  # times as long as a compaction took is the pause after it
+_IDLE_SECONDS = 60.0  # until a child without work ends
+_MAX_ANSWER_BYTES = 1 << 31
+
+
+class Compactable(Protocol):
+    """What the compactor must know of a room, and sets back."""
+
+    name: str
+    rows_since_checkpoint: int
+    bytes_since_checkpoint: int
+
+
+class ChildDied(Exception):
+    """A child process crashed, hung or used too much; it is gone."""
+
+
+class Child:
+    """A process that runs `collab.document.replay`, started when it is first needed."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: int,
+        cpu_seconds: int,
+        hang_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._limits = str(memory_bytes), str(cpu_seconds)
+        self._hang_seconds = hang_seconds
+        self._environment = None if environment is None else os.environ | environment
+        self._process: Process | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """End the process, and wait for it; the next request starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await asyncio.shield(process.wait())
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def ask(self, request: bytes) -> None:
+        """Hand over a request; answers come by `answer`. ChildDied also when it is already gone."""
+        try:
+            async with asyncio.timeout(self._hang_seconds):
+                if self._process is None:
+                    self._process = await asyncio.create_subprocess_exec(
+                        sys.executable,
+                        "-m",
+                        "collab.document.replay",
+                        *self._limits,
+                        stdin=PIPE,
+                        stdout=PIPE,
+                        env=self._environment,
+                        cwd=Path(collab.__file__).parent.parent,
+                    )
+                assert self._process.stdin is not None
+                self._process.stdin.write(request)
+                await self._process.stdin.drain()
+        except (OSError, TimeoutError) as error:
+            await self.end()
+            raise ChildDied(f"a child process took no request: {error!r}") from None
+
+    async def answer(self) -> tuple[Answer, int, bytes]:
+        """The next answer; ChildDied when there will be none."""
+        process = self._process
+        if process is None or process.stdout is None:
+            raise ChildDied("there is no child process")
+        try:
+            async with asyncio.timeout(self._hang_seconds):
+                length = read_length(await process.stdout.readexactly(8))
+                if length > _MAX_ANSWER_BYTES:
+                    raise ChildDied("a child process answered nonsense")
+                return decode_answer(await process.stdout.readexactly(length))
+        except (OSError, EOFError, TimeoutError, ValueError, ChildDied) as error:
+            await self.end()
+            raise ChildDied(
+                f"a child process died with {process.returncode}: {type(error).__name__}"
+            ) from None
+
+
+class Compactor:
+    """Compacts one room at a time per child, so seldom that it takes a twentieth of the time at most.
+
+    An async context manager; leaving it ends the children.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        metrics: Metrics,
+        rows: int = 1000,
+        max_bytes: int = 1 << 18,
+        processes: int = 1,
+        memory_bytes: int = 4 << 30,
+        cpu_seconds: int = 60,
+        hang_seconds: float = 60.0,
+        rest: float = _REST,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._store, self._metrics = store, metrics
+        self._rows, self._max_bytes = rows, max_bytes
+        self._rest = rest
+        self._memory_bytes, self._cpu_seconds = memory_bytes, cpu_seconds
+        self._hang_seconds, self._environment = hang_seconds, environment
+        self._wanted: dict[str, Compactable] = {}  # in the order of asking
+        self._busy: set[str] = set()
+        self._patience: dict[
+            str, int
+        ] = {}  # factor on the thresholds of rooms that would not compact
+        self._is_wanted = asyncio.Event()
+        self._children = [self._child() for _ in range(processes)]
+        self._workers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        self._workers = [
+            self._tasks.create_task(self._work(child)) for child in self._children
+        ]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for worker in self._workers:
+            worker.cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being compacted or waits for it."""
+        return not self._wanted and not self._busy
+
+    @property
+    def pids(self) -> list[int]:
+        """The child processes of the workers."""
+        return [child.pid for child in self._children if child.pid is not None]
+
+    def consider(self, room: Compactable) -> None:
+        """After a commit: have the room compacted when enough has come since its last checkpoint."""
+        if (
+            room.rows_since_checkpoint >= self._rows
+            or room.bytes_since_checkpoint >= self._max_bytes
+        ):
+            self._want(room)
+
+    def _want(self, room: Compactable) -> None:
+        patience = self._patience.get(room.name, 1)
+        if (
+            room.rows_since_checkpoint < self._rows * patience
+            and room.bytes_since_checkpoint < self._max_bytes * patience
+        ):
+            return
+        if room.name not in self._busy:
+            self._wanted[room.name] = room
+            self._is_wanted.set()
+
+    async def _work(self, child: Child) -> None:
+        loop = asyncio.get_running_loop()
+        async with child:
+            while True:
+                room = await self._next(child)
+                started = loop.time()
+                self._busy.add(room.name)
+                try:
+                    await self._compact(room, child)
+                finally:
+                    self._busy.discard(room.name)
+                await asyncio.sleep(self._rest * (loop.time() - started))
+
+    async def _next(self, child: Child) -> Compactable:
+        """The room that has waited longest; a child without work for long may go."""
+        while not self._wanted:
+            self._is_wanted.clear()
+            try:
+                async with asyncio.timeout(_IDLE_SECONDS):
+                    await self._is_wanted.wait()
+            except TimeoutError:
+                await child.end()
+        return self._wanted.pop(next(iter(self._wanted)))
+
+    def _child(self) -> Child:
+        return Child(
+            memory_bytes=self._memory_bytes,
+            cpu_seconds=self._cpu_seconds,
+            hang_seconds=self._hang_seconds,
+            environment=self._environment,
+        )
+
+    async def _compact(self, room: Compactable, child: Child) -> None:
+        name = room.name
+        try:
+            is_compacted = await self._checkpoint(room, child)
+        except (CollabError, ChildDied) as error:
+            self._metrics.compaction_failures += 1
+            log.error("compaction failed", room=name, reason=str(error))
+            is_compacted = False
+        except Exception:
+            self._metrics.compaction_failures += 1
+            log.exception("compaction failed", room=name)
+            is_compacted = False
+        if is_compacted:
+            self._patience.pop(name, None)
+        else:
+            self._patience[name] = min(2 * self._patience.get(name, 1), 64)
+
+    async def _checkpoint(self, room: Compactable, child: Child) -> bool:
+        """Whether there is a new checkpoint now. Nothing is given up for it: the rows it covers stay."""
+        stored = await self._store.load(room.name)
+        tail = stored.tail
+        if not tail:
+            return True
+        start = stored.checkpoint.position if stored.checkpoint else 0
+        snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
+        await child.ask(encode_request(Request.COMPACT, snapshot, start, tail))
+        answer, position, rest = await child.answer()
+        if answer is Answer.UNREADY:
+            log.info(
+                "not compacted: something waits for what is missing", room=room.name
+            )
+            return False
+        if answer is not Answer.COMPACTED:
+            raise ChildDied(rest.decode(errors="replace"))
+        if not await self._store.checkpoint(
+            room.name, Checkpoint(position, rest), fence=stored.fence
+        ):
+            return False
+        self._metrics.compactions += 1
+        covered = [update for at, update in tail if at <= position]
+        room.rows_since_checkpoint = max(0, room.rows_since_checkpoint - len(covered))
+        room.bytes_since_checkpoint = max(
+            0, room.bytes_since_checkpoint - sum(map(len, covered))
+        )
+        return True
+
+    async def find_killer(
+        self, checkpoint: Checkpoint | None, tail: Sequence[tuple[int, bytes]]
+    ) -> int | None:
+        """The position of the first row that native code does not survive, or guard and gate refuse.
+
+        None when the whole log survives, and when it is the checkpoint that kills.
+        """
+        snapshot = checkpoint.snapshot if checkpoint else None
+        position = 0
+        async with self._child() as child:
+            try:
+                await child.ask(encode_request(Request.WATCH, snapshot, 0, tail))
+                while True:
+                    answer, at, rest = await child.answer()
+                    if answer is Answer.SURVIVED:
+                        return None
+                    if answer is not Answer.AT:
+                        reason = rest.decode(errors="replace")
+                        break
+                    position = at
+            except ChildDied as error:
+                reason = str(error)
+        log.error("a log cannot be replayed", position=position, reason=reason)
+        return position or None
