@@ -42,7 +42,7 @@ class Http(HttpToolsProtocol):
     its connection closed. An upgrade takes nothing along: no timer, no parser, no task.
     """
 
-    max_line_bytes = 8192
+    max_line_bytes = 8192  # of the request line and of one header; the WebSocket side takes no more either
     max_header_bytes = 16_384
     max_headers = 100
     max_body_bytes = 65_536
@@ -125,7 +125,8 @@ class Http(HttpToolsProtocol):
             raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many pipelined")
         super().on_message_begin()
         self._is_begun = True
-        self._line_bytes = self._header_bytes = 0
+        self._line_bytes = len(b"GET  HTTP/1.1\r\n")
+        self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._line_bytes += len(url)
@@ -136,9 +137,11 @@ class Http(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer: counted as part of the body, never read
-        self._header_bytes += len(name) + len(value) + 4
+        length = len(name) + len(value) + 4
+        self._header_bytes += length
         if (
-            self._header_bytes > self.max_header_bytes
+            length > self.max_line_bytes
+            or self._header_bytes > self.max_header_bytes
             or len(self.headers) >= self.max_headers
         ):
             raise _Refusal(
