@@ -1,0 +1,209 @@
+// Record random editing sessions of Yjs users: node streams.mjs <yjs package folder> <first seed> <streams> <file>
+//
+// One JSON line per stream: its updates in the order they were made, and the document Yjs ends in after all of them.
+// Every second stream also has updates that Yjs merged, differences between two users, and whole states of users who
+// still waited for something when they were asked.
+
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { isDeepStrictEqual } from 'node:util'
+
+const [packages, firstSeed, streams, file] = process.argv.slice(2)
+const Y = createRequire(`${packages}/`)('yjs')
+
+/** A small generator of equally spread numbers, so that a seed gives the same stream everywhere. */
+function chances(seed) {
+  let state = seed >>> 0
+  const next = () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+  const upTo = (limit) => Math.floor(next() * limit)
+  return { upTo, happens: (share) => next() < share, oneOf: (choices) => choices[upTo(choices.length)] }
+}
+
+const WORDS = ['a', 'e', 'the ', 'collab', '\n', '😀', '👩‍👩‍👧', '日本語', 'é', 'ß', 'ﷺ', 'x'.repeat(40)]
+const KEYS = ['one', 'two', 'drei', '四']
+const VALUES = [0, 1, -7, 2 ** 31, 1.5, true, false, null, '', 'text', '語😀', [1, [2, { three: 3 }]], { k: { l: [null] } }]
+const FORMATS = [{ bold: true }, { bold: null }, { em: { size: 2 } }, { em: null }, { color: 'red' }]
+
+/** The units of a text, an embed as one; yrs keeps whole characters, so no edit here splits a surrogate pair. */
+const units = (text) => text.toDelta().map(({ insert }) => (typeof insert === 'string' ? insert : '\ufffc')).join('')
+const isInside = (string, at) => /^[\udc00-\udfff]/.test(string.slice(at, at + 1))
+
+function editText(text, chance) {
+  const string = units(text)
+  let start = chance.upTo(text.length + 1)
+  if (isInside(string, start)) start -= 1
+  const doing = chance.upTo(10)
+  if (doing < 5 || start === text.length) {
+    if (chance.happens(0.3)) text.insert(start, chance.oneOf(WORDS), chance.oneOf(FORMATS))
+    else text.insert(start, chance.oneOf(WORDS))
+  } else if (doing < 6) {
+    text.insertEmbed(start, { image: chance.oneOf(WORDS), size: chance.upTo(9) })
+  } else {
+    let length = 1 + chance.upTo(Math.min(6, text.length - start))
+    if (isInside(string, start + length)) length += 1
+    if (doing < 8) text.delete(start, length)
+    else text.format(start, length, chance.oneOf(FORMATS))
+  }
+}
+
+function freshType(chance) {
+  const type = chance.oneOf([Y.Array, Y.Map, Y.Text])
+  return new type()
+}
+
+function editArray(array, chance) {
+  const nested = array.toArray().filter((value) => value instanceof Y.AbstractType)
+  const doing = chance.upTo(10)
+  if (nested.length > 0 && doing < 4) {
+    editAny(chance.oneOf(nested), chance)
+  } else if (doing < 7 || array.length === 0) {
+    const values = Array.from({ length: 1 + chance.upTo(3) }, () => chance.oneOf(VALUES))
+    if (chance.happens(0.3)) values.push(freshType(chance))
+    array.insert(chance.upTo(array.length + 1), values)
+  } else {
+    const at = chance.upTo(array.length)
+    array.delete(at, 1 + chance.upTo(Math.min(3, array.length - at)))
+  }
+}
+
+function editMap(map, chance) {
+  const key = chance.oneOf(KEYS)
+  const value = map.get(key)
+  const doing = chance.upTo(10)
+  if (value instanceof Y.AbstractType && doing < 5) editAny(value, chance)
+  else if (doing < 6) map.set(key, chance.oneOf(VALUES))
+  else if (doing < 8) map.set(key, freshType(chance))
+  else map.delete(key)
+}
+
+function editXml(parent, chance) {
+  const children = parent.toArray()
+  const doing = chance.upTo(12)
+  if (children.length > 0 && doing < 5) {
+    editAny(chance.oneOf(children), chance)
+  } else if (doing < 9 || children.length === 0) {
+    const child = chance.happens(0.5) ? new Y.XmlText() : new Y.XmlElement(chance.oneOf(['p', 'div', 'h1']))
+    parent.insert(chance.upTo(children.length + 1), [child])
+  } else if (doing < 10 && parent instanceof Y.XmlElement) {
+    parent.setAttribute(chance.oneOf(KEYS), chance.oneOf(WORDS))
+  } else {
+    parent.delete(chance.upTo(children.length), 1)
+  }
+}
+
+function editAny(type, chance) {
+  if (type instanceof Y.XmlText || type instanceof Y.Text) editText(type, chance)
+  else if (type instanceof Y.XmlFragment) editXml(type, chance)
+  else if (type instanceof Y.Array) editArray(type, chance)
+  else editMap(type, chance)
+}
+
+const roots = (doc) => [doc.getText('text'), doc.getArray('array'), doc.getMap('map'), doc.getXmlFragment('xml')]
+
+/** A member of the session: a document, what was sent to it, and whether it is online. */
+function meet(count, chance, log) {
+  const users = Array.from({ length: count }, () => ({ doc: new Y.Doc(), inbox: [], online: true }))
+  for (const user of users) {
+    user.doc.clientID = chance.upTo(2 ** 32)
+    user.doc.on('update', (update, origin) => {
+      if (origin === 'remote') return
+      log.push(update)
+      for (const other of users) if (other !== user) other.inbox.push(update)
+    })
+  }
+  return users
+}
+
+const waits = (doc) => doc.store.pendingStructs !== null || doc.store.pendingDs !== null
+
+function session(chance, isMixed) {
+  const log = []
+  const users = meet(3 + chance.upTo(3), chance, log)
+  for (let step = 40 + chance.upTo(60); step > 0; step -= 1) {
+    const user = chance.oneOf(users)
+    const doing = chance.upTo(100)
+    if (doing < 60) {
+      user.doc.transact(() => {
+        for (let edits = 1 + chance.upTo(3); edits > 0; edits -= 1) editAny(chance.oneOf(roots(user.doc)), chance)
+      })
+    } else if (doing < 85) {
+      if (!user.online) continue
+      for (let count = chance.upTo(user.inbox.length + 1); count > 0; count -= 1) {
+        const at = chance.happens(0.2) ? chance.upTo(user.inbox.length) : 0
+        Y.applyUpdate(user.doc, user.inbox.splice(at, 1)[0], 'remote')
+      }
+    } else if (doing < 92) {
+      user.online = !user.online
+    } else {
+      const other = chance.oneOf(users)
+      const update = Y.encodeStateAsUpdate(user.doc, Y.encodeStateVector(other.doc))
+      Y.applyUpdate(other.doc, update, 'remote')
+      if (isMixed) log.push(update)
+    }
+    if (isMixed && waits(user.doc) && chance.happens(0.3)) log.push(Y.encodeStateAsUpdate(user.doc))
+  }
+  return log
+}
+
+/** Some of the updates merged in groups that need not be neighbours, each where its last member stood. */
+function regrouped(log, chance) {
+  const updates = [...log]
+  for (let groups = chance.upTo(8); groups > 0 && updates.length > 6; groups -= 1) {
+    const places = new Set(Array.from({ length: 2 + chance.upTo(5) }, () => chance.upTo(updates.length)))
+    const group = [...places].sort((a, b) => a - b)
+    const merged = Y.mergeUpdates(group.map((at) => updates[at]))
+    updates[group[group.length - 1]] = merged
+    for (const at of group.slice(0, -1).reverse()) updates.splice(at, 1)
+  }
+  return updates
+}
+
+/** A delta in which neighbours of the same format are one piece: Yjs does not always join them. */
+function plain(delta) {
+  const pieces = []
+  for (const { insert, attributes = {} } of delta) {
+    const [last, formats] = pieces.at(-1) ?? []
+    const joins = typeof insert === 'string' && typeof last === 'string' && isDeepStrictEqual(formats, attributes)
+    if (joins) pieces.at(-1)[0] += insert
+    else pieces.push([insert, attributes])
+  }
+  return pieces
+}
+
+function xml(node) {
+  if (node instanceof Y.XmlText) return { text: plain(node.toDelta()) }
+  const children = node.toArray().map(xml)
+  return node instanceof Y.XmlElement ? { tag: node.nodeName, attributes: node.getAttributes(), children } : children
+}
+
+function recorded(seed) {
+  const chance = chances(seed)
+  const isMixed = seed % 2 === 1
+  const log = session(chance, isMixed)
+  const updates = isMixed ? regrouped(log, chance) : log
+  const end = new Y.Doc()
+  // Yjs takes useless formats away after remote edits; such an edit of the last reader belongs to the stream too.
+  end.on('update', (update, origin) => origin === 'remote' || updates.push(update))
+  for (const update of updates) Y.applyUpdate(end, update, 'remote')
+  if (waits(end)) throw new Error(`stream ${seed} does not hold all it refers to`)
+  const [text, array, map, fragment] = roots(end)
+  const base64 = (bytes) => Buffer.from(bytes).toString('base64')
+  return {
+    seed,
+    updates: updates.map(base64),
+    state: base64(Y.encodeStateAsUpdate(end)),
+    vector: base64(Y.encodeStateVector(end)),
+    content: { text: plain(text.toDelta()), array: array.toJSON(), map: map.toJSON(), xml: xml(fragment) },
+  }
+}
+
+const out = openSync(file, 'w')
+for (let index = 0; index < Number(streams); index += 1) {
+  writeSync(out, `${JSON.stringify(recorded(Number(firstSeed) + index))}\n`)
+}
+closeSync(out)
