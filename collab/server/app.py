@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from collab import logs
-from collab.errors import CollabError
+from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server import ops, playground
@@ -90,10 +89,6 @@ def make_sockets(settings: Settings, replica: Replica, metrics: Metrics) -> Sock
 def make_app(
     settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
 ) -> Starlette:
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        yield {"metrics": metrics}
-
     return Starlette(
         routes=[
             *playground.routes(),
@@ -109,7 +104,6 @@ def make_app(
             )
         ],
         exception_handlers={CollabError: answer_error},
-        lifespan=lifespan,
     )
 
 
@@ -125,10 +119,15 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._settings, self._replica, self._sockets = settings, replica, sockets
+        self._loop = asyncio.get_running_loop()
+        self._signals = 0
         self._draining: asyncio.Task[None] | None = None
         sockets.connections = self.server_state.connections
 
     async def startup(self, sockets: Any = None) -> None:
+        self.lifespan.state["metrics"] = (
+            self._sockets.metrics
+        )  # for the protocol classes that uvicorn makes
         await super().startup(sockets)
         for server in self.servers:
             for listening in server.sockets:
@@ -144,10 +143,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once."""
-        if self._draining is None and self.started:
-            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        if self._signals == 0 and self.started:
+            self._loop.call_soon_threadsafe(self._begin_drain)
         else:
             self.should_exit = self.force_exit = True
+        self._signals += 1
+
+    def _begin_drain(self) -> None:
+        self._draining = self._loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         log.info("draining", sockets=len(self._sockets))
@@ -158,14 +161,14 @@ class Server(uvicorn.Server):
                 self._settings.drain_seconds, len(open_sockets) / GOODBYES_PER_SECOND
             )
             retry = int(window * 1000) + 500
-            for socket in open_sockets:
-                socket.notify("drain", retry)
-            for socket in open_sockets:
+            for each in open_sockets:
+                each.notify("drain", retry)
+            for each in open_sockets:
                 await asyncio.sleep(window / len(open_sockets))
                 await (
                     self._replica.drain()
                 )  # whatever it has said meanwhile is logged and acknowledged
-                socket.goodbye()
+                each.goodbye()
         finally:
             self.should_exit = True
 
@@ -173,6 +176,7 @@ class Server(uvicorn.Server):
 async def serve(settings: Settings) -> None:
     """Run until a signal. Raises StoreLocked, StoreCorrupt or ConfigurationError when it cannot start."""
     metrics = Metrics()
+    listening = _listen(settings.host, settings.port)
     async with make_replica(settings, make_store(settings), metrics) as replica:
         sockets = make_sockets(settings, replica, metrics)
         config = uvicorn.Config(
@@ -181,7 +185,7 @@ async def serve(settings: Settings) -> None:
             port=settings.port,
             http=Http,
             ws=Upgrade,
-            lifespan="on",
+            lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -193,11 +197,22 @@ async def serve(settings: Settings) -> None:
         server = Server(config, settings, replica, sockets)
         beat = asyncio.get_running_loop().create_task(sockets.beat())
         try:
-            await server.serve()
+            await server.serve(sockets=[listening])
         finally:
             beat.cancel()
-    if not server.started:
-        raise CollabError(f"cannot listen on {settings.host} port {settings.port}")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound before anything else is opened, so that a taken port is one sentence."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with --port"
+        ) from None
 
 
 def run(settings: Settings) -> None:

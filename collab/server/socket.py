@@ -316,7 +316,7 @@ class Socket(asyncio.Protocol):
                 is_valid = False
         if not is_valid:
             return self.close(ProtocolViolation("a bad close frame"))
-        self._finish(close_frame(code) if content else b"\x88\x00")
+        self._finish(close_frame(code) if content else b"\x88\x00", is_answer=True)
 
     def _take(self, message: bytes) -> None:
         self.has_spoken = True
@@ -392,12 +392,12 @@ class Socket(asyncio.Protocol):
 
     def pause(self) -> None:
         self._holds += 1
-        if self._holds == 1 and not self.transport.is_closing():
+        if self._holds == 1 and not self._is_closing:
             self.transport.pause_reading()
 
     def resume(self) -> None:
         self._holds -= 1
-        if self._holds == 0 and not self.transport.is_closing():
+        if self._holds == 0 and not self._is_closing:
             self.transport.resume_reading()
             if self._rest:
                 self._parse()
@@ -481,17 +481,27 @@ class Socket(asyncio.Protocol):
         )
         self._finish(close_frame(error.close_code, str(error)))
 
-    def _finish(self, frame: bytes) -> None:
+    def _finish(self, frame: bytes, *, is_answer: bool = False) -> None:
+        """Say the last word, and end. What the peer still sends is read and dropped: closing over unread bytes would
+        reset the connection, and take what the peer has not read yet with it.
+        """
         if self._is_closing:
             return
         self._is_closing = True
         self._rest = bytearray()
         self._fragments = None
         self.left()
-        if not self.transport.is_closing():
-            self.write(frame)
-            self.transport.close()
-            self.sockets.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        transport = self.transport
+        if transport.is_closing():
+            return
+        self.write(frame)
+        if is_answer:
+            transport.close()
+        else:
+            transport.write_eof()
+            if self._holds:
+                transport.resume_reading()
+        self.sockets.loop.call_later(LINGER_SECONDS, transport.abort)
 
     def goodbye(self) -> None:
         """The end of a drain: nothing is wrong, come back soon."""
