@@ -11,6 +11,7 @@ export default defineConfig({
           // One Chromium and one server process a file: generous where the machine is busy with others.
           testTimeout: 30_000,
           hookTimeout: 30_000,
+          expect: { poll: { timeout: 10_000 } },
         },
       },
     ],

@@ -148,6 +148,7 @@ export class Provider {
 
   #opened(): void {
     this.#connection?.send({ type: "sync-step-1", stateVector: Y.encodeStateVector(this.doc) });
+    this.#renewAwareness();
     this.#flushAwareness();
   }
 
@@ -186,8 +187,10 @@ export class Provider {
     this.#hasAnswered = false;
     this.#sequence = 0;
     this.#sent = [];
-    const others = [...this.awareness.getStates().keys()].filter((client) => client !== this.doc.clientID);
+    const others = [...this.awareness.meta.keys()].filter((client) => client !== this.doc.clientID);
     removeAwarenessStates(this.awareness, others, this);
+    // Whoever stays is told of again with the same clock, which would count as old news.
+    for (const client of others) this.awareness.meta.delete(client);
   }
 
   #received(message: ServerMessage): void {
@@ -278,6 +281,11 @@ export class Provider {
     this.#awarenessTimer = setTimeout(() => this.#flushAwareness(), AWARENESS_MILLISECONDS);
   };
 
+  /** With a clock that is higher than the one that the others last saw, or saw go. */
+  #renewAwareness(): void {
+    this.awareness.setLocalState(this.awareness.getLocalState());
+  }
+
   #flushAwareness(): void {
     clearTimeout(this.#awarenessTimer);
     this.#awarenessTimer = undefined;
@@ -294,7 +302,7 @@ export class Provider {
     } else {
       this.#connection?.probe();
       // A hidden tab's timers run late, so the others may have taken us for gone.
-      this.awareness.setLocalState(this.awareness.getLocalState());
+      this.#renewAwareness();
     }
   };
 

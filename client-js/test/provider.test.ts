@@ -368,6 +368,33 @@ describe("presence", () => {
     expect([...awareness.getStates().keys()]).toEqual([awareness.clientID]);
   });
 
+  test("of those who stayed is back with the link, though they said nothing new", () => {
+    const { server, awareness } = provide();
+    const other = new Awareness(new Y.Doc());
+    other.setLocalStateField("user", { name: "Grace" });
+    const greeting = say({ type: "awareness", update: encodeAwarenessUpdate(other, [other.clientID]) });
+    server.join().hear(greeting);
+
+    server.socket.drop(1006);
+    vi.advanceTimersByTime(250);
+    server.join().hear(greeting);
+    other.destroy();
+
+    expect(awareness.getStates().get(other.clientID)).toEqual({ user: { name: "Grace" } });
+  });
+
+  test("is announced on return with a higher clock, for the others saw it go", () => {
+    const { server, awareness } = provide();
+    server.join();
+    const before = awareness.meta.get(awareness.clientID)?.clock ?? 0;
+
+    server.socket.drop(1006);
+    vi.advanceTimersByTime(250);
+    server.join();
+
+    expect(awareness.meta.get(awareness.clientID)?.clock).toBeGreaterThan(before);
+  });
+
   test("is taken back on leaving", () => {
     const { server, provider, awareness } = provide();
     server.join();

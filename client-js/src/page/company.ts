@@ -29,12 +29,11 @@ export function showCompany(awareness: Awareness): void {
   awareness.on("change", show);
 
   const input = element<HTMLInputElement>("name");
-  element("me-card").addEventListener("toggle", (event) => {
-    if (event.newState !== "open") return;
+  // Opening gives it the focus.
+  element("me-card").addEventListener("beforetoggle", () => {
     input.value = name;
-    input.focus();
-    input.select();
   });
+  input.addEventListener("focus", () => input.select());
   element("me-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const chosen = input.value.trim();
