@@ -266,6 +266,8 @@ class Writer(threading.Thread):
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+        except sqlite3.ProgrammingError:
+            pass  # it could not be opened again
         except sqlite3.Error as error:
             log.warning("rollback failed", error=str(error))
 
