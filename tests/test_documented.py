@@ -97,3 +97,17 @@ def test_the_keystroke_written_out_in_the_protocol_is_one() -> None:
 
     assert isinstance(message, yjs.Update)
     assert guard.check(message.update, guard.Known()) == [(1, 0, 1)]
+
+
+def test_every_flag_that_the_documents_give_to_serve_is_a_setting() -> None:
+    texts = [ALL, (ROOT / "deploy" / "systemd" / "collab.service").read_text()]
+
+    given = set(
+        re.findall(
+            r"--([a-z-]+)",
+            " ".join(re.findall(r"collab serve .*|ARGS=\".*", "\n".join(texts))),
+        )
+    )
+
+    assert {"port", "data"} <= given
+    assert {flag.replace("-", "_") for flag in given} <= Settings.model_fields.keys()

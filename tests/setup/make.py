@@ -26,9 +26,11 @@ PROGRAMS = {
 FAST = (
     "tests/protocol",
     "tests/document",
-    "tests/store",
-    "tests/test_floors.py",
-    "tests/test_documented.py",
+    "tests/store/test_contract.py",
+    *(
+        f"tests/test_{name}.py"
+        for name in ("awareness", "outbox", "room", "journal", "floors", "documented")
+    ),
 )
 
 
