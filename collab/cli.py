@@ -8,7 +8,7 @@ import typing
 from enum import StrEnum
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -342,15 +342,20 @@ def main() -> None:
     """The entry point: an expected error is one sentence and an exit code, never a traceback."""
     try:
         app()
-    except ConfigurationError as error:
-        typer.echo(f"collab: {error}", err=True)
-        raise SystemExit(EXIT_CONFIGURATION) from None
     except CollabError as error:
-        typer.echo(f"collab: {error}", err=True)
-        raise SystemExit(EXIT_FAILED) from None
+        _fail(error)
     except ExceptionGroup as group:
         expected, others = group.split(CollabError)
         if others is not None or expected is None:
             raise
-        typer.echo(f"collab: {expected.exceptions[0]}", err=True)
-        raise SystemExit(EXIT_FAILED) from None
+        error = expected.exceptions[0]
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"collab: {error}", err=True)
+    raise SystemExit(
+        EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED
+    ) from None

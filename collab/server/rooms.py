@@ -99,7 +99,10 @@ class Rooms:
             return False
         address = websocket.client.host if websocket.client else ""
         limit = sockets.max_sockets_per_address
-        if sockets.replica.is_draining or len(sockets) >= sockets.max_sockets:
+        if (
+            sockets.replica.is_draining
+            or len(sockets.connections) > sockets.max_sockets
+        ):
             await _deny(websocket, 503)
             return False
         if limit and not is_loopback(address):

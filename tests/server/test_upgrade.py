@@ -1,0 +1,122 @@
+"""The contract with uvicorn and with the handshake: what `Upgrade` relies on, and what the endpoint gets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import uvicorn
+from conftest import Server
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from collab.server.upgrade import Upgrade
+
+pytestmark = pytest.mark.anyio
+
+
+def test_uvicorn_is_the_minor_version_that_was_tried() -> None:
+    assert uvicorn.__version__.startswith("0.54.")
+
+
+def test_uvicorn_makes_the_class_with_these_keywords() -> None:
+    made = inspect.getsource(HttpToolsProtocol.handle_websocket_upgrade)
+
+    for keyword in (
+        "config=self.config",
+        "server_state=self.server_state",
+        "app_state=self.app_state",
+    ):
+        assert keyword in made
+    inspect.signature(Upgrade).bind(config=None, server_state=None, app_state=None)
+
+
+def test_uvicorn_keeps_connections_and_tasks() -> None:
+    state = ServerState()
+
+    assert state.connections == set()
+    assert state.tasks == set()
+
+
+def test_uvicorn_takes_the_class_as_its_websocket_protocol() -> None:
+    config = Config("collab.server.app:make_app", ws=Upgrade, lifespan="off")
+
+    assert config.ws is Upgrade
+
+
+async def test_the_first_subprotocol_is_echoed(server: Server) -> None:
+    async with connect(f"{server.address}/ws/r", subprotocols=["x", "y"]) as socket:  # type: ignore[list-item]
+        assert socket.subprotocol == "x"
+
+
+async def test_our_own_subprotocol_goes_first(server: Server) -> None:
+    async with connect(
+        f"{server.address}/ws/r", subprotocols=["x", "collab.v1"]
+    ) as socket:  # type: ignore[list-item]
+        assert socket.subprotocol == "collab.v1"
+        assert (await socket.recv())[0] == 110  # type: ignore[comparison-overlap]
+
+
+async def test_compression_is_not_offered_back(server: Server) -> None:
+    async with connect(f"{server.address}/ws/r", compression="deflate") as socket:
+        assert socket.protocol.extensions == []
+
+
+@pytest.mark.parametrize(
+    ("path", "room"),
+    [
+        ("a", "a"),
+        ("a/b", "a/b"),
+        ("a%20b", "a b"),
+        ("%C3%A9", "é"),
+        ("a%2Fb", "a/b"),
+        ("metrics", "metrics"),
+    ],
+)
+async def test_the_whole_path_is_the_room(server: Server, path: str, room: str) -> None:
+    async with connect(
+        f"{server.address}/ws/{path}", subprotocols=["collab.v1"]
+    ) as socket:  # type: ignore[list-item]
+        await socket.send(
+            bytes.fromhex("0002")
+            + b"\x0f"
+            + bytes.fromhex("01010100040101740161")
+            + b"\x00" * 5
+        )
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await socket.recv()
+
+    assert f'"rooms": ["{room}"]' in server.logs().encode().decode("unicode_escape")
+
+
+async def test_an_unknown_path_is_refused(server: Server) -> None:
+    with pytest.raises(InvalidStatus):
+        await connect(f"{server.address}/nowhere")
+
+
+async def test_a_bad_room_name_is_accepted_and_closed_with_its_code(
+    server: Server,
+) -> None:
+    async with connect(f"{server.address}/ws/%00") as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4400
+
+
+async def test_too_many_sockets_are_told_to_come_later(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve("--max-sockets", "1")
+    async with connect(f"{server.address}/ws/r"):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{server.address}/ws/r")
+
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["retry-after"]

@@ -1,0 +1,141 @@
+"""The commands on a data directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
+
+
+def collab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "collab", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return str(tmp_path / "data")
+
+
+def test_a_text_goes_in_and_comes_out(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("Grüße, 世界 🌍\n")
+
+    done = collab("import", "r", str(file), "--text", "content", "--data", data)
+
+    assert done.returncode == 0, done.stderr
+    assert collab("export", "r", "--data", data).stdout == "Grüße, 世界 🌍\n"
+
+
+def test_a_text_never_begins_a_room_that_exists(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("x")
+    collab("import", "r", str(file), "--text", "content", "--data", data)
+
+    done = collab("import", "r", str(file), "--text", "content", "--data", data)
+
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+    assert collab("export", "r", "--data", data).stdout == "x"
+
+
+def test_an_update_round_trips_with_every_type(data: str, tmp_path: Path) -> None:
+    doc: Doc = Doc()
+    doc["text"] = Text("hi")
+    doc["map"] = Map({"n": 1, "deep": Map({"k": [1, 2]})})
+    doc["list"] = Array([1, "two", None, True])
+    doc["page"] = XmlFragment([XmlElement("p", {}, [XmlText("para")])])
+    file = tmp_path / "in.bin"
+    file.write_bytes(doc.get_update())
+    collab("import", "r", str(file), "--data", data)
+
+    shown = json.loads(collab("export", "r", "--format", "json", "--data", data).stdout)
+    out = tmp_path / "out.bin"
+    collab("export", "r", "--format", "update", "--output", str(out), "--data", data)
+    copy: Doc = Doc()
+    copy.apply_update(out.read_bytes())
+
+    assert shown == {
+        "text": "hi",
+        "map": {"n": 1, "deep": {"k": [1, 2]}},
+        "list": [1, "two", None, True],
+        "page": "<p>para</p>",
+    }
+    assert str(copy.get("text", type=Text)) == "hi"
+
+
+def test_the_same_import_twice_brings_nothing_new(data: str, tmp_path: Path) -> None:
+    doc: Doc = Doc()
+    doc["text"] = Text("hi")
+    file = tmp_path / "in.bin"
+    file.write_bytes(doc.get_update())
+    collab("import", "r", str(file), "--data", data)
+
+    done = collab("import", "r", str(file), "--data", data)
+
+    assert (done.returncode, done.stdout) == (0, "r: nothing new\n")
+
+
+def test_hostile_bytes_are_refused_with_a_sentence(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.bin"
+    file.write_bytes(b"\xff" * 100)
+
+    done = collab("import", "r", str(file), "--data", data)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "refused" in done.stderr
+
+
+def test_inspect_lists_rooms_and_tells_about_one(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("x")
+    for room in ("a", "b"):
+        collab("import", room, str(file), "--text", "content", "--data", data)
+
+    rooms = json.loads(collab("inspect", "--json", "--data", data).stdout)
+    one = json.loads(collab("inspect", "a", "--json", "--data", data).stdout)
+
+    assert [room["room"] for room in rooms] == ["a", "b"]
+    assert one["position"] == 1
+    assert one["roots"] == {"content": "text"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["export", "r"], 2, "no data directory"),
+        (["inspect"], 2, "no data directory"),
+        (["import", "r", "/nonexistent"], 2, "no file"),
+    ],
+)
+def test_what_is_missing_is_named(
+    data: str, arguments: list[str], code: int, word: str
+) -> None:
+    done = collab(*arguments, "--data", data)
+
+    assert done.returncode == code
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_room_is_named(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("x")
+    collab("import", "a", str(file), "--text", "content", "--data", data)
+
+    done = collab("export", "nope", "--data", data)
+
+    assert done.returncode == 1
+    assert "no room nope" in done.stderr

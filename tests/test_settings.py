@@ -1,0 +1,72 @@
+"""Where settings come from, and what is not accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collab.errors import ConfigurationError
+from collab.settings import load
+
+
+def test_the_default_is_this_machine_only() -> None:
+    settings = load({})
+
+    assert settings.is_loopback
+    assert (settings.host, settings.port, settings.data) == (
+        "127.0.0.1",
+        8000,
+        Path("data"),
+    )
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "collab.toml"
+    file.write_text("port = 1\nidle_seconds = 10.0\nlog_level = 'error'\n")
+    monkeypatch.setenv("COLLAB_PORT", "2")
+    monkeypatch.setenv("COLLAB_IDLE_SECONDS", "20")
+
+    settings = load({"port": 3}, file)
+
+    assert (settings.port, settings.idle_seconds, settings.log_level) == (
+        3,
+        20.0,
+        "error",
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_no_access_control(host: str) -> None:
+    assert load({"host": host}).is_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", ""])
+def test_any_other_address_must_be_asked_for_in_so_many_words(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="--insecure-no-auth"):
+        load({"host": host})
+
+    assert load({"host": host, "insecure_no_auth": True}).host == host
+
+
+def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "collab.toml"
+    file.write_text("prot = 1\n")
+
+    with pytest.raises(ConfigurationError, match="prot"):
+        load({}, file)
+
+
+def test_a_file_that_does_not_parse_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "collab.toml"
+    file.write_text("port = ")
+
+    with pytest.raises(ConfigurationError, match="settings cannot be read"):
+        load({}, file)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load({}).port = 1  # type: ignore[misc]
