@@ -348,10 +348,10 @@ def main() -> None:
         expected, others = group.split(CollabError)
         if others is not None or expected is None:
             raise
-        error = expected.exceptions[0]
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        _fail(error)
+        first: Exception = expected.exceptions[0]
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        _fail(first)
 
 
 def _fail(error: Exception) -> NoReturn:
