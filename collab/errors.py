@@ -166,6 +166,8 @@ class StoreCorrupt(CollabError):
     """A stored record does not match its checksum, or the file is not ours."""
 
     code = "store_corrupt"
+    http_status = 503
+    close_code = 1013
 
 
 class Draining(CollabError):

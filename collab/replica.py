@@ -206,26 +206,29 @@ class Replica:
     async def _read(self, name: str) -> Room:
         crashed = await self.store.begin_load(name)
         if crashed >= MAX_CRASHED_LOADS:
+            # Its note stays, so that it is closed after a restart too, until an operator looks at it.
             self._quarantine(name)
             raise RoomUnavailable(
                 "this room is quarantined: opening it has taken the server down"
             )
-        if crashed:
-            log.warning(
-                "an earlier load of this room never ended; looking for the row at fault",
-                room=name,
-            )
-            await self._reject_killer(name)
         try:
-            document, epoch, position, rows, size = await self._document(name)
-        except (DocumentBroken, Refused):
-            if not await self._reject_killer(name):
-                self._quarantine(name)
-                raise RoomUnavailable(
-                    "this room is quarantined: its log cannot be replayed"
-                ) from None
-            document, epoch, position, rows, size = await self._document(name)
-        await self.store.end_load(name)
+            if crashed:
+                log.warning(
+                    "an earlier load never ended; looking for the row at fault",
+                    room=name,
+                )
+                await self._reject_killer(name)
+            try:
+                document, epoch, position, rows, size = await self._document(name)
+            except (DocumentBroken, Refused):
+                if not await self._reject_killer(name):
+                    self._quarantine(name)
+                    raise RoomUnavailable(
+                        "this room is quarantined: its log cannot be replayed"
+                    ) from None
+                document, epoch, position, rows, size = await self._document(name)
+        finally:
+            await self.store.end_load(name)
         room = Room(
             name,
             document,
@@ -295,7 +298,7 @@ class Replica:
         try:
             async with asyncio.timeout(REBUILD_SECONDS):
                 await self.settle()
-                room.document = (await self._document(room.name))[0]
+                room.replace((await self._document(room.name))[0])
         except Exception as error:
             log.error(
                 "document cannot be rebuilt",

@@ -174,6 +174,11 @@ class Room:
         self._members[member] = None
         self.state = RoomState.LIVE
 
+    def replace(self, document: Document) -> None:
+        """Go on with a document rebuilt from the log. Nothing may be unlogged, since it would not be in it."""
+        self.document = document
+        self._answer = None
+
     def leave(self, member: Member) -> None:
         """Forget a member and the presence it announced."""
         if member not in self._members:

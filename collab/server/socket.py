@@ -407,8 +407,14 @@ class Socket(asyncio.Protocol):
     def pause_writing(self) -> None:
         for member in self.members():
             member.is_full = True
+        self._watch()
+
+    def _watch(self) -> None:
+        """While the peer reads at all it may take its time: a large document over a slow line is no fault."""
         self._full_since = self.sockets.loop.call_later(
-            self.sockets.slow_member_seconds, self._give_up
+            self.sockets.slow_member_seconds,
+            self._give_up,
+            self.transport.get_write_buffer_size(),
         )
 
     def resume_writing(self) -> None:
@@ -424,7 +430,10 @@ class Socket(asyncio.Protocol):
         """Whether the peer does not take more at the moment."""
         return self._full_since is not None
 
-    def _give_up(self) -> None:
+    def _give_up(self, unsent: int) -> None:
+        if self.transport.get_write_buffer_size() < unsent:
+            self._watch()
+            return
         self._full_since = None
         self.sockets.metrics.slow_closes += 1
         self.close(SlowMember("the client does not read what it is sent"))
