@@ -253,11 +253,14 @@ class Http(HttpToolsProtocol):
             # Another answer comes first, and may be half written.
             return self.transport.abort()
         cycle = self.cycle
-        is_answering = cycle is not None and cycle.response_started
+        # One answer for each request: the application may have given this one's, without waiting for the body.
+        is_answered = cycle is not None and cycle.response_started
+        if cycle is not None and cycle.response_complete and self._in_head:
+            is_answered = False
         if cycle is not None:
             cycle.disconnected = True  # what the application still says goes nowhere
             cycle.message_event.set()
-        if not is_answering or cycle.response_complete:
+        if not is_answered:
             answer = status.phrase.encode()
             self.transport.write(
                 STATUS_LINE[status]

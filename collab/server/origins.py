@@ -6,11 +6,16 @@ connect, either openly (its Origin gives it away) or by pointing its own name at
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from collab import logs
+
+log = logs.logger(__name__)
 
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
@@ -65,11 +70,13 @@ class Origins:
         )
 
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/, ]+)(?::[0-9]{1,5})?")
+
+
 def name_of(host: str) -> str:
-    """The name in a Host header, without the port."""
-    if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
+    """The name in a Host header, without the port; nothing when there is more to it than a name and a port."""
+    found = _HOST.fullmatch(host)
+    return found[1].lower() if found else ""
 
 
 def is_loopback(address: str) -> bool:
@@ -81,7 +88,14 @@ def is_loopback(address: str) -> bool:
 
 
 async def _refuse(scope: Scope, send: Send, status: int, reason: bytes) -> None:
-    kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
+    kind = "websocket.http.response"  # which whoever made the handshake logs and counts
+    if scope["type"] == "http":
+        kind = "http.response"
+        client = scope.get("client")
+        log.info("request refused", status=status, address=client[0] if client else "")
+        metrics = scope.get("state", {}).get("metrics")
+        if metrics is not None:
+            metrics.refused_requests[str(status)] += 1
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(reason)).encode()),

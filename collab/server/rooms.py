@@ -45,6 +45,15 @@ class Rooms:
             WebSocketRoute("/hocuspocus", self.hocuspocus),
             WebSocketRoute("/hocuspocus/", self.hocuspocus),
             WebSocketRoute("/d/{room}/ws/{again}", self.y_sweet),
+            *(
+                Route(path, upgrade_required)
+                for path in (
+                    "/ws/{room:path}",
+                    "/hocuspocus",
+                    "/hocuspocus/",
+                    "/d/{room}/ws/{again}",
+                )
+            ),
             Route("/doc/{room}/auth", self.y_sweet_auth, methods=["POST"]),
         ]
 
@@ -140,6 +149,16 @@ class Rooms:
                 address=address,
             )
             await websocket.close(error.close_code, str(error))
+
+
+async def upgrade_required(request: Request) -> Response:
+    """A plain request for the address of a socket."""
+    return Response(
+        "This is the address of a WebSocket.",
+        status_code=426,
+        headers={"upgrade": "websocket", "connection": "Upgrade"},
+        media_type="text/plain",
+    )
 
 
 async def _deny(websocket: WebSocket, status: int) -> None:

@@ -98,6 +98,10 @@ class Upgrade(asyncio.Protocol):
         assert isinstance(request, Request)
         self._response = handshake.accept(request)
         if self._response.status_code != 101:
+            if request.headers.get_all("Sec-WebSocket-Version") != ["13"]:
+                # RFC 6455, section 4.2.2; the library says 400.
+                self._refuse(426, [("Sec-WebSocket-Version", "13")], b"Bad version")
+                return
             self._refuse(
                 int(self._response.status_code),
                 list(self._response.headers.raw_items()),

@@ -51,8 +51,8 @@ class Taken(asyncio.Protocol):
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the length of the body it read."""
-    length, more = 0, True
+    """Answers with the length of the body it read; `/hasty` does not read it."""
+    length, more = 0, scope["path"] != "/hasty"
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
@@ -315,6 +315,18 @@ async def test_a_request_that_does_not_end_is_refused(slow: bytes):
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert here.metrics.refused_requests == {"408": 1}
+
+
+async def test_a_body_that_never_ends_ends_the_connection_though_it_was_answered():
+    async with door() as here:
+        answer = await here.answer(
+            b"POST /hasty HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            *[b"8000\r\n%b\r\n" % (b"x" * 0x8000)] * 20,
+        )
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"read 0")
+    assert here.metrics.refused_requests == {"413": 1}
 
 
 async def test_a_second_request_that_does_not_end_is_refused():
