@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -96,6 +98,20 @@ class Field:
         answer = await ask(self.port, request, **options)
         self.answers.append(answer)
         return answer
+
+    async def grows(self, sample: str, since: dict[str, float], seconds: float) -> None:
+        """Wait until a sample of /metrics that fits the pattern is more than it was."""
+        deadline = time.monotonic() + seconds
+        while True:
+            now = await self.house.counters()
+            if any(
+                value > since.get(name, 0)
+                for name, value in now.items()
+                if re.search(sample, name)
+            ):
+                return
+            assert time.monotonic() < deadline, f"{sample} has not grown"
+            await asyncio.sleep(0.05)
 
     async def leave(self) -> None:
         for peer in self.peers:

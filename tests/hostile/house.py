@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # Lines that tell how the server is, not what a peer did.
 ORDINARY = re.compile(
-    r"listening|room (opened|closed|evicted)|checkpoint|compact|store|drain|stopp|start",
+    r"listening|served beyond|room (opened|closed|evicted)|checkpoint|compact|store|drain|stopp|start",
     re.I,
 )
 FENCE = "unknown HTTP version"

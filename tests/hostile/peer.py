@@ -285,10 +285,14 @@ async def open_socket(
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     await asyncio.get_running_loop().sock_connect(made, (address, port))
     reader, writer = await asyncio.open_connection(sock=made)
-    writer.write(upgrade_request(path, port, *extra, **replaced))
-    async with asyncio.timeout(PATIENCE):
-        head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 101 "), head
+    try:
+        writer.write(upgrade_request(path, port, *extra, **replaced))
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+    except BaseException:
+        writer.transport.abort()
+        raise
     return Peer(reader, writer)
 
 
@@ -305,10 +309,14 @@ async def join(
         port, dialect.path(room) + query, receive_buffer=receive_buffer
     )
     peer.dialect, peer.room = dialect, room
-    if dialect is HOCUSPOCUS:
-        peer.say(authentication())
-        await peer.until(lambda: bool(peer.answers(b"\x02\x02")))
-    await peer.document()
+    try:
+        if dialect is HOCUSPOCUS:
+            peer.say(authentication())
+            await peer.until(lambda: bool(peer.answers(b"\x02\x02")))
+        await peer.document()
+    except BaseException:
+        await peer.leave()
+        raise
     return peer
 
 

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 from catalogue import Field, counted, story
+from peer import DIALECTS, WEBSOCKET
 from rows_presence import known
-from wire import awareness, insertion, keystroke, update_of
+from wire import awareness, frame, insertion, keystroke, update_of
 
-
-async def _grows(
-    field: Field, name: str, before: dict[str, float], seconds: float
-) -> None:
-    deadline = time.monotonic() + seconds
-    while (await field.house.counters()).get(name, 0) <= before.get(name, 0):
-        assert time.monotonic() < deadline, f"{name} has not grown"
-        await asyncio.sleep(0.05)
+BEAT_SECONDS = 12  # in which the server looks at every socket once
 
 
 @story(
@@ -37,21 +28,56 @@ async def slow_member(field: Field) -> None:
         if at % 10 == 9:
             await author.document()
 
-    await _grows(field, "collab_slow_closes_total", before, 10)
+    await field.grows("collab_slow_closes_total", before, 10)
     await reader.until(lambda: len(reader.updates()) >= 100)
     assert await author.document()
 
 
-@story("F25", "a member whose machine has stopped", house="hurried", lines=(0, 1))
+@story(
+    "F25",
+    "members whose machine has stopped, one of each dialect",
+    dialects=(WEBSOCKET,),
+    house="hurried",
+    lines=(3,),
+    counter="closes",
+)
 async def half_open(field: Field) -> None:
-    silent, witness = await field.join(), await field.join()
-    silent.say(awareness((70, 1, "{}")))
-    await witness.until(lambda: 70 in known(witness))
+    """The server looks at each socket every twelve seconds, so all three share the waiting."""
+    pairs = []
+    for dialect in DIALECTS:
+        silent = await field.join(dialect, field.room + dialect.name)
+        witness = await field.join(dialect, field.room + dialect.name)
+        silent.say(awareness((70, 1, "{}")))
+        await witness.until(lambda witness=witness: 70 in known(witness))
+        pairs.append((silent, witness))
 
-    silent.is_mute = True
-    silent.stop_reading()
+    for silent, _ in pairs:
+        silent.is_mute = True
+        silent.stop_reading()
 
-    await witness.until(lambda: known(witness)[70] == b"null", 10)
+    for _, witness in pairs:
+        await witness.until(
+            lambda witness=witness: known(witness)[70] == b"null", 2 * BEAT_SECONDS + 3
+        )
+
+
+@story(
+    "W6",
+    "messages that never end, one of each dialect",
+    dialects=(WEBSOCKET,),
+    house="hurried",
+    lines=(3,),
+    counter="closes",
+)
+async def endless_messages(field: Field) -> None:
+    endless = [await field.join(dialect) for dialect in DIALECTS]
+
+    for peer in endless:
+        peer.write(frame(b"x", fin=False))
+        peer.is_mute = True
+
+    for peer in endless:
+        assert await peer.closed(2 * BEAT_SECONDS + 3) in (1006, 4408)
 
 
 @story(
@@ -79,4 +105,4 @@ async def replay(field: Field) -> None:
     assert len(witness.updates()) == 50
 
 
-ROWS = [slow_member, half_open, replay]
+ROWS = [slow_member, half_open, endless_messages, replay]

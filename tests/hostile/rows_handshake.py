@@ -132,7 +132,7 @@ def own_address() -> str | None:
         return None if address.startswith("127.") else address
 
 
-@story("H16", "a token in the query string")
+@story("H16", "a token in the query string", lines=(2,))
 async def token_in_query(field: Field) -> None:
     secret = "SECRET-eyJhbGciOiJIUzI1NiJ9"
     since = len(field.house.lines)
@@ -153,6 +153,26 @@ async def token_in_query(field: Field) -> None:
     assert not any(secret.encode() in line for line in field.house.raw_lines[since:])
 
 
+@story(
+    "B1",
+    "a chunked body without end",
+    dialects=LINE,
+    lines=(1,),
+    counter="refused_requests.*413",
+)
+async def endless_body(field: Field) -> None:
+    head = (
+        f"POST /doc/a/auth HTTP/1.1\r\nHost: 127.0.0.1:{field.port}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    )
+
+    answer = await field.ask(head.encode() + b"8000\r\n%b\r\n" % (b"x" * 0x8000) * 100)
+
+    # What is asked there needs no body, so the answer may be out before the limit is met.
+    assert answer.status in (200, 413)
+    assert answer.raw.count(b"HTTP/1.1 ") == 1
+
+
 def _posts() -> Iterator[Row]:
     def post(path: str, port: int, headers: bytes, body: bytes) -> bytes:
         return (
@@ -171,18 +191,7 @@ def _posts() -> Iterator[Row]:
         ),
         dialects=LINE,
     )
-    yield requests(
-        "B1",
-        "a chunked body without end",
-        {413},
-        lambda path, port: post(
-            path,
-            port,
-            b"Transfer-Encoding: chunked\r\n",
-            b"8000\r\n%b\r\n" % (b"x" * 0x8000) * 100,
-        ),
-        dialects=LINE,
-    )
+    yield endless_body
     yield requests(
         "B4",
         "100,000 parameters",
@@ -341,14 +350,14 @@ ROWS = [
     ),
     _subprotocols("a subprotocol that is no token", "a, b@c, (d)", (400,)),
     _subprotocols("10,000 subprotocols", ",".join(["a"] * 10_000), (431,)),
-    _subprotocols("as many subprotocols as fit", ",".join(["a"] * 8_000), (101, 400)),
-    _subprotocols("a run of spaces", "a" + " " * 16_000 + "b", (400,)),
-    _subprotocols("a run of commas", "," * 16_000, (101, 400)),
+    _subprotocols("2,000 subprotocols", ",".join(["a"] * 2_000), (101, 400)),
+    _subprotocols("a run of spaces", "a" + " " * 8_000 + "b", (400,)),
+    _subprotocols("a run of commas", "," * 8_000, (101, 400)),
     _extension("with no window", "permessage-deflate; server_max_window_bits=0"),
     _extension("with a huge window", "permessage-deflate; client_max_window_bits=99"),
     _extension("that is none", "permessage-deflate; ;;=,"),
     _extension("without an end", 'permessage-deflate; x="'),
-    _extension("800 times", ", ".join(["permessage-deflate"] * 800)),
+    _extension("400 times", ", ".join(["permessage-deflate"] * 400)),
     _extension("1,000 times", ", ".join(["permessage-deflate"] * 1_000), (431,)),
     requests(
         "H12",
@@ -361,6 +370,8 @@ ROWS = [
         "an upgrade to h2c",
         {400, 426},
         lambda path, port: upgrade_request(path, port, upgrade="h2c"),
+        lines=(0, 1),
+        counter=None,
     ),
     requests(
         "H12",

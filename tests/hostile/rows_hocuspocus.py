@@ -20,6 +20,30 @@ def _address(name: str, address: bytes) -> Row:
     )
 
 
+def _denied(name: str, address: bytes) -> Row:
+    """A room that cannot be: that document is denied, and the socket stays for the others."""
+
+    async def act(field: Field) -> None:
+        peer = await field.join()
+
+        peer.shout(string(address) + AUTHENTICATION)
+
+        denial = string(address) + b"\x02\x01"
+        await peer.until(
+            lambda: any(heard.startswith(denial) for heard in peer.messages)
+        )
+        await peer.document()
+
+    return Row(
+        id="P2",
+        name=name,
+        act=act,
+        dialects=ONLY_HOCUSPOCUS,
+        lines=(1,),
+        counter="closes",
+    )
+
+
 @story(
     "P1", "an update for a document that was not asked for", dialects=ONLY_HOCUSPOCUS
 )
@@ -63,6 +87,7 @@ async def early_messages(field: Field) -> None:
 
     await peer.until(lambda: bool(peer.answers(b"\x02\x02")))
     assert b"hello" in await peer.document()
+    await peer.until(lambda: bool(peer.answers(b"\x08")))
     assert peer.answers(b"\x08") == [b"\x08\x01"]
 
 
@@ -125,13 +150,13 @@ async def long_stateless(field: Field) -> None:
 
 ROWS = [
     other_document,
-    _address("no address", b""),
-    _address("a blank address", b"   "),
+    _denied("no address", b""),
+    _denied("a blank address", b"   "),
     _address("an empty session", b"room\0"),
-    _address("an empty name", b"\0session"),
+    _denied("an empty name", b"\0session"),
     _address("two sessions", b"room\0a\0b"),
     _address("an address of 1 KB", b"x" * 1_000),
-    _address("an address with a line break", b"room\nfake"),
+    _denied("an address with a line break", b"room\nfake"),
     closes(
         "P3",
         "10,000 documents",
