@@ -75,6 +75,8 @@ export function createEditor(host: HTMLElement, text: Y.Text, awareness: Awarene
         EditorView.lineWrapping,
         EditorView.contentAttributes.of({
           "aria-label": "Document, shared with everybody in this room",
+          // The focus stays when the document cannot be written to for a while.
+          tabindex: "0",
           spellcheck: "true",
           autocapitalize: "sentences",
         }),

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Page, WebSocketRoute } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Server } from "./serving.ts";
 import { focused, heard, launch, myName, names, state, text, Visitors } from "./visiting.ts";
@@ -132,44 +132,41 @@ describe("saved", () => {
     const ada = await join();
     await ada.keyboard.type("first");
     await expect.poll(() => state(ada)).toBe("Saved");
+    const said = await recordStates(ada);
 
     server.pause();
     await ada.keyboard.type("second");
     const paused = await state(ada);
-    await ada.waitForTimeout(600);
-    const later = await state(ada);
+    const resumedAt = Date.now();
     server.resume();
-
-    expect([paused, later]).toEqual(["Saving…", "Saving…"]);
     await expect.poll(() => state(ada)).toBe("Saved");
+
+    expect(paused).toBe("Saving…");
+    const [last, ...before] = (await said()).reverse();
+    expect(last?.words).toBe("Saved");
+    expect(last?.at).toBeGreaterThanOrEqual(resumedAt);
+    expect(new Set(before.map(({ words }) => words))).toEqual(new Set(["Saving…"]));
     expect(await ada.locator("#saved-after").innerText()).toMatch(/^last change on disk after \d+ ms$/);
   });
 
   test("follows the acknowledgement, not the echo", async () => {
-    let isHeld = false;
-    const held: (() => void)[] = [];
+    const line = await tap();
+    const held: Buffer[] = [];
     let echoes = 0;
-    const ada = await visitors.visit("about:blank");
-    await ada.routeWebSocket(/\/ws\//, (socket) => {
-      const real = socket.connectToServer();
-      real.onMessage((frame) => {
-        if (isHeld && frame[0] === 0) echoes += 1;
-        if (isHeld && frame[0] === 111) held.push(() => socket.send(frame));
-        else socket.send(frame);
-      });
-    });
-    await ada.goto(address);
-    await expect.poll(() => state(ada)).toBe("Saved");
+    line.onFrame = (frame) => {
+      if (frame[0] === 0) echoes += 1;
+      if (frame[0] === 111) held.push(frame);
+      return frame[0] !== 111;
+    };
 
-    isHeld = true;
-    await ada.keyboard.type("word");
+    await line.page.keyboard.type("word");
     await expect.poll(() => echoes > 0 && held.length > 0).toBe(true);
-    const before = await state(ada);
-    isHeld = false;
-    for (const release of held) release();
+    const before = await state(line.page);
+    line.onFrame = () => true;
+    for (const frame of held) line.send(frame);
 
     expect(before).toBe("Saving…");
-    await expect.poll(() => state(ada)).toBe("Saved");
+    await expect.poll(() => state(line.page)).toBe("Saved");
   });
 
   test("means that a killed server still has it", async () => {
@@ -231,6 +228,38 @@ describe("a server that goes away", () => {
     server.resume();
 
     expect(dialog.type()).toBe("beforeunload");
+  });
+});
+
+describe("a room that takes nothing", () => {
+  const notice = (kind: string) => Buffer.from([113, kind.length, ...Buffer.from(kind), 0]);
+
+  test("says so, keeps what it shows, and goes on when it can", async () => {
+    const { page, send } = await tap();
+    await page.keyboard.type("kept");
+    await expect.poll(() => state(page)).toBe("Saved");
+
+    send(notice("read-only"));
+    await expect.poll(() => state(page)).toBe("Read-only: nothing can be saved now");
+    await page.keyboard.type(" lost");
+    const meanwhile = await text(page);
+    send(notice("writable"));
+    await expect.poll(() => state(page)).toBe("Saved");
+    await page.keyboard.type(" again");
+
+    expect(meanwhile).toBe("kept");
+    await expect.poll(() => text(page)).toBe("kept again");
+    await expect.poll(() => state(page)).toBe("Saved");
+  });
+
+  test("because it is gone is not asked again, and says why", async () => {
+    const { page, close } = await tap();
+
+    await close(4404);
+
+    await expect.poll(() => state(page)).toBe("Stopped");
+    await page.locator("#state").click();
+    expect(await page.locator("#state-card").innerText()).toBe("This room was deleted.");
   });
 });
 
@@ -384,6 +413,46 @@ describe("for everybody", () => {
     expect(content).toBe(window);
   });
 });
+
+interface Line {
+  readonly page: Page;
+  /** Whether a frame of the server may pass. */
+  onFrame: (frame: Buffer) => boolean;
+  send(frame: Buffer): void;
+  close(code: number): Promise<void>;
+}
+
+/** Somebody in the room whose line the test can listen to and speak on. */
+async function tap(): Promise<Line> {
+  const page = await visitors.visit("about:blank");
+  let socket: WebSocketRoute | undefined;
+  const line: Line = {
+    page,
+    onFrame: () => true,
+    send: (frame) => socket?.send(frame),
+    close: async (code) => socket?.close({ code }),
+  };
+  await page.routeWebSocket(/\/ws\//, (opened) => {
+    socket = opened;
+    opened.connectToServer().onMessage((frame) => {
+      if (typeof frame !== "string" && line.onFrame(frame)) opened.send(frame);
+    });
+  });
+  await page.goto(address);
+  await expect.poll(() => state(page)).toBe("Saved");
+  return line;
+}
+
+/** Everything that the state says from now on, and when. */
+async function recordStates(page: Page) {
+  const record = await page.locator("#state-words").evaluateHandle((words) => {
+    const said: { words: string; at: number }[] = [];
+    const look = () => said.push({ words: words.textContent ?? "", at: Date.now() });
+    new MutationObserver(look).observe(words, { childList: true, characterData: true, subtree: true });
+    return said;
+  });
+  return () => record.jsonValue();
+}
 
 /** Append words as another program would, straight to the text. */
 async function write(words: string): Promise<void> {
