@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from collab.errors import CollabError
 from collab.protocol import ysweet
+from collab.protocol.messages import SyncStep2
+from collab.room import Room
+from collab.server.socket import Sockets
 from collab.server.y_websocket import RoomSocket
 
 
 class YSweetSocket(RoomSocket):
-    """A socket with one member in one room; its client sends a heart-beat of its own."""
+    """A socket with one member in one room; its client sends a heart-beat of its own.
 
-    __slots__ = ()
+    The barrier says that all the client's edits are saved. The client sends one before it has told us what it did
+    while it was away, and goes on after an update that could not be saved: such a barrier waits until the client
+    has answered our question for what we lack.
+    """
+
+    __slots__ = ("_has_told", "_waiting")
+
+    def __init__(
+        self, transport: Any, sockets: Sockets, address: str, room: Room
+    ) -> None:
+        super().__init__(transport, sockets, address, room)
+        self._has_told = False
+        self._waiting: bytes | None = None  # the latest barrier counts for all before
 
     def receive(self, message: bytes) -> None:
         for one in ysweet.decode(message):
             self._handle(one)
+            if type(one) is SyncStep2:
+                self._tell()
+
+    def _tell(self) -> None:
+        if self._has_told and self._waiting is not None:
+            token, self._waiting = self._waiting, None
+            self._barrier(token)
+
+    def _update(self, update: bytes, *, precise: bool) -> None:
+        self._has_told = self._has_told or precise
+        super()._update(update, precise=precise)
+
+    def _refuse(self, error: CollabError) -> None:
+        self._has_told = False
 
     def _barrier(self, token: bytes) -> None:
-        self.member.room.owe(self.member, ysweet.barrier(token))
+        if self._has_told:
+            self.member.room.owe(self.member, ysweet.barrier(token))
+        else:
+            self._waiting = token
+            super().keep_alive()  # the client reconnects when its heart-beat brings nothing back
 
     def _repeat(self, update: bytes) -> None:
         """Its acknowledgement is the barrier."""

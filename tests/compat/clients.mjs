@@ -227,16 +227,12 @@ class Client {
 }
 
 class YWebsocketClient extends Client {
-  constructor(kind, url, room, options) {
+  #echo = null;
+
+  constructor(kind, url, room, { watchesEcho = true, ...options } = {}) {
     super(kind, url, room, options);
     const Provider = { 1: YWebsocket1, 2: YWebsocket2, 3: YWebsocket3, 4: YWebsocket4 }[kind.at(-1)];
-    this.echo = new Echo();
-    this.doc.on("update", (update, origin) => {
-      if (origin !== this.provider) this.echo.sent(update);
-    });
-    this.cable.onFrame = (from, frame) => {
-      if (from === "server") this.echo.received(frame);
-    };
+    if (watchesEcho) this.#watchEcho();
     this.provider = new Provider(`${url.replace("http", "ws")}/ws`, room, this.doc, {
       WebSocketPolyfill: this.cable.WebSocket,
       awareness: this.awareness,
@@ -257,7 +253,18 @@ class YWebsocketClient extends Client {
   }
 
   get isUnsaved() {
-    return this.echo.isWaiting;
+    return this.#echo?.isWaiting ?? null;
+  }
+
+  #watchEcho() {
+    const echo = new Echo();
+    this.#echo = echo;
+    this.doc.on("update", (update, origin) => {
+      if (origin !== this.provider) echo.sent(update);
+    });
+    this.cable.onFrame = (from, frame) => {
+      if (from === "server") echo.received(frame);
+    };
   }
 }
 

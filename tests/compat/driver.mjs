@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import { HocuspocusSocket, PACKAGES, installed, open } from "./clients.mjs";
 
 console.log = console.error; // stdout is for answers only
+console.warn = () => {}; // clients complain about every failed attempt to connect
 
 const clients = new Map();
 const sockets = new Map();

@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ANNOUNCEMENT = "listening on "
+COLLAB = (sys.executable, "-m", "collab")
 
 
 class Server:
@@ -32,8 +33,15 @@ class Server:
         """Returns when the server listens."""
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "collab", "serve"]
-                + ["--port", str(self.port), "--data", str(self.data), *self._flags],
+                [
+                    *COLLAB,
+                    "serve",
+                    "--port",
+                    str(self.port),
+                    "--data",
+                    str(self.data),
+                    *self._flags,
+                ],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,7 +91,7 @@ class Server:
 
     def export(self, room: str, kind: str = "text", root: str = "text") -> str:
         """What `collab export` prints for a room."""
-        command = [sys.executable, "-m", "collab", "export", room, "--format", kind]
+        command = [*COLLAB, "export", room, "--format", kind]
         command += ["--root", root] if kind == "text" else []
         done = subprocess.run(
             [*command, "--data", str(self.data)],

@@ -16,10 +16,16 @@ def test_two_clients_agree_on_what_they_write_at_the_same_time(
     clients.open("bob", second, house.url, room)
     clients.wait(["ada", "bob"], "synced")
 
-    clients.edit("ada", write("hello "), put("ada", 1), push(1, {"is": ["deep", None]}))
-    clients.edit("bob", write("wörld 🌍"), put("bob", {"two": 2.5}), push("two", False))
-    clients.edit("ada", erase(0, 2), put("both", "ada"))
-    clients.edit("bob", erase(1, 1), put("both", "bob"))
+    clients.edit("ada", write("hello "), erase(0, 2), put("ada", 1), put("both", "ada"))
+    clients.edit(
+        "bob",
+        write("wörld 🌍"),
+        erase(1, 1),
+        put("bob", {"two": 2.5}),
+        put("both", "bob"),
+    )
+    clients.edit("ada", push(1, {"is": ["deep", None]}))
+    clients.edit("bob", push("two", False))
     clients.wait(["ada", "bob"], "saved")
     clients.wait(["ada", "bob"], "equal")
     clients.open("eve", "y-websocket-3", house.url, room)
@@ -43,6 +49,7 @@ def test_what_is_written_apart_meets_again(
     clients.wait(["ada", "bob"], "synced")
     clients.edit("ada", write("start"))
     clients.wait(["ada", "bob"], "text", "start")
+    clients.wait(["ada", "bob"], "saved")
 
     clients.do("pull", names=["ada", "bob"])
     clients.wait(["ada", "bob"], "dead")

@@ -43,4 +43,4 @@ def test_every_client_stays_connected_through_a_minute_of_silence(
     together = sorted(f"{kind} together" for kind in KINDS)
     assert {
         name: one["present"] for name, one in seen.items() if "together" in name
-    } == {name: together for name in together}
+    } == dict.fromkeys(together, together)
