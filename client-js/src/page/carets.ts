@@ -139,7 +139,7 @@ export function carets(text: Y.Text, awareness: Awareness): Extension {
     EditorView.baseTheme({
       ".cm-caret": {
         position: "relative",
-        borderLeft: "2px solid var(--who)",
+        borderLeft: "2px solid light-dark(var(--who), color-mix(in oklab, var(--who) 62%, white))",
         marginLeft: "-1px",
         marginRight: "-1px",
       },
@@ -166,7 +166,10 @@ export function carets(text: Y.Text, awareness: Awareness): Extension {
       },
       ".cm-caret:hover .cm-caret-name": { animation: "none" },
       "@keyframes caret-name": { "0%, 85%": { opacity: "1" }, "100%": { opacity: "0" } },
-      ".cm-others-selection": { background: "color-mix(in oklab, var(--who) 24%, transparent)" },
+      ".cm-others-selection": {
+        background:
+          "light-dark(color-mix(in oklab, var(--who) 24%, transparent), color-mix(in oklab, var(--who) 55%, transparent))",
+      },
     }),
   ];
 }

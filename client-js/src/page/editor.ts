@@ -58,16 +58,27 @@ const highlight = HighlightStyle.define([
   },
 ]);
 
+/** Stands for what another program put into the text that is no text, a picture say: one place, as Yjs counts it. */
+const OBJECT = "\ufffc";
+
+function words(insert: unknown): string {
+  return typeof insert === "string" ? insert : OBJECT;
+}
+
 export function createEditor(host: HTMLElement, text: Y.Text, awareness: Awareness): Editor {
   const writable = new Compartment();
   const access = (mayWrite: boolean) => [
     EditorState.readOnly.of(!mayWrite),
     EditorView.editable.of(mayWrite),
   ];
+  // Before the binding looks at the same event, which keeps its delta.
+  text.observe(({ delta }) => {
+    for (const part of delta) if (part.insert !== undefined) part.insert = words(part.insert);
+  });
   const view = new EditorView({
     parent: host.attachShadow({ mode: "open", delegatesFocus: true }),
     state: EditorState.create({
-      doc: text.toString(),
+      doc: (text.toDelta() as { insert: unknown }[]).map(({ insert }) => words(insert)).join(""),
       extensions: [
         // Positions must count as Yjs does: a carriage return from another program is a character, not a line's end.
         EditorState.lineSeparator.of("\n"),

@@ -3,13 +3,14 @@
 import type { Provider } from "../provider.ts";
 import type { Editor } from "./editor.ts";
 import { element, setText } from "./elements.ts";
-import { announcement, stateOf } from "./state.ts";
+import { announcement, type Mood, stateOf } from "./state.ts";
 
 /** A state that is gone sooner is not read out. */
 const ANNOUNCE_MILLISECONDS = 700;
 
 export function showSaved(provider: Provider, editor: Editor): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let before: Mood | undefined;
 
   const show = () => {
     const status = provider.getSnapshot();
@@ -19,6 +20,9 @@ export function showSaved(provider: Provider, editor: Editor): void {
     setText("state-detail", state.detail);
     setText("saved-after", lasted(status.savedAfterMilliseconds));
     editor.setMayWrite(state.mayWrite);
+    // It will not change by itself, so the reason is shown without being asked for.
+    if (state.mood === "stopped" && before !== "stopped") element("state-card").showPopover();
+    before = state.mood;
     clearTimeout(timer);
     const words = announcement(state);
     if (words !== "") timer = setTimeout(() => setText("announcer", words), ANNOUNCE_MILLISECONDS);

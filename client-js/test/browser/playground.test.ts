@@ -3,6 +3,9 @@ import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
 import type { Browser, Page, WebSocketRoute } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { WebsocketProvider } from "y-websocket";
+import * as Y from "yjs";
 import { Server } from "./serving.ts";
 import { focused, heard, launch, myName, names, state, text, Visitors } from "./visiting.ts";
 
@@ -109,11 +112,26 @@ describe("two people", () => {
     await expect.poll(() => text(grace)).toBe("here");
   });
 
+  test("keep their editors in step with a program that puts a picture into the text", async () => {
+    const ada = await join();
+    await ada.keyboard.type("first");
+    await expect.poll(() => state(ada)).toBe("Saved");
+    await write((shared) => shared.insertEmbed(2, { image: "cat.png" }));
+    await expect.poll(() => text(ada)).toMatch(/^fi.+rst$/);
+
+    await ada.keyboard.press("Control+End");
+    await ada.keyboard.type(" last");
+
+    const grace = await join();
+    await expect.poll(() => text(grace)).toMatch(/^fi.+rst last$/);
+    expect(await text(grace)).toBe(await text(ada));
+  });
+
   test("keep their editors in step with a program that writes the line ends of Windows", async () => {
     const ada = await join();
     await ada.keyboard.type("first");
     await expect.poll(() => state(ada)).toBe("Saved");
-    await write("\r\nsecond\r\n");
+    await write((shared) => shared.insert(shared.length, "\r\nsecond\r\n"));
     await expect.poll(() => text(ada)).toContain("second");
 
     await ada.keyboard.press("Control+End");
@@ -258,7 +276,7 @@ describe("a room that takes nothing", () => {
     await close(4404);
 
     await expect.poll(() => state(page)).toBe("Stopped");
-    await page.locator("#state").click();
+    await page.locator("#state-card").waitFor({ state: "visible" });
     expect(await page.locator("#state-card").innerText()).toBe("This room was deleted.");
   });
 });
@@ -454,20 +472,14 @@ async function recordStates(page: Page) {
   return () => record.jsonValue();
 }
 
-/** Append words as another program would, straight to the text. */
-async function write(words: string): Promise<void> {
-  const [{ WebsocketProvider }, Y, { WebSocket }] = await Promise.all([
-    import("y-websocket"),
-    import("yjs"),
-    import("ws"),
-  ]);
+/** Change the text as another program would. */
+async function write(change: (shared: Y.Text) => void): Promise<void> {
   const doc = new Y.Doc();
   const provider = new WebsocketProvider(`${server.address.replace("http", "ws")}/ws`, room, doc, {
     WebSocketPolyfill: WebSocket as unknown as typeof globalThis.WebSocket,
   });
   await new Promise<void>((synced) => provider.once("sync", () => synced()));
-  const shared = doc.getText("text");
-  shared.insert(shared.length, words);
+  change(doc.getText("text"));
   await new Promise((sent) => setImmediate(sent));
   provider.destroy();
 }
