@@ -292,7 +292,10 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     os.nice(10)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that prints may disturb the answers
-    serve(sys.stdin.buffer, answers, cpu_seconds=cpu_seconds)
+    try:
+        serve(sys.stdin.buffer, answers, cpu_seconds=cpu_seconds)
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone, and with it all who waited
 
 
 if __name__ == "__main__":
