@@ -40,12 +40,12 @@ def run(*arguments: str) -> NoReturn:
 
 
 def setup() -> int:
-    """Everything that `test` needs."""
-    python_environment(ROOT, TEST)
+    """Everything that `test` needs; what only a person can install is asked for first."""
     require_node()
+    system_packages(PROGRAMS)
+    python_environment(ROOT, TEST)
     for folder in NPM_FOLDERS:
         npm_packages(ROOT / folder, NPM_LOCK)
-    system_packages(PROGRAMS)
     return 0
 
 
@@ -53,7 +53,7 @@ def test() -> int:
     """All there is."""
     setup()
     python = python_environment(ROOT, TEST)
-    pytest, npm = (python, "-m", "pytest", "-q"), ("npm", "--silent")
+    pytest, npm = (python, "-m", "pytest", "-q", "--durations=10"), ("npm", "--silent")
     client = ROOT / "client-js"
     return run_all(
         [
