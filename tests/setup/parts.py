@@ -78,15 +78,14 @@ def npm_packages(folder: Path, lock: Path) -> None:
         stamp.write_text(expected)
 
 
-def system_packages(programs: dict[str, str], policy: Path = POLICY) -> None:
-    """Install what is missing of these programs (program → Debian package), as root or by sudo without a password."""
-    missing = sorted(
-        {
-            package
-            for program, package in programs.items()
-            if shutil.which(program) is None
-        }
-    )
+def system_packages(programs: dict[str, Sequence[str]], policy: Path = POLICY) -> None:
+    """Install what is missing of these programs (program → Debian packages), as root or by sudo without a password."""
+    missing = [
+        package
+        for program, packages in programs.items()
+        if shutil.which(program) is None
+        for package in packages
+    ]
     if not missing:
         return
     advice = f"The tests need {', '.join(missing)}: install with `apt install {' '.join(missing)}`."

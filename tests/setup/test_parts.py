@@ -90,7 +90,7 @@ def test_a_missing_program_is_installed_without_starting_services(
         f'chmod +x "{programs}/some-server"',
     )
 
-    parts.system_packages({"some-server": "some-package"}, policy)
+    parts.system_packages({"some-server": ("some-package",)}, policy)
 
     assert (tmp_path / "seen").read_text() == "policy says 101\n"
     assert not policy.exists()
@@ -103,7 +103,7 @@ def test_a_missing_program_is_one_sentence_when_we_may_not_install(
     script(programs / "sudo", "exit 1")
 
     with pytest.raises(SetupFailed, match="apt install some-package") as failure:
-        parts.system_packages({"some-server-that-is-missing": "some-package"})
+        parts.system_packages({"some-server-that-is-missing": ("some-package",)})
 
     assert "\n" not in str(failure.value)
 
@@ -112,4 +112,4 @@ def test_what_is_there_is_not_installed(programs: Path) -> None:
     script(programs / "apt-get", "exit 1")
     script(programs / "some-server")
 
-    parts.system_packages({"some-server": "some-package"})
+    parts.system_packages({"some-server": ("some-package",)})
