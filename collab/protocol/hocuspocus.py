@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from collab.errors import InvalidMessage
+from collab.errors import InvalidMessage, TooLarge
 from collab.protocol import yjs
 from collab.protocol.messages import (
     Auth,
@@ -70,6 +70,8 @@ def decode(frame: bytes, *, max_stateless_bytes: int = 65_536) -> Addressed:
     elif kind == yjs.QUERY_AWARENESS:
         message = QueryAwareness()
     elif kind == STATELESS:
+        if Reader(frame, reader.at).read_varint() > max_stateless_bytes:
+            raise TooLarge("stateless bytes")
         message = Stateless(reader.read_string(max_stateless_bytes))
     elif kind == CLOSE:
         return Addressed(address, Detach())  # some versions add a reason

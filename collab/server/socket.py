@@ -37,6 +37,10 @@ MAX_FRAGMENTS = 1000
 MAX_UNKNOWN = 10
 WASTE_BURST = 400.0  # of messages that bring nothing: pings, repeats, questions asked again and again
 WASTE_PER_SECOND = 20.0
+CHARGED_BYTES = 4096
+CPU_SHARE = (
+    0.2  # of the process's time that long messages of one socket may take, bursts aside
+)
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
 BEAT_SECONDS = 12  # each socket's turn for keep-alive and ping; stock clients give a silent server 30 s
@@ -320,6 +324,8 @@ class Socket(asyncio.Protocol):
 
     def _take(self, message: bytes) -> None:
         self.has_spoken = True
+        # Few bytes can ask for much work, but not much work each; long ones are charged for what they took.
+        begun = perf_counter() if len(message) > CHARGED_BYTES else 0.0
         try:
             self.receive(message)
         except CollabError as error:
@@ -327,6 +333,9 @@ class Socket(asyncio.Protocol):
         except Exception:
             log.exception("a bug met a message", address=self.address)
             self.close(CollabError("an error on our side"))
+        if begun:
+            seconds = perf_counter() - begun
+            self._budget -= seconds / CPU_SHARE * self.sockets.messages_per_second
         self._spend(len(message))
 
     def update(self, member: Member, update: bytes, *, precise: bool) -> bool:
