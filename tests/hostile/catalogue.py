@@ -113,6 +113,17 @@ class Field:
             assert time.monotonic() < deadline, f"{sample} has not grown"
             await asyncio.sleep(0.05)
 
+    async def slowed_or_refused(self, peer: Peer, frames: bytes) -> None:
+        """Frames without end: the server takes them ever more slowly, or closes with 4429."""
+        since = await self.house.counters()
+        flooding = asyncio.create_task(peer.flood(frames, 10_000))
+        try:
+            await self.grows(rf"collab_throttles_total|{counted(4429)}", since, 10)
+        finally:
+            flooding.cancel()
+            await asyncio.wait([flooding])
+        assert peer.close_code in (None, 4429)
+
     async def leave(self) -> None:
         for peer in self.peers:
             await peer.leave()

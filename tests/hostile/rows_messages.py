@@ -312,10 +312,13 @@ async def forged_client_audited(field: Field) -> None:
     owner.say(update_of(insertion(60, 0, "mine")))
     await forger.until(lambda: bool(forger.updates()))
 
+    before = await field.house.counters()
+
     forger.say(update_of(insertion(60, 4, "forged", origin=(60, 3))))
 
     assert b"mine" in await forger.document()
     await owner.document()
+    await field.grows("client_id_conflicts", before, 3)
 
 
 @story(
