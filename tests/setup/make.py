@@ -20,9 +20,11 @@ from suite import Check, run_all
 RUN, TEST = "requirements.txt", "requirements-test.txt"
 NPM_FOLDERS = ("client-js", "tests/compat")
 NPM_LOCK = ROOT / ".venv" / ".npm.lock"
-PROGRAMS = {
-    "chromium-headless-shell": "chromium-headless-shell"
-}  # program → Debian package
+PROGRAMS = {  # program → Debian packages
+    "chromium-headless-shell": ("chromium-headless-shell",),
+    # For the load client, and for a disk that fails on demand.
+    "cc": ("gcc", "libc6-dev"),
+}
 FAST = (
     "tests/protocol",
     "tests/document",
@@ -53,7 +55,8 @@ def test() -> int:
     """All there is."""
     setup()
     python = python_environment(ROOT, TEST)
-    pytest, npm = (python, "-m", "pytest", "-q", "--durations=10"), ("npm", "--silent")
+    pytest = (python, "-m", "pytest", "-q", "--durations=10")
+    npm = ("npm", "--silent")
     client = ROOT / "client-js"
     return run_all(
         [
@@ -72,7 +75,17 @@ def test() -> int:
 def check() -> int:
     """Lint, types and the tests that start neither a server nor a browser."""
     python = python_environment(ROOT, TEST)
-    fast = (python, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *FAST)
+    fast: tuple[str | Path, ...] = (
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "-m",
+        "not slow",
+        *FAST,
+    )
     return run_all([*looks(python), Check("fast tests", fast, runner="pytest")])
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from environment import (
@@ -78,7 +78,9 @@ def npm_packages(folder: Path, lock: Path) -> None:
         stamp.write_text(expected)
 
 
-def system_packages(programs: dict[str, Sequence[str]], policy: Path = POLICY) -> None:
+def system_packages(
+    programs: Mapping[str, Sequence[str]], policy: Path = POLICY
+) -> None:
     """Install what is missing of these programs (program → Debian packages), as root or by sudo without a password."""
     missing = [
         package
