@@ -10,13 +10,13 @@ import signal
 import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pycrdt import Array, Doc, Map, Text
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from collab.protocol.varint import Reader, encode_bytes
 
@@ -135,8 +135,9 @@ class Peer:
 
     async def sync(self) -> None:
         """Ask for the whole document and wait until it is here."""
-        await self._socket.send(b"\x00\x00" + encode_bytes(self.doc.get_state()))
-        await self._is_synced.wait()
+        with suppress(ConnectionClosed):
+            await self._socket.send(b"\x00\x00" + encode_bytes(self.doc.get_state()))
+            await self._is_synced.wait()
 
     async def write(self, name: str, chance: random.Random) -> None:
         """Add and remove tokens until the connection ends."""
@@ -220,7 +221,7 @@ class Process:
                 async with self.peer(ledger, is_v1=is_v1) as peer:
                     chance = random.Random(f"{seed} {number}")
                     await peer.write(f"{run}.{number}", chance)
-            except (OSError, ConnectionClosed):
+            except (OSError, WebSocketException):
                 pass  # it went while this one came
 
         async with asyncio.TaskGroup() as tasks:
