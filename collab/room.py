@@ -203,21 +203,21 @@ class Room:
         if self.unwritable is not None:
             raise self.unwritable
         change = self.document.apply(update, member.owner, precise=precise)
-        if change.log is None:
+        if change is None:
             return False
-        self._note(change, change.log, member)
-        return True
-
-    def _note(self, change: Change, log: bytes, member: Member) -> None:
         if not self._updates:
             self._changed(self)
-        self._updates.append(log)
-        self._authors.append(member.author)
-        for update in change.forward:
+        if isinstance(change, Change):
+            self._messages += [yjs.update_message(part) for part in change.forward]
+            self._updates.append(change.log)
+        else:
             self._messages.append(yjs.update_message(update))
+            self._updates.append(update)
+        self._authors.append(member.author)
         self._writers[member] = None
         self._answer = None
         self.position += 1
+        return True
 
     def owe(
         self, member: Member, message: bytes, *, is_cumulative: bool = False

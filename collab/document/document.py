@@ -24,21 +24,17 @@ ANONYMOUS = (
     "anonymous:"  # and a connection: an owner that nobody can be told to be again
 )
 
-_CANARY_EVERY = (
-    1000  # updates between two comparisons of the gate's vector with the document's
-)
+# Updates between two comparisons of the gate's vector with the document's.
+_CANARY_EVERY = 1000
 
 
 class Change(NamedTuple):
-    """What an update did. Falsy fields: nothing of that kind."""
+    """What an update did, where that is not simply all of it."""
 
-    forward: Sequence[bytes]  # what entered the document, to be passed on in this order
-    log: (
-        bytes | None
-    )  # what the log must keep: more than `forward` when a part of it has to wait
-
-
-NO_CHANGE = Change((), None)
+    # What entered the document, to be passed on in this order.
+    forward: Sequence[bytes]
+    # What the log must keep: more than that when a part of it has to wait.
+    log: bytes
 
 
 class Document:
@@ -101,8 +97,11 @@ class Document:
         document.owners.update(owners or {})
         return document
 
-    def apply(self, update: bytes, principal: str, *, precise: bool = False) -> Change:
-        """Take in an update; `precise` passes on only what it really brought, for updates that repeat much.
+    def apply(
+        self, update: bytes, principal: str, *, precise: bool = False
+    ) -> Change | bytes | None:
+        """Take in an update. Returns the update itself when all of it went in, which is nearly always; None when it
+        brought nothing. `precise` passes on only what it really brought, for updates that repeat much.
 
         Raises Refused or TooLarge (nothing was applied), ClientIdConflict (likewise), DocumentBroken (the
         document must be rebuilt).
@@ -132,24 +131,24 @@ class Document:
             self._canary()
         if unblocked:
             return Change((update, *self._integrate_all(unblocked)), update)
-        return Change((update,), update)
+        return update
 
     def _apply_precisely(
         self, update: bytes, runs: list[tuple[int, int, int]], is_new: bool
-    ) -> Change:
+    ) -> Change | None:
         """A state vector does not move for a deletion, so ask the document itself what changed."""
         if update == NOTHING:
-            return NO_CHANGE
+            return None
         if is_new:
             self._admit_size(len(update))
         changed = self._integrate_watched(update)
         unblocked = self.gate.advance(runs)
         if changed is None:
-            return NO_CHANGE
+            return None
         self._snapshot = None
         return Change((changed, *self._integrate_all(unblocked)), changed)
 
-    def _apply_unready(self, update: bytes, principal: str) -> Change:
+    def _apply_unready(self, update: bytes, principal: str) -> Change | None:
         """A part of the update waits for what has not come yet: the log takes it whole, the document what is ready."""
         known = self.gate.known
         for run in scan(update).runs:
@@ -162,7 +161,7 @@ class Document:
         stashed = (len(self.gate), self.gate.stashed_bytes)
         forward = self._admit(update)
         if not forward and stashed == (len(self.gate), self.gate.stashed_bytes):
-            return NO_CHANGE  # it waits already
+            return None  # it waits already
         return Change(tuple(forward), update)
 
     def _admit(self, update: bytes) -> list[bytes]:
