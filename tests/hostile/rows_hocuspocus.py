@@ -85,7 +85,8 @@ async def early_messages(field: Field) -> None:
     peer.say(update_of(HELLO))
     peer.say(AUTHENTICATION)
 
-    await peer.until(lambda: bool(peer.answers(b"\x02\x02")))
+    await peer.until(lambda: bool(peer.answers(b"\x00\x01")))
+    assert peer.answers(b"\x02\x02")
     assert b"hello" in await peer.document()
     await peer.until(lambda: bool(peer.answers(b"\x08")))
     assert peer.answers(b"\x08") == [b"\x08\x01"]
