@@ -38,6 +38,7 @@ MAX_WAITING_BYTES = 65_536
 MAX_WAITING_MESSAGES = 100
 
 _PING = frame(hocuspocus.PING_MESSAGE)
+_WHO = bytes((yjs.QUERY_AWARENESS,))
 
 log = logs.logger(__name__)
 
@@ -256,6 +257,8 @@ class HocuspocusSocket(Socket):
         reply = room.awareness.apply(states, member, sockets.loop.time())
         if reply is not None:
             member.send(yjs.awareness_message(reply))
+            if self._pings:  # version 4 takes the higher clock but says nothing until it is asked
+                member.send(_WHO)
         sockets.replica.present(room)
 
     def _stray(self, number: int) -> None:

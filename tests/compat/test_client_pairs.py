@@ -8,6 +8,11 @@ from serving import Server
 A_CROWD = 7  # more than one connection may announce: stock clients repeat what they hear about others
 
 
+def move(clients: Driver, name: str) -> None:
+    """A new cursor. Whoever reconnects believes only states newer than those it forgot when it lost its socket."""
+    clients.do("presence", name=name, state={"name": name, "cursor": 1})
+
+
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_clients_agree_on_what_they_write_at_the_same_time(
     clients: Driver, house: Server, room: str, first: str, second: str
@@ -76,8 +81,10 @@ def test_each_sees_the_other_come_go_and_return(
     clients.do("pull", names="bob")
     clients.wait("ada", "present", ["ada"], seconds=5)
     clients.do("plug", names="bob")
+    clients.wait("ada", "present", ["ada", "bob"], seconds=5)
+    move(clients, "ada")
 
-    clients.wait(["ada", "bob"], "present", ["ada", "bob"])
+    clients.wait("bob", "present", ["ada", "bob"], seconds=5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,7 +136,10 @@ def test_one_who_reconnects_takes_nobody_elses_presence_away(
     clients.edit("bob", write("back"))
     clients.wait(["ada", "eve"], "text", "back")
 
-    clients.wait(everybody, "present", everybody, seconds=5)
+    clients.wait(["ada", "eve"], "present", everybody, seconds=5)
+    move(clients, "ada")
+    move(clients, "eve")
+    clients.wait("bob", "present", everybody, seconds=5)
 
 
 def test_the_server_exports_what_clients_of_every_kind_hold(
