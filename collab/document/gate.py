@@ -6,6 +6,7 @@ completely gets in; the rest waits here, bounded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import count
@@ -14,18 +15,23 @@ from collab.errors import TooLarge
 from collab.protocol.guard import (
     Known,
     Need,
+    Notes,
     Range,
     Run,
     check,
     cut,
+    cut_pairs,
+    cut_texts,
     encode,
     reach,
     scan,
 )
-from collab.protocol.nesting import Link
 from collab.protocol.varint import encode_varint
 
 Wait = tuple[int, int]  # a client, and the clock it must have reached
+Runs = list[tuple[int, int, int]]  # client, clock, end
+
+_four_bytes = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}").search
 
 
 class StashFull(TooLarge):
@@ -172,13 +178,13 @@ class Gate:
             size > self.max_bytes or len(self._stash) + len(late) > self.max_updates
         ):
             raise StashFull
-        runs = check(ready, self.known) if ready else []
-        assert runs is not None, "what was split off is ready"
+        passing = self._pass(ready) if ready else []
         self.stashed_bytes = size
         for entry in late:
             self._stash[entry.key] = entry
             self._wait(entry)
-        return [ready, *self.advance(runs)] if ready else []
+        runs = [run for _, runs in passing for run in runs]
+        return [*(each for each, _ in passing), *self.advance(runs)]
 
     def unblock(self, clients: Iterable[int]) -> list[bytes]:
         """What can be applied now that `known` has come further for these clients; that may move others."""
@@ -195,18 +201,18 @@ class Gate:
                 ready = entry.take(known)
                 if ready:
                     try:
-                        runs = check(ready, known)
+                        passing = self._pass(ready)
                     except (
                         TooLarge
                     ):  # nested too deep, seen only now; its sender may be long gone
                         self._drop(entry)
                         continue
-                    assert runs is not None, "what an entry gives is ready"
-                    unblocked.append(ready)
-                    for moving, _, end in runs:
-                        if end > known.get(moving, 0):
-                            known[moving] = end
-                            moved.append(moving)
+                    for each, runs in passing:
+                        unblocked.append(each)
+                        for moving, _, end in runs:
+                            if end > known.get(moving, 0):
+                                known[moving] = end
+                                moved.append(moving)
                 if entry.waits is None:
                     self._drop(entry)
                 else:
@@ -217,21 +223,44 @@ class Gate:
 
     def reset(self, known: Mapping[int, int]) -> None:
         """Set the vector from the document itself, after a native call that may have done only part of its work."""
-        self.known.clear()
-        self.known.update(known)
+        self.known.reset(known)
 
     def load(self, snapshot: bytes, known: Mapping[int, int]) -> None:
-        """Begin from a snapshot whose vector is `known`, and find out how deep its shared types lie.
+        """Begin from a snapshot whose vector is `known`: find out how deep its types lie and where its pairs are.
 
-        Reads all of it only when something in it does lie inside a shared type.
+        Reads all of it only when it seems to have any.
         """
-        self.known.clear()
-        self.known.depths.clear()
-        if _may_nest(snapshot, known):
-            links: list[Link] = []
-            scan(snapshot, links)
-            self.known.depths.grow(links, {})
+        self.known.reset({})
+        if _may_nest(snapshot, known) or _may_pair(snapshot):
+            notes = Notes()
+            scan(snapshot, notes)
+            self.known.note(snapshot, notes)
         self.known.update(known)
+
+    def _pass(self, ready: bytes) -> list[tuple[bytes, Runs]]:
+        """What to apply for an update that is ready, and the runs of each.
+
+        Usually that is the update itself; a surrogate pair that it cuts is deleted whole first.
+        """
+        known = self.known
+        runs = check(ready, known)
+        if runs is not None:
+            return [(ready, runs)]
+        notes = Notes()
+        cuts, own = cut_pairs(ready, scan(ready, notes), notes, known)
+        if own:
+            ready = cut_texts(ready, notes, own)
+        for pair in cuts:
+            known.pairs.forget(*pair)
+        try:
+            runs = check(ready, known)
+        except TooLarge:
+            for pair in cuts:
+                known.pairs.restore(*pair)
+            raise
+        assert runs is not None, "it is ready, and cuts no pair any more"
+        whole = encode(b"", (), [(client, half - 1, half + 1) for client, half in cuts])
+        return [(whole, []), (ready, runs)] if whole else [(ready, runs)]
 
     def _split(self, update: bytes) -> tuple[bytes, list[LateRun | LateDeletes]]:
         """What can be integrated now, as one update, and what must wait, as entries that know what they wait for."""
@@ -278,6 +307,11 @@ class Gate:
     def _drop(self, entry: LateRun | LateDeletes) -> None:
         del self._stash[entry.key]
         self.stashed_bytes -= entry.size
+
+
+def _may_pair(snapshot: bytes) -> bool:
+    """Could there be a character outside the basic plane? Never wrong about "no"."""
+    return _four_bytes(snapshot) is not None
 
 
 def _may_nest(snapshot: bytes, clients: Iterable[int]) -> bool:

@@ -16,6 +16,7 @@ import orjson
 
 from collab.errors import Refused, TooLarge
 from collab.protocol.nesting import Depths, Link
+from collab.protocol.pairs import Cut, Pairs, cut_through, second_halves
 from collab.protocol.varint import encode_varint
 
 MAX_CLIENT = (
@@ -31,14 +32,56 @@ MAX_NAME_BYTES = 1024  # keys of shared maps, tags, formats
 Vector = dict[int, int]  # client → its next clock
 
 
-class Known(Vector):
-    """What a document holds: its vector, and how deep its shared types are nested."""
+class Notes:
+    """What a scan writes down on request, for the few documents where it matters."""
 
-    __slots__ = ("depths",)
+    __slots__ = ("cuts", "links", "texts")
+
+    def __init__(self) -> None:
+        self.links: list[Link] = []  # where every struct hangs
+        self.cuts: list[
+            Cut
+        ] = []  # where its neighbours are cut from what they stood in
+        # texts with surrogate pairs: client, clock, first byte and end of the characters
+        self.texts: list[tuple[int, int, int, int]] = []
+
+
+class Known(Vector):
+    """What a document holds: its vector, how deep its shared types are nested, where surrogate pairs are."""
+
+    __slots__ = ("_noted", "depths", "pairs")
 
     def __init__(self, vector: Mapping[int, int] | None = None) -> None:
         super().__init__(vector or {})
         self.depths = Depths()
+        self.pairs = Pairs()
+        self._noted: set[int] = set()
+
+    def note(self, update: bytes, notes: Notes) -> None:
+        """Record an update that is about to be applied; `TooLarge` when a shared type lies too deep."""
+        self.settle()
+        self._noted = {link[0] for link in notes.links}
+        if self.depths or any(link[5] for link in notes.links):
+            self.depths.grow(notes.links, self)
+        for client, clock, start, stop in notes.texts:
+            reached = self.get(client, 0)
+            halves = second_halves(update[start:stop].decode(), clock)
+            self.pairs.record(client, [half for half in halves if half >= reached])
+
+    def settle(self) -> None:
+        """Forget what was noted of an update that was not applied after all."""
+        if self._noted:
+            for client in self._noted:
+                self.depths.truncate(client, self.get(client, 0))
+                self.pairs.truncate(client, self.get(client, 0))
+            self._noted.clear()
+
+    def reset(self, vector: Mapping[int, int]) -> None:
+        """Another vector for the same document: what was noted beyond it is forgotten."""
+        self.clear()
+        self.update(vector)
+        self._noted = {*self.depths, *self.pairs}
+        self.settle()
 
 
 class Run(NamedTuple):
@@ -67,7 +110,9 @@ class Scan(NamedTuple):
     runs: list[Run]
     needs: list[Need]
     deletes: list[Range]
-    nests: bool  # some struct lies in a shared type that is no root
+    is_plain: (
+        bool  # no struct in a shared type that is no root, no text with surrogate pairs
+    )
 
 
 def _pattern(verbose: bytes) -> re.Pattern[bytes]:
@@ -205,6 +250,26 @@ def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
                 raise Refused("deleted range")
             if stop > (max(reached, end) if gone is None else known.get(_ids[gone], 0)):
                 return None
+        if known.pairs:
+            known.settle()
+            pairs = known.pairs
+            if (
+                pairs.has_half(client if left is None else _ids[left], left_clock + 1)
+                or (
+                    right_at is not None
+                    and pairs.has_half(
+                        client if right is None else _ids[right],
+                        right_at[0] + tails[right_at[1:]],
+                    )
+                )
+                or (
+                    gone_at is not None
+                    and _cuts_a_pair(
+                        pairs, client if gone is None else _ids[gone], gone_at, stop
+                    )
+                )
+            ):
+                return None
         if known.depths and end > reached:
             depths = known.depths
             depths.record(
@@ -219,17 +284,33 @@ def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
         stop = gone_at[0] + tails[gone_at[1:]] + gone_length[0] + tails[gone_length[1:]]
         if gone_length == b"\x00" or stop >= MAX_CLOCK:
             raise Refused("deleted range")
-        return [] if stop <= known.get(_ids[gone], 0) else None
-    links: list[Link] | None = [] if known.depths else None
-    found = scan(update, links)
+        if stop > known.get(_ids[gone], 0):
+            return None
+        if known.pairs:
+            known.settle()
+            if _cuts_a_pair(known.pairs, _ids[gone], gone_at, stop):
+                return None
+        return []
+    notes = Notes() if known.depths or known.pairs else None
+    found = scan(update, notes)
     if not is_ready(found, known):
         return None
-    if links is None and found.nests:
-        links = []
-        scan(update, links)
-    if links:
-        known.depths.grow(links, known)
+    if notes is None and not found.is_plain:
+        notes = Notes()
+        scan(update, notes)
+    if notes is not None:
+        known.settle()
+        if any(cut_pairs(update, found, notes, known)):
+            return None
+        known.note(update, notes)
     return [run[:3] for run in found.runs]
+
+
+def _cuts_a_pair(pairs: Pairs, client: int, clock: bytes, stop: int) -> bool:
+    """Does a deleted range begin or end inside a pair?"""
+    return pairs.has_half(client, clock[0] + _tails[clock[1:]]) or pairs.has_half(
+        client, stop
+    )
 
 
 def is_ready(found: Scan, known: Mapping[int, int]) -> bool:
@@ -303,18 +384,18 @@ def reach(found: Scan, known: Mapping[int, int]) -> list[tuple[int, Need | None]
     return reached
 
 
-def scan(update: bytes, links: list[Link] | None = None) -> Scan:
-    """Read all of an update; `Refused` or `TooLarge` where it breaks a rule. Fills `links`, if given."""
+def scan(update: bytes, notes: Notes | None = None) -> Scan:
+    """Read all of an update; `Refused` or `TooLarge` where it breaks a rule. Fills `notes`, if given."""
     try:
-        return _scan(update, links)
+        return _scan(update, notes)
     except IndexError:
         raise Refused("truncated") from None
 
 
-def _scan(update: bytes, links: list[Link] | None) -> Scan:
+def _scan(update: bytes, notes: Notes | None) -> Scan:
     runs: list[Run] = []
     needs: list[Need] = []
-    nests = False
+    is_plain = True
     size = len(update)
     number, ids, tails = _number, _ids, _tails
     seen: set[int] = set()
@@ -356,6 +437,9 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
                 if only is not None:
                     left, left_at = only, only_at
                 to_clock = left_at[0] + tails[left_at[1:]]
+                if notes is not None:
+                    # behind a left neighbour, before a right one
+                    notes.cuts.append((ids[left], to_clock + (info > 127)))
                 if left == own:
                     to = client
                     if to_clock >= clock:
@@ -365,6 +449,8 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
                     needs.append((len(runs), clock, head, index, to, to_clock + 1))
                 if right is not None:
                     right_clock = right_at[0] + tails[right_at[1:]]
+                    if notes is not None:
+                        notes.cuts.append((ids[right], right_clock))
                     if right == own:
                         if right_clock >= clock:
                             raise Refused("self reference")
@@ -390,8 +476,8 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
                             Run(client, begin, clock, start, head, first, index)
                         )
                     begin, start, first = clock + length, p, index + 1
-                elif links is not None:
-                    links.append((client, clock, clock + length, -1, 0, False))
+                elif notes is not None:
+                    notes.links.append((client, clock, clock + length, -1, 0, False))
                 clock += length
                 if clock >= MAX_CLOCK:
                     raise Refused("clock")
@@ -405,7 +491,7 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
                     if match is None:
                         raise Refused("parent")
                     p = match.end()
-                    nests = inside = True
+                    is_plain, inside = False, True
                     to, to_clock = ids[match[1]], number(match[2])
                     if to != client:
                         needs.append((len(runs), clock, head, index, to, to_clock + 1))
@@ -425,6 +511,10 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
                     raise Refused("truncated")
                 if not text.isascii():
                     length = _units(text)
+                    if max(text) > 239:
+                        is_plain = False
+                        if notes is not None:
+                            notes.texts.append((client, clock, p, stop))
                 p = stop
             elif kind == 1:  # something deleted
                 length = value
@@ -458,8 +548,10 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
                 raise Refused("kind")
             if length == 0:
                 raise Refused("empty struct")
-            if links is not None:
-                links.append((client, clock, clock + length, to, to_clock, inside))
+            if notes is not None:
+                notes.links.append(
+                    (client, clock, clock + length, to, to_clock, inside)
+                )
             clock += length
             if clock >= MAX_CLOCK:
                 raise Refused("clock")
@@ -468,7 +560,7 @@ def _scan(update: bytes, links: list[Link] | None) -> Scan:
     deletes, p = _ranges(update, p)
     if p != size:
         raise Refused("trailing bytes")
-    return Scan(runs, needs, deletes, nests)
+    return Scan(runs, needs, deletes, is_plain)
 
 
 def _ranges(update: bytes, p: int) -> tuple[list[Range], int]:
@@ -628,6 +720,46 @@ def cut(run: Run, need: Need) -> tuple[Run, Run]:
     _, clock, at, index, _, _ = need
     before = run._replace(end=clock, stop=at, last=index)
     return before, run._replace(clock=clock, start=at, first=index)
+
+
+def cut_pairs(
+    update: bytes, found: Scan, notes: Notes, known: Known
+) -> tuple[list[Cut], list[Cut]]:
+    """The surrogate pairs that an update cuts: those in the document, and those in its own texts."""
+    own = {
+        (client, half)
+        for client, clock, start, stop in notes.texts
+        for half in second_halves(update[start:stop].decode(), clock)
+    }
+    if not own and not known.pairs:
+        return [], []
+    cuts = set(notes.cuts)
+    for client, clock, end in found.deletes:
+        cuts |= {(client, clock), (client, end)}
+    for run in found.runs:
+        cuts.add(
+            (run.client, known.get(run.client, 0))
+        )  # where native code cuts off what it knows
+    there = {cut for cut in cuts if known.pairs.has_half(*cut)}
+    return sorted(there), sorted((cuts & own) - there)
+
+
+def cut_texts(update: bytes, notes: Notes, cuts: Iterable[Cut]) -> bytes:
+    """The update with these pairs in its own texts written as Yjs shows them when they are cut."""
+    halves: dict[int, list[int]] = {}
+    for client, half in cuts:
+        halves.setdefault(client, []).append(half)
+    parts: list[bytes] = []
+    done = 0
+    for client, clock, start, stop in notes.texts:
+        text = update[start:stop].decode()
+        shown = cut_through(text, clock, halves.get(client, ()))
+        if shown != text:
+            before = start - len(encode_varint(stop - start))
+            encoded = shown.encode()
+            parts += (update[done:before], encode_varint(len(encoded)), encoded)
+            done = stop
+    return b"".join((*parts, update[done:]))
 
 
 def encode(update: bytes, runs: Iterable[Run], deletes: Iterable[Range]) -> bytes:

@@ -32,11 +32,7 @@ class Line:
 class Depths(dict[int, Line]):
     """Client → its line. Empty while no shared type lies inside another."""
 
-    __slots__ = ("_grown",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._grown: Iterable[int] = ()  # whose lines the last `grow` may have moved
+    __slots__ = ()
 
     def at(self, client: int, clock: int) -> int:
         """How many shared types this id lies in; 0 for an id never recorded."""
@@ -69,11 +65,9 @@ class Depths(dict[int, Line]):
         `links` is one update in its own order, and all of it can be integrated now. Clients may refer to each
         other: a struct that hangs at one not yet recorded waits until that client's part has come so far.
         """
-        self._take_back(known)
         parts: dict[int, list[Link]] = {}
         for link in links:
             parts.setdefault(link[0], []).append(link)
-        self._grown = parts
         done = {client: known.get(client, 0) for client in parts}
         cursors = dict.fromkeys(parts, 0)
         for first in parts:
@@ -104,15 +98,12 @@ class Depths(dict[int, Line]):
                     cursors[client] = len(mine)
                     going.pop()
 
-    def _take_back(self, known: Mapping[int, int]) -> None:
-        """Forget what the last `grow` recorded of an update that was refused after all: it must not pile up."""
-        for client in self._grown:
-            line = self.get(client)
-            if line is not None:
-                reached = known.get(client, 0)
-                while len(line.starts) > 1 and line.starts[-1] >= reached:
-                    line.starts.pop()
-                    line.depths.pop()
-                if len(line.starts) == 1 and (reached == 0 or line.depths[0] == 0):
-                    del self[client]
-        self._grown = ()
+    def truncate(self, client: int, clock: int) -> None:
+        """Forget all from this clock on."""
+        line = self.get(client)
+        if line is not None:
+            while len(line.starts) > 1 and line.starts[-1] >= clock:
+                line.starts.pop()
+                line.depths.pop()
+            if len(line.starts) == 1 and (clock == 0 or line.depths[0] == 0):
+                del self[client]

@@ -10,7 +10,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from collab.document.gate import Gate, LateRun, StashFull
 from collab.errors import Refused, TooLarge
 from collab.protocol.guard import check, scan, state_vector
-from collab.protocol.varint import encode_varint
+from collab.protocol.varint import encode_string, encode_varint
 
 
 def new_gate(
@@ -253,6 +253,95 @@ def test_the_vector_can_be_set_from_the_document() -> None:
 
     assert gate.known is known
     assert known == {7: 2}
+
+
+# Surrogate pairs
+
+EMOJI = b"\x01\x01\x05\x00\x04\x01\x01t" + encode_string("a😀b") + b"\x00"
+
+
+def room(*updates: bytes) -> tuple[Doc[object], Gate]:
+    doc: Doc[object] = Doc()
+    gate = new_gate()
+    for update in updates:
+        for ready in gate.admit(update):
+            doc.apply_update(ready)
+    return doc, gate
+
+
+CUTS = {
+    "the first half deleted": b"\x00\x01\x05\x01\x01\x01",
+    "the second half deleted": b"\x00\x01\x05\x01\x02\x01",
+    "half deleted with its neighbour": b"\x00\x01\x05\x01\x00\x02",
+    "written behind the first half": b"\x01\x01\x06\x00\x84\x05\x01\x01x\x00",
+    "written between": b"\x01\x01\x06\x00\xc4\x05\x01\x05\x02\x01x\x00",
+    "written long between": b"\x01\x01\x06\x00\xc4\x05\x01\x05\x02\x05hello\x00",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
+def test_a_pair_that_somebody_cuts_is_deleted_whole(cut: bytes) -> None:
+    doc, gate = room(EMOJI, cut)
+
+    again: Doc[object] = Doc()
+    again.apply_update(doc.get_update())
+
+    text = str(doc.get("t", type=Text))
+    assert not set(text) & set("😀\ufffd")
+    assert str(again.get("t", type=Text)) == text
+    assert (
+        state_vector(again.get_state()) == state_vector(doc.get_state()) == gate.known
+    )
+    assert not gate.known.pairs
+
+
+def test_native_code_alone_loses_count_when_a_pair_is_cut() -> None:
+    """Why pairs are watched; when this fails, yrs can cut them and we may stop."""
+    doc: Doc[object] = Doc()
+    doc.apply_update(EMOJI)
+    doc.apply_update(CUTS["the first half deleted"])
+
+    again: Doc[object] = Doc()
+    again.apply_update(doc.get_update())
+
+    assert state_vector(again.get_state()) != state_vector(doc.get_state())
+
+
+def test_a_pair_cut_by_the_update_that_brings_it_is_shown_as_yjs_shows_it() -> None:
+    deleting = EMOJI[:-1] + b"\x01\x05\x01\x02\x01"
+
+    doc, gate = room(deleting)
+
+    assert str(doc.get("t", type=Text)) == "a\ufffdb"
+    assert gate.known == state_vector(doc.get_state()) == {5: 4}
+    assert scan(doc.get_update()).runs[0].end == 4
+
+
+def test_a_cut_that_comes_before_its_pair_waits_and_then_deletes_it() -> None:
+    doc, gate = room(CUTS["written between"], EMOJI)
+
+    assert str(doc.get("t", type=Text)) == "axb"
+    assert gate.known == state_vector(doc.get_state()) == {5: 4, 6: 1}
+
+
+def test_pairs_of_a_snapshot_are_watched_too() -> None:
+    doc, _ = room(EMOJI)
+    gate = new_gate()
+
+    gate.load(doc.get_update(), state_vector(doc.get_state()))
+
+    assert list(gate.known.pairs[5]) == [2]
+
+
+def test_a_cut_that_is_refused_leaves_its_pair_watched() -> None:
+    doc, gate = room(EMOJI, *dug(128))
+    gate.admit(dug(129)[-1])
+
+    with pytest.raises(TooLarge):
+        gate.admit(b"\x02" + CUTS["written between"][1:-1] + dug(130)[-1][1:])
+
+    assert gate.known.pairs.has_half(5, 2)
+    assert gate.known == {**state_vector(doc.get_state()), 7: 129}
 
 
 # Nested shared types

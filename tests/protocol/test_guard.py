@@ -346,7 +346,7 @@ def test_references_to_others_and_deletions_are_found() -> None:
 
     assert [need[4:] for need in found.needs] == [(6, 3), (7, 4), (8, 2)]
     assert found.deletes == [(6, 1, 3)]
-    assert found.nests
+    assert not found.is_plain
 
 
 def test_runs_written_again_are_the_same_update() -> None:
@@ -608,3 +608,68 @@ def test_a_flat_document_has_no_depths() -> None:
 
     assert known == {7: 6}
     assert not known.depths
+
+
+# Surrogate pairs
+
+
+def emoji_at(client: int, clock: int) -> bytes:
+    return update(section(client, clock, at_root(4, encode_string("a😀b"))))
+
+
+@pytest.mark.parametrize(
+    "cutting",
+    [
+        update(section(6, 0, after(5, 1))),
+        update(section(6, 0, before(5, 2))),
+        update(section(6, 0, b"\xc4\x05\x00\x05\x02\x01x")),
+        update(section(6, 0, after(5, 1, content=b"\x05hello"))),
+        update(deletes=deletes((5, 0, 2))),
+        update(deletes=deletes((5, 2, 1))),
+        update(deletes=deletes((5, 0, 1), (5, 2, 1))),
+        update(section(6, 0, after(5, 3)), deletes=deletes((5, 2, 1))),
+        update(section(6, 0, at_root(4, encode_string("😀")), after(6, 0))),
+        update(
+            section(6, 0, at_root(4, encode_string("😀"))), deletes=deletes((6, 1, 1))
+        ),
+    ],
+)
+def test_an_update_that_cuts_a_surrogate_pair_is_left_to_the_gate(
+    cutting: bytes,
+) -> None:
+    known = Known()
+    take(emoji_at(5, 0), known)
+
+    assert check(cutting, known) is None
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        update(section(6, 0, after(5, 0))),
+        update(section(6, 0, after(5, 2))),
+        update(section(6, 0, b"\xc4\x05\x00\x05\x01\x01x")),
+        update(section(6, 0, after(5, 0), after(5, 2))),
+        update(deletes=deletes((5, 1, 2))),
+        update(deletes=deletes((5, 0, 4), (5, 3, 1))),
+        update(section(6, 0, after(5, 3)), deletes=deletes((5, 1, 2))),
+        emoji_at(5, 0),
+    ],
+)
+def test_an_update_around_a_surrogate_pair_is_ready(around: bytes) -> None:
+    known = Known()
+    take(emoji_at(5, 0), known)
+
+    assert check(around, known) is not None
+
+
+def test_pairs_of_an_update_that_was_not_applied_are_forgotten() -> None:
+    known = Known()
+    take(emoji_at(5, 0), known)
+    for client in range(10, 99):
+        check(emoji_at(client, 0), known)
+
+    known.settle()
+
+    assert list(known.pairs) == [5]
+    assert list(known.pairs[5]) == [2]

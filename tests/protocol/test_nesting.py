@@ -73,12 +73,12 @@ def test_one_type_more_than_the_limit_is_too_large() -> None:
         Depths().grow(chain, {})
 
 
-def test_updates_that_were_refused_leave_nothing_behind() -> None:
+def test_what_is_truncated_leaves_nothing_behind() -> None:
     lines = Depths()
-    for client in range(1, 50):
-        lines.grow([link(client, 0, 1), link(client, 1, 2, (client, 0, True))], {})
+    lines.grow([link(1, 0, 1), link(1, 1, 2, (1, 0, True)), link(2, 0, 1)], {})
 
-    lines.grow([], {})
+    lines.truncate(1, 1)
+    lines.truncate(2, 0)
 
     assert not lines
 
