@@ -257,7 +257,8 @@ class HocuspocusSocket(Socket):
         reply = room.awareness.apply(states, member, sockets.loop.time())
         if reply is not None:
             member.send(yjs.awareness_message(reply))
-            if self._pings:  # version 4 takes the higher clock but says nothing until it is asked
+            if self._pings:
+                # Version 4 takes the higher clock but says nothing until it is asked.
                 member.send(_WHO)
         sockets.replica.present(room)
 
