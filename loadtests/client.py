@@ -139,6 +139,10 @@ def run(server: Server, mode: str, *, core: int, **arguments: object) -> Result:
             assert process.stdin is not None
             process.stdin.close()
 
-    result.facts = finish(process, at_mark)
+    try:
+        result.facts = finish(process, at_mark)
+    except Unavailable as error:
+        words = server.words().strip().splitlines()[-3:]
+        raise Unavailable("\n".join((f"{server.kind.name}: {error}", *words))) from None
     result.seconds = result["seconds"]
     return result

@@ -198,8 +198,8 @@ class Server:
         )
 
     def rss_bytes(self) -> int:
-        """Resident memory of the process and its children."""
-        return sum(_resident_bytes(pid) for pid in self._family())
+        """Resident memory of the process itself; a child that compacts comes and goes."""
+        return _resident_bytes(self.process.pid)
 
     def _family(self) -> list[int]:
         family = [self.process.pid]
