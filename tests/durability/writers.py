@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ class Peer:
         self._is_closed = False
         self._is_synced = asyncio.Event()
         self._own: list[bytes] = []
+        self.refusals: list[int] = []
+        self.notices: list[str] = []
         self.doc: Doc[Any] = Doc()
         self.doc.observe(lambda event: self._own.append(event.update))
 
@@ -107,6 +109,10 @@ class Peer:
         kind = reader.read_varint()
         if kind == 111:
             self._settle_up_to(reader.read_varint())
+        elif kind == 112:
+            self.refusals.append(reader.read_varint())
+        elif kind == 113:
+            self.notices.append(reader.read_string(100))
         if kind != 0:
             return
         step, content = reader.read_varint(), reader.read_bytes()
@@ -148,32 +154,47 @@ class Peer:
                     self._is_heard.clear()
                     await self._is_heard.wait()
                     continue
-                self._own.clear()
-                operation = self._edit(f"{name}-{number}", chance)
+                operation, change = self._choose(f"{name}-{number}", chance)
                 number += 1
-                self._ledger.sent.add(operation)
-                self._sequence += 1
-                (update,) = self._own
-                self._unsaved.append((self._sequence, update, operation))
-                await self._socket.send(b"\x00\x02" + encode_bytes(update))
+                await self.edit(operation, change)
                 await asyncio.sleep(chance.choice((0, 0, 0.001, 0.004)))
         except ConnectionClosed:
             pass
 
-    def _edit(self, token: str, chance: random.Random) -> Operation:
+    async def edit(self, operation: Operation, change: Callable[[], object]) -> None:
+        """Make one change, and send it."""
+        self._own.clear()
+        change()
+        self._ledger.sent.add(operation)
+        self._sequence += 1
+        (update,) = self._own
+        self._unsaved.append((self._sequence, update, operation))
+        await self._socket.send(b"\x00\x02" + encode_bytes(update))
+
+    async def until(self, check: Callable[[], bool]) -> None:
+        """Wait until what the server says makes this true."""
+        while not check():
+            assert not self._is_closed, "the server closed the connection"
+            self._is_heard.clear()
+            await self._is_heard.wait()
+
+    def _choose(
+        self, token: str, chance: random.Random
+    ) -> tuple[Operation, Callable[[], object]]:
         text, array, map = roots(self.doc)
         match chance.randrange(5):
             case 0:
-                array.insert(chance.randrange(len(array) + 1), token)
+                at = chance.randrange(len(array) + 1)
+                return ("+", token), lambda: array.insert(at, token)
             case 1:
-                map[token] = chance.random()
+                return ("+", token), lambda: map.update({token: 1})
             case 2 if len(array):
                 at = chance.randrange(len(array))
-                return "-", str(array.pop(at))
+                return ("-", str(array[at])), lambda: array.pop(at)
             case _:
                 found = [match.start() for match in re.finditer("<", str(text))]
-                text.insert(chance.choice([*found, len(text)]), f"<{token}>")
-        return "+", token
+                at = chance.choice([*found, len(text)])
+                return ("+", token), lambda: text.insert(at, f"<{token}>")
 
 
 class Process:
@@ -231,19 +252,19 @@ class Process:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, step: str = "", nth: int = 0, *flags: str
+    directory: Path, step: str = "", nth: int = 0, path: Path = ROOT
 ) -> AsyncIterator[Process]:
-    """A server that listens, and whatever happens is gone after the block."""
+    """A server that listens, and whatever happens is gone after the block. `path` comes first in its search for modules."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).parent / "crashing.py"),
         step,
         str(nth),
         *("serve", "--port", "0", "--data", str(directory), "--compact-rows", "30"),
-        *("--messages-per-second", "100000", "--log-level", "error", *flags),
+        *("--messages-per-second", "100000", "--log-level", "error"),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"},
     )
     try:
         assert process.stdout is not None
