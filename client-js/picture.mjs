@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const [server = "http://127.0.0.1:8000"] = process.argv.slice(2);
-const target = new URL("../docs/two-windows.png", import.meta.url);
+const target = new URL("two-windows.png", import.meta.url);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium-headless-shell",
 });
