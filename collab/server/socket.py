@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Iterator
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 from websockets.speedups import apply_mask
@@ -325,7 +325,7 @@ class Socket(asyncio.Protocol):
     def _take(self, message: bytes) -> None:
         self.has_spoken = True
         # Few bytes can ask for much work, but not much work each; long ones are charged for what they took.
-        begun = perf_counter() if len(message) > CHARGED_BYTES else 0.0
+        begun = thread_time() if len(message) > CHARGED_BYTES else 0.0
         try:
             self.receive(message)
         except CollabError as error:
@@ -334,7 +334,7 @@ class Socket(asyncio.Protocol):
             log.exception("a bug met a message", address=self.address)
             self.close(CollabError("an error on our side"))
         if begun:
-            seconds = perf_counter() - begun
+            seconds = thread_time() - begun
             self._budget -= seconds / CPU_SHARE * self.sockets.messages_per_second
         self._spend(len(message))
 

@@ -56,9 +56,15 @@ def _bad(id: str, name: str, codes: int | tuple[int, ...], content: bytes) -> li
 
 
 def _refused(
-    id: str, name: str, codes: int | tuple[int, ...], *contents: bytes | Make
+    id: str,
+    name: str,
+    codes: int | tuple[int, ...],
+    *contents: bytes | Make,
+    house: str = "plain",
 ) -> Row:
-    return closes(id, name, codes, *(_said(content) for content in contents))
+    return closes(
+        id, name, codes, *(_said(content) for content in contents), house=house
+    )
 
 
 def _said(content: bytes | Make) -> bytes | Make:
@@ -288,17 +294,37 @@ def _nested() -> bytes:
     return update(section(3, 0, item(TYPE, b"\x00", root="array"), *inner))
 
 
-SPANS = b"".join(varint(clock) + b"\x01" for clock in range(100_000))
 ORPHAN = item(STRING, string("x"), origin=(5, 5))  # waits for one that never comes
 
 
-def _erasures(client: int) -> bytes:
-    """100,000 deleted ranges of a client that nobody knows."""
-    return b"\x00\x01" + varint(client) + varint(100_000) + SPANS
+def _erasures(client: int, count: int) -> bytes:
+    """Deleted ranges of a client that nobody knows."""
+    spans = b"".join(varint(clock) + b"\x01" for clock in range(count))
+    return b"\x00\x01" + varint(client) + varint(count) + spans
 
 
-def _orphans(client: int) -> bytes:
-    return update(section(client, 0, ORPHAN * 40_000, count=40_000))
+def _orphans(client: int, count: int) -> bytes:
+    """Structs that all wait for one that never comes."""
+    return update(section(client, 0, ORPHAN * count, count=count))
+
+
+@story(
+    "S17",
+    "2 MB that wait for what never comes, others beside it",
+    lines=(0, 1),
+    dialects=(WEBSOCKET,),
+)
+async def heavy_messages(field: Field) -> None:
+    """However much each of them asks for: `liveness` holds what others may notice of it."""
+    peer = await field.join()
+    heavy = [_erasures(client, 100_000) for client in range(7, 10)]
+    heavy += [_orphans(client, 80_000) for client in range(10, 13)]
+    since = await field.house.counters()
+
+    for content in heavy:
+        peer.say(update_of(content))
+
+    await field.grows(f"collab_throttles_total|{counted(4413)}", since, 30)
 
 
 @story(
@@ -538,16 +564,19 @@ S_ROWS = [
     ),
     _refused(
         "S16",
-        "600,000 deleted ranges of unknown clients",
+        "deleted ranges of unknown clients, more than may wait",
         4413,
-        *(partial(_erasures, client) for client in range(7, 13)),
+        *(partial(_erasures, client, 8_000) for client in range(7, 17)),
+        house="tight",
     ),
     _refused(
         "S17",
-        "240,000 structs that wait for others",
+        "structs that wait for others, more than may wait",
         4413,
-        *(partial(_orphans, client) for client in range(10, 16)),
+        *(partial(_orphans, client, 8_000) for client in range(10, 20)),
+        house="tight",
     ),
+    heavy_messages,
     _inert(
         "its own left neighbour",
         update(section(1, 0, item(STRING, string("a"), origin=(1, 0)))),

@@ -75,7 +75,7 @@ async def test_hostile_input_costs_only_its_sender(
     resident = house.memory_bytes("VmRSS")
     house.forget_peak()
 
-    async with liveness(house.port) as pair:
+    async with liveness(house) as pair:
         field = Field(house, dialect, pair)
         try:
             await row.act(field)
