@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from processes import ROOT
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 

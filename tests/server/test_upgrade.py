@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import uvicorn
-from conftest import Server
+from processes import Server
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState

@@ -1,0 +1,113 @@
+"""A real server process, for tests of any folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30
+
+
+class Server:
+    """A real `collab serve` process on a port and a directory of its own."""
+
+    def __init__(self, data: Path, *flags: str) -> None:
+        self.data, self.flags = data, flags
+        self.port = 0
+        self.errors = data.parent / f"{data.name}-stderr.log"
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def address(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start, on the same port as before if there was one, and wait until it listens."""
+        command = [
+            sys.executable,
+            "-m",
+            "collab",
+            "serve",
+            "--port",
+            str(self.port),
+            "--data",
+            str(self.data),
+        ]
+        with self.errors.open("a") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--log-format", "json", *self.flags],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        timer = threading.Timer(START_SECONDS, self.process.kill)
+        timer.start()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        timer.cancel()
+        found = re.search(r":(\d+)\s*$", line)
+        assert found, f"the server did not start: {line}{self.errors.read_text()}"
+        self.port = int(found[1])
+
+    def terminate(self) -> int:
+        """SIGTERM: drain; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self._end()
+
+    def restart(self) -> None:
+        self.terminate()
+        self.start()
+
+    def _end(self) -> int:
+        assert self.process is not None
+        code = self.process.wait(START_SECONDS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def logs(self) -> str:
+        return self.errors.read_text()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another command on the same data directory."""
+        command = [sys.executable, "-m", "collab", *arguments, "--data", str(self.data)]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+def eventually(check: Callable[[], bool], *, seconds: float = 10.0) -> bool:
+    """Whether something that another process does comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        os.sched_yield()
+        time.sleep(0.01)
+    return True
