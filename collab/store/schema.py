@@ -112,6 +112,7 @@ def connect(
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
             db.execute("PRAGMA wal_autocheckpoint = 4000")
+            db.execute("PRAGMA secure_delete = ON")  # a deleted room leaves no bytes
             db.execute("PRAGMA journal_size_limit = 33554432")
     except BaseException:
         db.close()

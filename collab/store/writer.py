@@ -75,6 +75,7 @@ class Writer(threading.Thread):
         *,
         window_seconds: float,
         sweep_seconds: float,
+        synchronous: str,
         connect: Callable[[], sqlite3.Connection],
         failed: Callable[[int], None],
     ) -> None:
@@ -83,7 +84,7 @@ class Writer(threading.Thread):
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self._directory, self._loop, self._notify_failed = directory, loop, failed
-        self._connect = connect
+        self._connect, self._synchronous = connect, synchronous
         self._window, self._sweep_seconds = window_seconds, sweep_seconds
         self._db: sqlite3.Connection
         self._rooms: dict[str, _Known] = {}
@@ -97,6 +98,7 @@ class Writer(threading.Thread):
         self._last_commit = 0.0
         self._top: int | None = None  # of the journal when the sweep under way began
         self._chunk = 256
+        self._rows = 0  # of the last commit
         self._next_sweep: float | None = None  # None: nothing to sweep
         self._is_purging = True
 
@@ -122,16 +124,14 @@ class Writer(threading.Thread):
 
     def _turn(self) -> bool:
         """Wait for something to do and do it; False at the end."""
-        wait = self._next_sweep
+        due = self._next_sweep
         try:
             first = self.queue.get(
-                timeout=None if wait is None else max(0.0, wait - time.monotonic())
+                timeout=None if due is None else max(0.0, due - time.monotonic())
             )
         except Empty:
             self._sweep()
             return True
-        if wait is not None and time.monotonic() >= wait:
-            self._sweep()
         rest = self._last_commit + self._window - time.monotonic()
         if rest > 0:
             time.sleep(rest)
@@ -144,6 +144,8 @@ class Writer(threading.Thread):
         is_last = work[-1] is None
         self._last_commit = time.monotonic()
         self._commit([item for item in work if item is not None])
+        if self._next_sweep is not None and self._next_sweep <= time.monotonic():
+            self._sweep()  # in the rest of the window
         return not is_last
 
     def _settle(
@@ -182,7 +184,7 @@ class Writer(threading.Thread):
         (fence,) = db.execute("SELECT coalesce(max(fence), 0) FROM room").fetchone()
         self._next_author = author + 1
         self._fences = count(max(fence + 1, next(self._fences)))
-        self._next_sweep = time.monotonic()
+        self._next_sweep = time.monotonic() + self._sweep_seconds
 
     def next_fence(self) -> int:
         """A number greater than all before it."""
@@ -330,6 +332,7 @@ class Writer(threading.Thread):
                     answers.append((item.answer, item.run(self)))
                 except CollabError as error:
                     answers.append((item.answer, error))
+        self._rows = len(rows)
         if rows and not self._db.in_transaction and len(rows) <= _MAX_ROWS:
             self._insert(rows)
             return
@@ -503,20 +506,30 @@ class Writer(threading.Thread):
     def _sweep(self) -> None:
         """Move a chunk of rows from the journal to their rooms' places in the log, or remove deleted ones.
 
-        A chunk is as large as fits into about four milliseconds: the next commit may be waiting for it.
+        A chunk is as large as fits into about four milliseconds, since the next commit may be waiting for it, but
+        larger than what a commit adds. After a failure the connection is not used again.
         """
         started = time.monotonic()
+        if self._is_failing:
+            self._next_sweep = started + self._sweep_seconds
+            return
         try:
+            self._db.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # the next commit syncs it all
             is_done = self._sweep_chunk()
+            self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         except sqlite3.Error as error:
             self._undo()
             log.warning("sweep failed", error=str(error))
+            self._is_failing = True
             self._next_sweep = started + self._sweep_seconds
             return
         elapsed = time.monotonic() - started
         if not is_done:
             fit = int(self._chunk * _SWEEP_SECONDS_PER_CHUNK / max(elapsed, 1e-4))
-            self._chunk = min(max(fit, self._chunk // 2, 64), self._chunk * 2, 16_384)
+            fit = min(max(fit, self._chunk // 2, 64), self._chunk * 2)
+            self._chunk = min(max(fit, 2 * self._rows), 16_384)
 
     def _sweep_all(self) -> None:
         while self._next_sweep is not None:
