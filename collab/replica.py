@@ -187,6 +187,9 @@ class Replica:
         if not len(room) and room.state is RoomState.LIVE:
             room.state = RoomState.DRAINING
             self._idle[room.name] = self._loop.time()
+            if not room.position and room.name not in self._rebuilding:
+                # Nobody ever wrote here, and names cost a client nothing: keep nothing.
+                self._forget(room)
 
     async def _load(self, name: str) -> Room | CollabError:
         try:

@@ -139,6 +139,7 @@ async def test_joining_while_a_room_drains_revives_it() -> None:
     async with make(idle_room_seconds=0) as replica:
         room = await replica.open("r")
         replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
         replica.leave(room, ada.member)
         assert room.state is RoomState.DRAINING
 
@@ -147,6 +148,22 @@ async def test_joining_while_a_room_drains_revives_it() -> None:
 
         assert replica.rooms == [room]
         assert room.state is RoomState.LIVE
+
+
+async def test_a_room_that_nobody_wrote_in_is_not_kept() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make(idle_room_seconds=60) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        replica.leave(room, ada.member)
+
+        assert room.state is RoomState.CLOSED
+        assert replica.rooms == []
+
+        again = await replica.open("r")
+        replica.join(again, bob.member)
+
+        assert replica.rooms == [again]
 
 
 async def test_a_full_room_is_busy() -> None:

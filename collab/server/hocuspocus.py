@@ -141,6 +141,7 @@ class HocuspocusSocket(Socket):
             room_name(name)
         except CollabError as error:
             self._deny(address, error)
+            self.waste(QUESTION_COST)
             return
         place = self._place(address)
         if not place.is_opening:

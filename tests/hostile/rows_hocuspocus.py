@@ -103,6 +103,21 @@ async def stray_close(field: Field) -> None:
     await peer.document()
 
 
+@story(
+    "P2",
+    "documents that cannot be, without end",
+    dialects=ONLY_HOCUSPOCUS,
+    lines=range(2, 15),
+    counter=counted(4429),
+)
+async def many_denials(field: Field) -> None:
+    peer = await field.join()
+
+    await peer.flood(frame(string("bad\n") + AUTHENTICATION) * 1_000, 10)
+
+    assert await peer.closed() == 4429
+
+
 @story("P8", "closing and opening without end", dialects=ONLY_HOCUSPOCUS, lines=(0, 1))
 async def open_and_close(field: Field) -> None:
     peer = await field.join()
@@ -145,6 +160,7 @@ async def long_stateless(field: Field) -> None:
 
 ROWS = [
     other_document,
+    many_denials,
     _denied("no address", b""),
     _denied("a blank address", b"   "),
     _address("an empty session", b"room\0"),

@@ -167,7 +167,22 @@ async def path_address(field: Field) -> None:
     assert _files(field) == before
 
 
+@story("R2", "a thousand names, one after the other", dialects=(WEBSOCKET,), lines=(0,))
+async def many_names(field: Field) -> None:
+    before = (await field.house.counters())["collab_rooms"]
+
+    for at in range(1_000):
+        peer = await field.open(f"/ws/{field.room}-{at}")
+        await peer.until(lambda peer=peer: bool(peer.messages))
+        peer.reset()
+
+    # Rooms that nobody wrote in are not kept.
+    after = (await field.house.counters())["collab_rooms"]
+    assert after - before < 50
+
+
 ROWS = [
+    many_names,
     *(
         _harmless("R1", path, path)
         for path in (
