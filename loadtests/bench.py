@@ -1,6 +1,6 @@
 """The benchmark: this server and its peers in the same rounds on the same machine, with a verdict for every target.
 
-    python loadtests/bench.py [scenario …] [--quick] [--json FILE] [--peers none|all]
+    python loadtests/bench.py [scenario …] [--quick] [--json FILE [--markdown FILE]] [--peers none|all]
 
 A server runs on one core, the load client on another; what counts are ratios within one run, medians over rounds.
 loadtests/README.md says what each scenario does, BENCHMARKS.md what was measured last.
@@ -9,79 +9,15 @@ loadtests/README.md says what each scenario does, BENCHMARKS.md what was measure
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import client
-import traces
-from scenarios import SCENARIOS, Bench, Figures, short
+import report
+from scenarios import SCENARIOS, Bench
 from servers import OURS, PEERS, Unavailable, cores, install
-
-
-def _table(figures: Figures) -> str:
-    """Medians, with the least and the greatest of the rounds behind them."""
-    names = list(next(iter(figures.values())))
-    rows = [["", *names]]
-    for server, measures in figures.items():
-        cells = []
-        for name in names:
-            values = measures[name]
-            spread = (
-                f" ({short(min(values))}–{short(max(values))})"
-                if len(values) > 1
-                else ""
-            )
-            cells.append(
-                short(median(values)) + (spread if values[0] == values[0] else "")
-            )
-        rows.append([server, *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(names) + 1)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
-
-
-def machine() -> dict[str, str | int | float]:
-    """What kind of machine this is: figures mean little without it."""
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        "",
-    )
-    node = (
-        subprocess.run(
-            ["node", "--version"], capture_output=True, text=True
-        ).stdout.strip()
-        if _has_node()
-        else "none"
-    )
-    return {
-        "processor": model,
-        "cores": os.cpu_count() or 0,
-        "system": f"{platform.system()} {platform.release().split('-')[0]}",
-        "python": platform.python_version(),
-        "node": node,
-        "trace": traces.source(),
-    }
-
-
-def _has_node() -> bool:
-    return any(
-        (Path(folder) / "node").exists()
-        for folder in os.environ.get("PATH", "").split(os.pathsep)
-    )
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
@@ -98,7 +34,16 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--rounds", type=int, help="rounds of each comparison (3; 1 with --quick)"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write figures and verdicts there too"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write figures and verdicts there; scenarios that are not run stay in it",
+    )
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="with --json: put all of them between the marks of this file",
     )
     parser.add_argument(
         "--peers",
@@ -123,7 +68,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str]) -> int:
-    """Run what was asked for; 1 when a run lost something, 2 when the benchmark could not run."""
+    """Run what was asked for; 1 when something was lost, 2 when something could not be run."""
     chosen = _arguments(words)
     ours = OURS
     if chosen.command:
@@ -137,48 +82,31 @@ def main(words: list[str]) -> int:
         client.binary()
         for kind in kinds:
             install(kind)
-        bench = Bench(
-            kinds,
-            chosen.quick,
-            chosen.rounds or (1 if chosen.quick else 3),
-            core,
-            load_core,
-        )
-        about = machine()
-        _say(
-            f"{about['processor']}, {about['cores']} cores, {about['system']}, {about['trace']} trace"
-        )
-        for name in chosen.scenario or SCENARIOS:
-            _say(f"\n{name} – {SCENARIOS[name].__doc__}")
-            SCENARIOS[name](bench)
-            _say(_table(bench.figures[name]))
-            for target in bench.targets:
-                if target.scenario == name:
-                    _say(f"  {target}")
     except Unavailable as error:
         sys.stderr.write(f"bench: {error}\n")
         return 2
-    disturbance = median(bench.others) if bench.others else 0.0
-    _say(
-        f"\nThe server's core was {disturbance:.0%} busy with other work (median of {bench.runs} runs)."
-    )
-    for line in bench.lost:
-        _say(f"LOST     {line}")
+    rounds = chosen.rounds or (1 if chosen.quick else 3)
+    bench = Bench(kinds, chosen.quick, rounds, core, load_core)
+    found: dict[str, report.Record] = {}
+    failed = False
+    for name in chosen.scenario or SCENARIOS:
+        _say(f"\n{name} – {SCENARIOS[name].__doc__}")
+        bench.others, bench.lost = [], []
+        try:
+            SCENARIOS[name](bench)
+        except Unavailable as error:
+            _say(f"  not measured: {error}")
+            failed = True
+            continue
+        found[name] = report.record(bench, name)
+        _say(report.text(found[name]))
     if chosen.json:
-        report = {
-            "machine": about,
-            "quick": bench.is_quick,
-            "rounds": bench.rounds,
-            "others": disturbance,
-            "figures": bench.figures,
-            "targets": [
-                asdict(target) | {"is_reached": target.is_reached}
-                for target in bench.targets
-            ],
-            "lost": bench.lost,
-        }
-        chosen.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    return 1 if bench.lost else 0
+        whole = report.merge(chosen.json, found)
+        if chosen.markdown:
+            report.write_markdown(chosen.markdown, whole)
+    if failed:
+        return 2
+    return 1 if any(one["lost"] for one in found.values()) else 0
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,11 @@ Figures = dict[
 ]  # server → measure → its value in each round
 
 FAN_OUT = ("µs/delivery", "p50 ms", "p99 ms", "logged p95 ms")
+LOGGED = tuple(
+    f"{load} {share} ms"
+    for load in ("modest", "half of saturation")
+    for share in ("p50", "p95", "p99")
+)
 MODEST = {"rooms": 20, "members": 10, "writers": 10, "rate": 4}
 HOT = {"rooms": 1, "members": 50, "writers": 5, "rate": 40}
 MANY = {"rooms": 100, "members": 10, "writers": 10}
@@ -26,6 +31,7 @@ JOINERS = 100
 IDLE_ROOMS, IDLE_MEMBERS = 100, 10
 SATURATED_MS = 100.0
 STEP = 1.5
+MOST_PROBES = 12
 
 
 def short(value: float) -> str:
@@ -271,11 +277,10 @@ def saturation(bench: Bench) -> None:
 def _search(bench: Bench, kind: Kind) -> tuple[float, Result | None]:
     """Half as much again until it fails, then between the last two; down first when even the start is too much."""
     rate = (60.0 if bench.is_quick else 40.0) if kind.is_ours else 4.0
+    seconds, fine = (1.2, 1.3) if bench.is_quick else (2.5, 1.12)
     best, found, failed = 0.0, None, 0.0
-    probes = 5 if bench.is_quick else 10
     with Server(kind, bench.core) as server:
-        for _ in range(probes):
-            seconds = 1.2 if bench.is_quick else 2.5
+        for _ in range(MOST_PROBES):
             result = bench.run(
                 server,
                 "steady",
@@ -293,7 +298,7 @@ def _search(bench: Bench, kind: Kind) -> tuple[float, Result | None]:
                 rate = best * STEP
             elif not best:
                 rate = failed / STEP
-            elif failed / best > (1.3 if bench.is_quick else 1.12):
+            elif failed / best > fine:
                 rate = (best * failed) ** 0.5
             else:
                 break
@@ -303,27 +308,21 @@ def _search(bench: Bench, kind: Kind) -> tuple[float, Result | None]:
 def logged(bench: Bench) -> None:
     """From the keystroke to its author's knowing that it is on disk: at modest load and at half of saturation."""
     rate = bench.best_rate or _search(bench, bench.ours)[0]
+    shapes: dict[str, dict[str, float]] = {"modest": {**MODEST}}
+    if rate:
+        shapes["half of saturation"] = {**MANY, "rate": rate / 2}
 
     def measure(_: Kind) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for name, shape in (
-            ("modest", MODEST),
-            ("half of saturation", {**MANY, "rate": rate / 2}),
-        ):
+        found = dict.fromkeys(LOGGED, float("nan"))
+        for name, shape in shapes.items():
             with Server(bench.ours, bench.core) as server:
+                seconds = 2 if bench.is_quick else 4
                 result = bench.run(
-                    server,
-                    "steady",
-                    warm=1,
-                    seconds=2 if bench.is_quick else 4,
-                    echo=1,
-                    **shape,
+                    server, "steady", warm=1, seconds=seconds, echo=1, **shape
                 )
             bench.expect_whole(f"logged, {name}", bench.ours, result)
-            found |= {
-                f"{name} {share} ms": result[f"echo_{share}_ms"]
-                for share in ("p50", "p95", "p99")
-            }
+            for share in ("p50", "p95", "p99"):
+                found[f"{name} {share} ms"] = result[f"echo_{share}_ms"]
         return found
 
     bench.figures["logged"] = bench.interleave(measure, [bench.ours])
