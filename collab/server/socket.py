@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Iterator
 from time import perf_counter, thread_time
 from typing import Any
@@ -90,9 +89,8 @@ class Sockets:
         self.connections: set[Any] = set()  # uvicorn's: what it shuts down in the end
         self._seats: list[set[Socket]] = [set() for _ in range(BEAT_SECONDS)]
         self._next_seat = 0
-        self._silent: deque[tuple[float, Socket]] = (
-            deque()
-        )  # attached, and must say something until then
+        # Attached, and must say something until then.
+        self._silent: dict[Socket, float] = {}
         metrics.gauges["sockets"] = lambda: len(self)
 
     def __len__(self) -> int:
@@ -106,10 +104,15 @@ class Sockets:
         self._next_seat = (self._next_seat + 1) % BEAT_SECONDS
         self._seats[self._next_seat].add(socket)
         self.connections.add(socket)
-        self._silent.append((self.loop.time() + self.handshake_seconds, socket))
+        self._silent[socket] = self.loop.time() + self.handshake_seconds
         return self._next_seat
 
+    def heard(self, socket: Socket) -> None:
+        """It has said something."""
+        self._silent.pop(socket, None)
+
     def discard(self, socket: Socket, seat: int) -> None:
+        self._silent.pop(socket, None)
         self._seats[seat].discard(socket)
         self.connections.discard(socket)
 
@@ -122,12 +125,11 @@ class Sockets:
             for socket in list(self._seats[turn]):
                 socket.beat()
             now = self.loop.time()
-            while self._silent and self._silent[0][0] <= now:
-                socket = self._silent.popleft()[1]
-                if not socket.has_spoken:
-                    socket.close(
-                        HandshakeTimeout("nothing was said after the handshake")
-                    )
+            for socket in list(self._silent):
+                if self._silent[socket] > now:
+                    break
+                del self._silent[socket]
+                socket.close(HandshakeTimeout("nothing was said after the handshake"))
 
 
 class Socket(asyncio.Protocol):
@@ -137,9 +139,11 @@ class Socket(asyncio.Protocol):
         "_budget",
         "_fragments",
         "_full_since",
+        "_has_spoken",
         "_heard",
         "_holds",
         "_is_closing",
+        "_linger",
         "_need",
         "_probed",
         "_refilled",
@@ -152,7 +156,6 @@ class Socket(asyncio.Protocol):
         "_wasted",
         "address",
         "connection",
-        "has_spoken",
         "sockets",
         "transport",
         "write",
@@ -164,7 +167,7 @@ class Socket(asyncio.Protocol):
         self.sockets = sockets
         self.address = address
         self.connection = secrets.token_hex(8)
-        self.has_spoken = False
+        self._has_spoken = False
         self._rest = (
             bytearray()
         )  # the beginning of a frame, or what came while reading was paused
@@ -177,6 +180,7 @@ class Socket(asyncio.Protocol):
         self._holds = 0  # reasons not to take anything now
         self._throttle: asyncio.TimerHandle | None = None
         self._full_since: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._heard = True
         self._silences = 0
         self._probed = 0.0
@@ -323,7 +327,9 @@ class Socket(asyncio.Protocol):
         self._finish(close_frame(code) if content else b"\x88\x00", is_answer=True)
 
     def _take(self, message: bytes) -> None:
-        self.has_spoken = True
+        if not self._has_spoken:
+            self._has_spoken = True
+            self.sockets.heard(self)
         # Few bytes can ask for much work, but not much work each; long ones are charged for what they took.
         begun = thread_time() if len(message) > CHARGED_BYTES else 0.0
         try:
@@ -519,7 +525,7 @@ class Socket(asyncio.Protocol):
             transport.write_eof()
             if self._holds:
                 transport.resume_reading()
-        self.sockets.loop.call_later(LINGER_SECONDS, transport.abort)
+        self._linger = self.sockets.loop.call_later(LINGER_SECONDS, transport.abort)
 
     def goodbye(self) -> None:
         """The end of a drain: nothing is wrong, come back soon."""
@@ -535,9 +541,9 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
         self._rest = bytearray()
-        for timer in (self._throttle, self._full_since):
+        for timer in (self._throttle, self._full_since, self._linger):
             if timer is not None:
                 timer.cancel()
-        self._throttle = self._full_since = None
+        self._throttle = self._full_since = self._linger = None
         self.sockets.discard(self, self._seat)
         self.left()
