@@ -46,7 +46,6 @@ class SqliteStore:
         self.damaged_records = 0  # met and left aside, since a checkpoint covers them
         self._directory = Directory(directory, reserve_bytes=reserve_bytes)
         self._window_seconds, self._sweep_seconds = window_seconds, sweep_seconds
-        self._synchronous = synchronous
         self._connect = partial(
             connect,
             self._directory.database,
@@ -78,7 +77,6 @@ class SqliteStore:
             window_seconds=self._window_seconds,
             sweep_seconds=self._sweep_seconds,
             connect=self._connect,
-            synchronous=self._synchronous,
             failed=self._failed,
         )
         writer.start()

@@ -75,7 +75,6 @@ class Writer(threading.Thread):
         *,
         window_seconds: float,
         sweep_seconds: float,
-        synchronous: str,
         connect: Callable[[], sqlite3.Connection],
         failed: Callable[[int], None],
     ) -> None:
@@ -84,7 +83,7 @@ class Writer(threading.Thread):
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self._directory, self._loop, self._notify_failed = directory, loop, failed
-        self._connect, self._synchronous = connect, synchronous
+        self._connect = connect
         self._window, self._sweep_seconds = window_seconds, sweep_seconds
         self._db: sqlite3.Connection
         self._rooms: dict[str, _Known] = {}
@@ -124,13 +123,10 @@ class Writer(threading.Thread):
 
     def _turn(self) -> bool:
         """Wait for something to do and do it; False at the end."""
-        due = self._next_sweep
         try:
-            first = self.queue.get(
-                timeout=None if due is None else max(0.0, due - time.monotonic())
-            )
+            first = self.queue.get(timeout=self._patience())
         except Empty:
-            self._sweep()
+            self._tidy()
             return True
         rest = self._last_commit + self._window - time.monotonic()
         if rest > 0:
@@ -145,8 +141,25 @@ class Writer(threading.Thread):
         self._last_commit = time.monotonic()
         self._commit([item for item in work if item is not None])
         if self._next_sweep is not None and self._next_sweep <= time.monotonic():
-            self._sweep()  # in the rest of the window
+            self._sweep()  # in the rest of the window; the next commit is its commit, too
         return not is_last
+
+    def _patience(self) -> float | None:
+        """How long to wait for work before tidying up; None for as long as it takes."""
+        if not self._is_failing and self._db.in_transaction:
+            until = self._last_commit + self._window
+        elif self._next_sweep is not None:
+            until = self._next_sweep
+        else:
+            return None
+        return max(0.0, until - time.monotonic())
+
+    def _tidy(self) -> None:
+        """While nothing comes: end the transaction of the last sweep, or go on with it."""
+        if not self._is_failing and self._db.in_transaction:
+            self._sweep_by(lambda: self._db.execute("COMMIT"))
+        else:
+            self._sweep()
 
     def _settle(
         self,
@@ -180,6 +193,7 @@ class Writer(threading.Thread):
         self._rooms.clear()
         self._authors.clear()
         self._journal_is_known = False
+        self._top, self._is_purging = None, True
         (author,) = db.execute("SELECT coalesce(max(id), 0) FROM author").fetchone()
         (fence,) = db.execute("SELECT coalesce(max(fence), 0) FROM room").fetchone()
         self._next_author = author + 1
@@ -220,6 +234,8 @@ class Writer(threading.Thread):
     def _close(self) -> None:
         if not self._is_failing:
             try:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
                 self._sweep_all()
             except sqlite3.Error as error:
                 log.warning("last sweep failed", error=str(error))
@@ -506,34 +522,34 @@ class Writer(threading.Thread):
     def _sweep(self) -> None:
         """Move a chunk of rows from the journal to their rooms' places in the log, or remove deleted ones.
 
-        A chunk is as large as fits into about four milliseconds, since the next commit may be waiting for it, but
-        larger than what a commit adds. After a failure the connection is not used again.
+        It leaves its transaction open, so that it needs no sync of its own. A chunk is as large as fits into about
+        four milliseconds, since the next commit may be waiting for it, but larger than what a commit adds.
         """
         started = time.monotonic()
         if self._is_failing:
             self._next_sweep = started + self._sweep_seconds
-            return
+        elif self._sweep_by(self._sweep_chunk) is False:
+            elapsed = max(time.monotonic() - started, 1e-4)
+            fit = int(self._chunk * _SWEEP_SECONDS_PER_CHUNK / elapsed)
+            fit = min(max(fit, self._chunk // 2, 64), self._chunk * 2)
+            self._chunk = min(max(fit, 2 * self._rows), 16_384)
+
+    def _sweep_by(self, run: Callable[[], object]) -> object:
+        """Run a part of the sweep; after a failure the connection is not used again."""
         try:
-            self._db.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # the next commit syncs it all
-            is_done = self._sweep_chunk()
-            self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            return run()
         except sqlite3.Error as error:
             self._undo()
             log.warning("sweep failed", error=str(error))
             self._is_failing = True
-            self._next_sweep = started + self._sweep_seconds
-            return
-        elapsed = time.monotonic() - started
-        if not is_done:
-            fit = int(self._chunk * _SWEEP_SECONDS_PER_CHUNK / max(elapsed, 1e-4))
-            fit = min(max(fit, self._chunk // 2, 64), self._chunk * 2)
-            self._chunk = min(max(fit, 2 * self._rows), 16_384)
+            self._next_sweep = time.monotonic() + self._sweep_seconds
+            return None
 
     def _sweep_all(self) -> None:
         while self._next_sweep is not None:
             self._sweep_chunk()
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
 
     def _sweep_chunk(self) -> bool:
         """True when there is nothing more to do for now; then the next sweep is set, if there will be one."""
@@ -559,7 +575,6 @@ class Writer(threading.Thread):
             (end,),
         )
         db.execute("DELETE FROM journal WHERE n <= ?", (end,))
-        db.execute("COMMIT")
         return False
 
     def _end_sweep(self, *, is_empty: bool) -> bool:
@@ -589,7 +604,6 @@ class Writer(threading.Thread):
         ).rowcount
         if removed < self._chunk:
             db.execute("UPDATE room SET is_purged = 1 WHERE id = ?", row)
-        db.execute("COMMIT")
         return False
 
 
