@@ -28,6 +28,7 @@ from collab.store.base import Store
 from collab.store.memory import MemoryStore
 from collab.store.sqlite import SqliteStore
 
+HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
 GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
 
 _BANNER = """listening on {url}
@@ -156,6 +157,7 @@ class Server(uvicorn.Server):
         log.info("draining", sockets=len(self._sockets))
         try:
             await self._replica.drain()
+            await self._settle_handshakes()
             open_sockets = list(self._sockets)
             window = min(
                 self._settings.drain_seconds, len(open_sockets) / GOODBYES_PER_SECOND
@@ -171,6 +173,15 @@ class Server(uvicorn.Server):
                 each.goodbye()
         finally:
             self.should_exit = True
+
+    async def _settle_handshakes(self) -> None:
+        """Who was let in before the drain becomes a socket first, so that it is told like all others."""
+        until = self._loop.time() + HANDSHAKES_SECONDS
+        connections = self.server_state.connections
+        while self._loop.time() < until and any(
+            isinstance(each, Upgrade) for each in connections
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def serve(settings: Settings) -> None:

@@ -31,6 +31,7 @@ class Peer:
         self.doc: Doc[Any] = Doc()
         self.text = self.doc.get("text", type=Text)
         self.made: list[bytes] = []
+        self.is_greeted = False
         self.acknowledged = 0
         self.notices: list[str] = []
         self.sent = 0
@@ -50,7 +51,9 @@ class Peer:
         assert isinstance(message, bytes)
         reader = Reader(message)
         kind = reader.read_varint()
-        if kind == 111:
+        if kind == 110:
+            self.is_greeted = True
+        elif kind == 111:
             self.acknowledged = reader.read_varint()
         elif kind == 113:
             self.notices.append(reader.read_string(100))
