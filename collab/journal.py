@@ -172,7 +172,6 @@ class Journal:
     def _fail(self, error: StoreUnavailable) -> None:
         if not self.is_failing:
             self.is_failing = True
-            log.error("nothing can be saved", reason=str(error))
             self._failed(error)
 
     def _heal(self) -> None:
@@ -181,7 +180,6 @@ class Journal:
             return
         self._pause = self._first_pause
         self.is_failing = False
-        log.info("saving again")
         self._healed()
 
     def _wake(self) -> None:

@@ -105,8 +105,12 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._open()
-            self._sweep_all()  # what a crash left in the journal
+            self._db = self._connect()
+            try:
+                self._prepare()
+            except BaseException:
+                self._abandon()
+                raise
         except Exception as error:
             self._settle(self.opened, error=_shown(error))
             self._settle(self.closed)
@@ -177,15 +181,15 @@ class Writer(threading.Thread):
 
     # Opening, failing, mending
 
-    def _open(self) -> None:
+    def _prepare(self) -> None:
         directory = self._directory
-        self._db = self._connect()
         migrate(self._db, directory.database)
         self._learn()
         try:
             directory.keep_reserve()
         except OSError as error:
             log.warning("no room for the reserve file", error=str(error))
+        self._sweep_all()  # what a crash left in the journal
 
     def _learn(self) -> None:
         """What the writer remembers of the file; all else is read when a room is first seen."""

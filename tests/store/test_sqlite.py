@@ -24,7 +24,7 @@ from collab.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from collab.store import reading
+from collab.store import reading, schema
 from collab.store.base import Author, Checkpoint, Entry, Stored
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
@@ -137,6 +137,37 @@ async def test_a_newer_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
         await SqliteStore(tmp_path).__aenter__()
     with pytest.raises(ConfigurationError, match="newer version"):
         await SqliteStore(tmp_path, is_read_only=True).__aenter__()
+
+
+async def test_an_older_file_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, b"a"))
+    more = "ALTER TABLE room ADD COLUMN color TEXT", "UPDATE room SET color = 'red'"
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, *more))
+
+    async with SqliteStore(tmp_path) as store:
+        assert list((await store.load("notes")).tail) == [(1, b"a")]
+
+    assert rows(tmp_path, "SELECT color FROM room") == [("red",)]
+    assert rows(tmp_path, "PRAGMA user_version") == [(len(schema.MIGRATIONS),)]
+
+
+async def test_a_migration_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, b"a"))
+    bad = "ALTER TABLE room ADD COLUMN color TEXT; UPDATE nothing SET x = 1"
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, bad))
+        with pytest.raises((StoreCorrupt, StoreUnavailable)):
+            await SqliteStore(tmp_path).__aenter__()
+
+    async with SqliteStore(tmp_path) as store:
+        assert (await store.load("notes")).position == 1
+    assert "color" not in str(rows(tmp_path, "SELECT sql FROM sqlite_schema"))
 
 
 async def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
