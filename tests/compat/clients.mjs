@@ -270,8 +270,8 @@ class YWebsocketClient extends Client {
 
 /** One Hocuspocus socket; several documents may share it. */
 export class HocuspocusSocket {
-  constructor(kind, url, options = {}) {
-    this.cable = new Cable();
+  constructor(kind, url, { origin, ...options } = {}) {
+    this.cable = new Cable({ origin });
     const { HocuspocusProviderWebsocket } = HOCUSPOCUS[kind];
     this.socket = new HocuspocusProviderWebsocket({
       url: `${url.replace("http", "ws")}/hocuspocus`,
@@ -293,12 +293,11 @@ const HOCUSPOCUS = { "hocuspocus-2": hocuspocus2, "hocuspocus-3": hocuspocus3, "
 
 class HocuspocusClient extends Client {
   constructor(kind, url, room, { shared, ...options } = {}) {
-    super(kind, url, room, options);
+    super(kind, url, room, options); // its cable is not used: the socket has one
     this.isOwner = shared === undefined;
-    this.wire = shared ?? new HocuspocusSocket(kind, url);
-    const keepsFrames = this.cable.keepsFrames;
+    this.wire = shared ?? new HocuspocusSocket(kind, url, { origin: options.origin });
     this.cable = this.wire.cable;
-    this.cable.keepsFrames ||= keepsFrames;
+    this.cable.keepsFrames ||= options.keepsFrames ?? false;
     this.provider = new HOCUSPOCUS[kind].HocuspocusProvider({
       name: room,
       document: this.doc,

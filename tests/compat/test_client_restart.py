@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from driving import Driver
-from kinds import KINDS, Y_WEBSOCKET, push, write
+from kinds import KINDS, push, write
 from serving import Server
 
 
@@ -69,24 +69,22 @@ def test_a_drained_server_says_restart_and_ends_well(
 
 
 def test_y_websocket_3_stops_when_it_is_refused_for_good(
-    clients: Driver, house: Server, room: str
+    clients: Driver, house: Server
 ) -> None:
-    clients.open(
-        "ada", "y-websocket-3", house.url, room, origin="https://elsewhere.example"
-    )
+    clients.open("ada", "y-websocket-3", house.url, "a name that is too long " * 20)
 
     clients.wait("ada", "event", ["closed"])
 
     state = clients.state("ada")
-    assert [close["code"] for close in state["closes"]] == [4403]
+    assert [close["code"] for close in state["closes"]] == [4400]
     assert not state["isConnected"]
 
 
-@pytest.mark.parametrize("kind", Y_WEBSOCKET)
-def test_y_websocket_comes_back_when_it_is_told_later(
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_comes_back_when_it_is_told_later(
     clients: Driver, serving: Callable[..., Server], room: str, kind: str
 ) -> None:
-    server = serving("--max-sockets", "1")
+    server = serving("--max-members-per-room", "1")
     clients.open("first", "y-websocket-3", server.url, room)
     clients.wait("first", "synced")
     clients.open("ada", kind, server.url, room)
@@ -95,3 +93,14 @@ def test_y_websocket_comes_back_when_it_is_told_later(
     clients.do("close", names="first")
 
     clients.wait("ada", "synced")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_of_somebody_else_is_kept_out(
+    clients: Driver, house: Server, room: str, kind: str
+) -> None:
+    clients.open("ada", kind, house.url, room, origin="https://elsewhere.example")
+
+    clients.wait("ada", "closed", 1006)
+
+    assert clients.state("ada")["opened"] == 0

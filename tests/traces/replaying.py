@@ -47,7 +47,7 @@ class Peer:
         """Keep the document in step with the room for as long as the block lasts."""
         address = f"{url.replace('http', 'ws')}/ws/{room}"
         async with (
-            connect(address, compression=None) as socket,
+            connect(address, compression=None, max_queue=None) as socket,
             Provider(self.doc, WebSocketChannel(socket, address)) as provider,
         ):
             await provider.synced.wait()
@@ -88,11 +88,18 @@ async def play(url: str, room: str, trace: Trace) -> list[str]:
         else:
             await _type(url, room, trace)
         async with readers[1].join(url, room):
-            end = trace.get("endContent", "")
+            end = trace["endContent"]
             for reader in readers:
                 await reader.until(lambda text=reader.text: len(text) >= len(end))
                 await reader.until(lambda text=reader.text: str(text) == end)
     return [str(reader.text) for reader in readers]
+
+
+async def read(url: str, room: str) -> str:
+    """The text of a room as a newcomer gets it."""
+    newcomer = Peer()
+    async with newcomer.join(url, room):
+        return str(newcomer.text)
 
 
 async def _type(url: str, room: str, trace: Trace) -> None:

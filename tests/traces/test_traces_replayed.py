@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from editing_traces import NAMES, ancestry, concurrent, find, load, sequential
-from replaying import play
+from replaying import play, read
 
 sys.path.append(str(Path(__file__).parents[1] / "compat"))
 from serving import Server, serve
