@@ -30,6 +30,7 @@ log = logs.logger(__name__)
 _MAX_ROWS = 768  # of one INSERT statement
 _PADDING = (None,) * 6
 _MAX_KNOWN = 20_000  # rooms and authors remembered
+_FIRST_CHUNK, _MAX_CHUNK = 256, 16_384  # rows that a sweep moves in one transaction
 _SWEEP_SECONDS_PER_CHUNK = 0.004
 
 
@@ -96,7 +97,7 @@ class Writer(threading.Thread):
         self._journal_is_known = True  # every room in the journal is in `_rooms`
         self._last_commit = 0.0
         self._top: int | None = None  # of the journal when the sweep under way began
-        self._chunk = 256
+        self._chunk = _FIRST_CHUNK
         self._rows = 0  # of the last commit
         self._next_sweep: float | None = None  # None: nothing to sweep
         self._is_purging = True
@@ -190,6 +191,7 @@ class Writer(threading.Thread):
         except OSError as error:
             log.warning("no room for the reserve file", error=str(error))
         self._sweep_all()  # what a crash left in the journal
+        self._chunk = _FIRST_CHUNK
 
     def _learn(self) -> None:
         """What the writer remembers of the file; all else is read when a room is first seen."""
@@ -536,7 +538,7 @@ class Writer(threading.Thread):
             elapsed = max(time.monotonic() - started, 1e-4)
             fit = int(self._chunk * _SWEEP_SECONDS_PER_CHUNK / elapsed)
             fit = min(max(fit, self._chunk // 2, 64), self._chunk * 2)
-            self._chunk = min(max(fit, 2 * self._rows), 16_384)
+            self._chunk = min(max(fit, 2 * self._rows), _MAX_CHUNK)
 
     def _sweep_by(self, run: Callable[[], object]) -> object:
         """Run a part of the sweep; after a failure the connection is not used again."""
@@ -550,6 +552,8 @@ class Writer(threading.Thread):
             return None
 
     def _sweep_all(self) -> None:
+        """At the start and at the end, when no commit waits."""
+        self._chunk = _MAX_CHUNK
         while self._next_sweep is not None:
             self._sweep_chunk()
             if self._db.in_transaction:
