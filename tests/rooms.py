@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pycrdt import Doc, Text
@@ -19,6 +20,7 @@ class Line:
         self.closed: CollabError | None = None
         self.holds = 0
         self.notices: list[str] = []
+        self.healed = asyncio.Event()
 
     def is_alive(self) -> bool:
         return True
@@ -34,6 +36,8 @@ class Line:
 
     def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
         self.notices.append(kind)
+        if kind == "writable":
+            self.healed.set()
 
 
 class Client:

@@ -52,6 +52,8 @@ class Document:
         max_stash_bytes: int = 1 << 20,
     ) -> None:
         self._doc: Doc[Any] = Doc()
+        # pycrdt's own layer of Python around this costs as much as an update does; a contract test holds it.
+        self._native = self._doc._doc
         self._binding = binding
         self._max_update_bytes = max_update_bytes
         self._max_document_bytes = max_document_bytes
@@ -121,7 +123,7 @@ class Document:
                 if owners.get(client) != principal:
                     self._claim(client, principal)
         if not is_new or precise:
-            return self._apply_precisely(update, runs, is_new)
+            return self._apply_watched(update, runs, is_new=is_new, precise=precise)
         self._admit_size(len(update))
         self._integrate(update)
         unblocked = gate.advance(runs)
@@ -133,19 +135,26 @@ class Document:
             return Change((update, *self._integrate_all(unblocked)), update)
         return update
 
-    def _apply_precisely(
-        self, update: bytes, runs: list[tuple[int, int, int]], is_new: bool
-    ) -> Change | None:
+    def _apply_watched(
+        self,
+        update: bytes,
+        runs: list[tuple[int, int, int]],
+        *,
+        is_new: bool,
+        precise: bool,
+    ) -> Change | bytes | None:
         """A state vector does not move for a deletion, so ask the document itself what changed."""
         if update == NOTHING:
             return None
         if is_new:
             self._admit_size(len(update))
-        changed = self._integrate_watched(update)
+        changed = self._integrate_watched(update, whole=not precise)
         unblocked = self.gate.advance(runs)
         if changed is None:
             return None
         self._snapshot = None
+        if changed is update and not unblocked:
+            return update
         return Change((changed, *self._integrate_all(unblocked)), changed)
 
     def _apply_unready(self, update: bytes, principal: str) -> Change | None:
@@ -179,8 +188,14 @@ class Document:
 
     def _integrate(self, update: bytes) -> None:
         """The one place where a peer's bytes enter native code."""
+        native = self._native
         try:
-            self._doc.apply_update(update)
+            transaction = native.create_transaction()
+            try:
+                native.apply_update(transaction, update)
+                transaction.commit()
+            finally:
+                transaction.drop()
         except (ValueError, RuntimeError):
             self._recount()
             raise Refused("native") from None
@@ -191,19 +206,21 @@ class Document:
                 f"native code failed: {type(error).__name__}"
             ) from None
 
-    def _integrate_watched(self, update: bytes) -> bytes | None:
-        """Apply and return what changed, as an update; None when nothing did."""
+    def _integrate_watched(self, update: bytes, *, whole: bool = False) -> bytes | None:
+        """Apply and return what changed, as an update; None when nothing did. `whole` spares taking it apart: then
+        that is the update as it came.
+        """
         changes: list[bytes] = []
 
         def note(event: TransactionEvent) -> None:
-            changes.append(event.update)
+            changes.append(update if whole else event.update)
 
         # Only here, not for the life of the document: an observer costs each update 1 µs.
-        subscription = self._doc.observe(note)
+        subscription = self._native.observe(note)
         try:
             self._integrate(update)
         finally:
-            self._doc.unobserve(subscription)
+            subscription.drop()
         return changes[0] if changes else None
 
     def _claim(self, client: int, principal: str) -> None:

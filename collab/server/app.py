@@ -176,11 +176,10 @@ class Server(uvicorn.Server):
 
     async def _settle_handshakes(self) -> None:
         """Who was let in before the drain becomes a socket first, so that it is told like all others."""
-        until = self._loop.time() + HANDSHAKES_SECONDS
         connections = self.server_state.connections
-        while self._loop.time() < until and any(
-            isinstance(each, Upgrade) for each in connections
-        ):
+        for _ in range(int(HANDSHAKES_SECONDS / 0.01)):
+            if not any(isinstance(each, Upgrade) for each in connections):
+                return
             await asyncio.sleep(0.01)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pycrdt import Doc, Text
 
@@ -27,6 +29,11 @@ class Writer:
     def erase(self, start: int, stop: int) -> bytes:
         del self.text[start:stop]
         return self.updates[-1]
+
+
+def apply_all(document: Document, updates: list[bytes]) -> None:
+    for update in updates:
+        document.apply(update, "ada")
 
 
 def read(document: Document) -> str:
@@ -58,9 +65,10 @@ def test_a_deletion_changes_something_though_the_vector_stays() -> None:
     document.apply(*writer.write("abc"), "ada")
     before = document.state_vector()
 
-    change = document.apply(writer.erase(0, 1), "ada")
+    erased = writer.erase(0, 1)
+    change = document.apply(erased, "ada")
 
-    assert isinstance(change, Change)
+    assert change is erased
     assert document.state_vector() == before
     assert read(document) == "bc"
 
@@ -115,8 +123,7 @@ def test_the_stash_is_bounded() -> None:
     updates = writer.write(*("word" * 20 for _ in range(50)))
 
     with pytest.raises(TooLarge, match="stash"):
-        for update in updates[1:]:
-            document.apply(update, "ada")
+        apply_all(document, updates[1:])
 
 
 def test_a_loaded_document_equals_the_one_that_wrote_the_log() -> None:
@@ -226,9 +233,10 @@ def test_an_update_over_the_limit_is_refused() -> None:
 def test_a_document_over_the_limit_takes_no_more() -> None:
     document, writer = Document(max_document_bytes=2000), Writer()
 
+    updates = writer.write(*("x" * 500 for _ in range(10)))
+
     with pytest.raises(TooLarge, match="document"):
-        for update in writer.write(*("x" * 500 for _ in range(10))):
-            document.apply(update, "ada")
+        apply_all(document, updates)
 
     assert len(document.snapshot()) <= 2000
 
@@ -252,10 +260,11 @@ def test_a_panic_in_native_code_breaks_the_document_and_nothing_else(
     document = Document()
     (update,) = Writer().write("a")
 
-    def fail(update: bytes) -> None:
-        raise Panic
+    class Native:
+        def create_transaction(self) -> None:
+            raise Panic
 
-    monkeypatch.setattr(document._doc, "apply_update", fail)
+    monkeypatch.setattr(document, "_native", Native())
 
     with pytest.raises(DocumentBroken):
         document.apply(update, "ada")
@@ -271,3 +280,54 @@ def test_the_canary_corrects_the_gate() -> None:
 
     assert document.mismatches == 1
     assert 7 not in document.gate.known
+
+
+def test_pycrdt_has_the_native_calls_that_the_document_uses() -> None:
+    seen: list[bytes] = []
+    (update,) = Writer().write("a")
+    native = Doc()._doc
+    subscription = native.observe(lambda event: seen.append(event.update))
+
+    transaction = native.create_transaction()
+    native.apply_update(transaction, update)
+    transaction.commit()
+    transaction.drop()
+    subscription.drop()
+    transaction = native.create_transaction()
+    native.apply_update(transaction, update)
+    transaction.commit()
+    transaction.drop()
+
+    assert seen == [update]
+
+
+def test_a_failed_native_call_leaves_no_transaction_behind() -> None:
+    document, writer = Document(), Writer()
+    with pytest.raises(Refused):
+        document._integrate(b"\x01\x02\x03")
+
+    document.apply(*writer.write("a"), "ada")
+
+    assert read(document) == "a"
+
+
+def test_documents_and_observers_leave_no_memory_behind() -> None:
+    writer = Writer()
+    updates = writer.write("x" * 20_000)
+    updates.append(writer.erase(0, 10_000))
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    def live_once() -> None:
+        document = Document()
+        for update in updates:
+            document.apply(update, "ada", precise=True)
+
+    for _ in range(100):
+        live_once()
+    before = resident()
+    for _ in range(1000):
+        live_once()
+
+    assert resident() - before < 8 << 20

@@ -17,10 +17,18 @@ pytestmark = pytest.mark.anyio
 
 _DEADLY = """
 import os, pycrdt
-class Deadly(pycrdt.Doc):
-    def apply_update(self, update):
+class Native:
+    def __init__(self, inner):
+        self.inner = inner
+    def apply_update(self, transaction, update):
         if b"Z" in update: os.abort()
-        super().apply_update(update)
+        self.inner.apply_update(transaction, update)
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+class Deadly(pycrdt.Doc):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._doc = Native(self._doc)
 pycrdt.Doc = Deadly
 """
 
