@@ -29,7 +29,7 @@ log = logs.logger(__name__)
 
 _MAX_ROWS = 768  # of one INSERT statement
 _PADDING = (None,) * 6
-_MAX_KNOWN = 20_000  # rooms and authors remembered
+_MAX_KNOWN = 4_000  # rooms and authors remembered
 _FIRST_CHUNK, _MAX_CHUNK = 256, 16_384  # rows that a sweep moves in one transaction
 _SWEEP_SECONDS_PER_CHUNK = 0.004
 
@@ -128,14 +128,14 @@ class Writer(threading.Thread):
 
     def _turn(self) -> bool:
         """Wait for something to do and do it; False at the end."""
+        rest = self._last_commit + self._window - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)  # what is put into the queue meanwhile wakes nobody
         try:
             first = self.queue.get(timeout=self._patience())
         except Empty:
             self._tidy()
             return True
-        rest = self._last_commit + self._window - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
         work = [first]
         try:
             while work[-1] is not None:
@@ -649,14 +649,14 @@ def _refusal(error: Exception, entry: Entry) -> CollabError:
     raise error
 
 
-def _joined(appends: list[Append]) -> list[tuple[Done, Sequence[Entry]]]:
+def _joined(appends: list[Append]) -> list[tuple[Done, list[Entry]]]:
     """The entries of each callback: neighbours with the same one are answered together."""
-    joined: list[tuple[Done, Sequence[Entry]]] = []
+    joined: list[tuple[Done, list[Entry]]] = []
     for _, entries, done in appends:
         if joined and joined[-1][0] == done:
-            joined[-1] = done, [*joined[-1][1], *entries]
+            joined[-1][1].extend(entries)
         else:
-            joined.append((done, entries))
+            joined.append((done, [*entries]))
     return joined
 
 
