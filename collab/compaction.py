@@ -248,7 +248,11 @@ class Compactor:
             return True
         start = stored.checkpoint.position if stored.checkpoint else 0
         snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
-        await child.ask(encode_request(Request.COMPACT, snapshot, start, tail))
+        # In a thread: of a log that has grown very long, this would hold the loop for many milliseconds.
+        request = await asyncio.to_thread(
+            encode_request, Request.COMPACT, snapshot, start, tail
+        )
+        await child.ask(request)
         answer, position, rest = await child.answer()
         if answer is Answer.UNREADY:
             log.info(

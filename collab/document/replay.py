@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from struct import Struct
+from struct import Struct, pack, unpack_from
 from typing import Any, BinaryIO, NamedTuple
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
@@ -26,8 +26,9 @@ from collab.protocol.varint import Reader
 Tail = Sequence[tuple[int, bytes]]
 
 _LENGTH = Struct("<Q")
-_HEAD = Struct("<BBQQ")  # what to do, is there a checkpoint, its position, its length
-_ROW = Struct("<QQ")  # position, length
+_HEAD = Struct(
+    "<BBQQQ"
+)  # what to do, is there a checkpoint, its position, its length, the number of rows
 _UNBOUNDED = 1 << 62
 
 
@@ -187,32 +188,28 @@ def encode_request(
     request: Request, snapshot: bytes | None, start: int, tail: Tail
 ) -> bytes:
     """A frame for a child's standard input."""
-    parts = [
-        _HEAD.pack(
-            request.value, snapshot is not None, start, len(snapshot) if snapshot else 0
-        ),
-        snapshot or b"",
-    ]
-    for position, update in tail:
-        parts.append(_ROW.pack(position, len(update)))
-        parts.append(update)
-    return _LENGTH.pack(sum(map(len, parts))) + b"".join(parts)
+    positions, updates = zip(*tail, strict=True) if tail else ((), ())
+    rows, snapshot_bytes = len(updates), len(snapshot) if snapshot else 0
+    head = _HEAD.pack(
+        request.value, snapshot is not None, start, snapshot_bytes, rows
+    ) + pack(f"<{2 * rows}Q", *positions, *map(len, updates))
+    size = len(head) + snapshot_bytes + sum(map(len, updates))
+    return b"".join((_LENGTH.pack(size), head, snapshot or b"", *updates))
 
 
 def decode_request(
     frame: bytes,
 ) -> tuple[Request, bytes | None, int, list[tuple[int, bytes]]]:
     """What `encode_request` was given."""
-    request, has_snapshot, start, length = _HEAD.unpack_from(frame)
-    at = _HEAD.size
+    request, has_snapshot, start, length, rows = _HEAD.unpack_from(frame)
+    numbers = unpack_from(f"<{2 * rows}Q", frame, _HEAD.size)
+    at = _HEAD.size + 16 * rows
     snapshot = frame[at : at + length] if has_snapshot else None
     at += length
     tail = []
-    while at < len(frame):
-        position, length = _ROW.unpack_from(frame, at)
-        at += _ROW.size
-        tail.append((position, frame[at : at + length]))
-        at += length
+    for position, size in zip(numbers[:rows], numbers[rows:], strict=True):
+        tail.append((position, frame[at : at + size]))
+        at += size
     return Request(request), snapshot, start, tail
 
 
