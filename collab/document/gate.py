@@ -26,6 +26,7 @@ from collab.protocol.guard import (
     reach,
     scan,
 )
+from collab.protocol.pairs import Cut
 from collab.protocol.varint import encode_varint
 
 Wait = tuple[int, int]  # a client, and the clock it must have reached
@@ -240,27 +241,28 @@ class Gate:
     def _pass(self, ready: bytes) -> list[tuple[bytes, Runs]]:
         """What to apply for an update that is ready, and the runs of each.
 
-        Usually that is the update itself; a surrogate pair that it cuts is deleted whole first.
+        Usually that is the update itself. A surrogate pair that it cuts is deleted whole: one that is there already
+        before, so that native code has nothing to cut; one of its own after, having come as two U+FFFD.
         """
         known = self.known
         runs = check(ready, known)
         if runs is not None:
             return [(ready, runs)]
         notes = Notes()
-        cuts, own = cut_pairs(ready, scan(ready, notes), notes, known)
+        there, own = cut_pairs(ready, scan(ready, notes), notes, known)
         if own:
             ready = cut_texts(ready, notes, own)
-        for pair in cuts:
+        for pair in there:
             known.pairs.forget(*pair)
         try:
             runs = check(ready, known)
         except TooLarge:
-            for pair in cuts:
+            for pair in there:
                 known.pairs.restore(*pair)
             raise
         assert runs is not None, "it is ready, and cuts no pair any more"
-        whole = encode(b"", (), [(client, half - 1, half + 1) for client, half in cuts])
-        return [(whole, []), (ready, runs)] if whole else [(ready, runs)]
+        passing = [(_deletion_of(there), []), (ready, runs), (_deletion_of(own), [])]
+        return [each for each in passing if each[0]]
 
     def _split(self, update: bytes) -> tuple[bytes, list[LateRun | LateDeletes]]:
         """What can be integrated now, as one update, and what must wait, as entries that know what they wait for."""
@@ -307,6 +309,11 @@ class Gate:
     def _drop(self, entry: LateRun | LateDeletes) -> None:
         del self._stash[entry.key]
         self.stashed_bytes -= entry.size
+
+
+def _deletion_of(pairs: Iterable[Cut]) -> bytes:
+    """An update that deletes both halves of each; b"" for none."""
+    return encode(b"", (), [(client, half - 1, half + 1) for client, half in pairs])
 
 
 def _may_pair(snapshot: bytes) -> bool:

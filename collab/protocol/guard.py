@@ -725,11 +725,12 @@ def cut(run: Run, need: Need) -> tuple[Run, Run]:
 def cut_pairs(
     update: bytes, found: Scan, notes: Notes, known: Known
 ) -> tuple[list[Cut], list[Cut]]:
-    """The surrogate pairs that an update cuts: those in the document, and those in its own texts."""
+    """The surrogate pairs that an update cuts: those in the document, and those in its own new texts."""
     own = {
         (client, half)
         for client, clock, start, stop in notes.texts
         for half in second_halves(update[start:stop].decode(), clock)
+        if half >= known.get(client, 0)
     }
     if not own and not known.pairs:
         return [], []
@@ -737,11 +738,9 @@ def cut_pairs(
     for client, clock, end in found.deletes:
         cuts |= {(client, clock), (client, end)}
     for run in found.runs:
-        cuts.add(
-            (run.client, known.get(run.client, 0))
-        )  # where native code cuts off what it knows
-    there = {cut for cut in cuts if known.pairs.has_half(*cut)}
-    return sorted(there), sorted((cuts & own) - there)
+        # native code cuts off what it knows already
+        cuts.add((run.client, known.get(run.client, 0)))
+    return sorted(cut for cut in cuts if known.pairs.has_half(*cut)), sorted(cuts & own)
 
 
 def cut_texts(update: bytes, notes: Notes, cuts: Iterable[Cut]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from collab.document.gate import Gate
 from collab.protocol.guard import Vector, check, scan, state_vector
 
-GENERATOR = Path(__file__).with_name("streams.mjs")
-PACKAGES = Path(__file__).parents[2] / "client-js" / "node_modules"
+HERE = Path(__file__).parent
+PACKAGES = HERE.parents[1] / "client-js" / "node_modules"
 
 Deleted = dict[int, list[tuple[int, int]]]  # client → ranges that do not touch
 
@@ -40,13 +40,23 @@ class Stream:
     end: End
 
 
-def record(path: Path, *, first_seed: int, streams: int) -> None:
-    """Have Yjs users edit; the file appears only when it is whole."""
+def record(path: Path, *, first_seed: int, streams: int, cut: bool = False) -> None:
+    """Have Yjs users edit; the file appears only when it is whole. `cut`: also between surrogate halves."""
     assert (PACKAGES / "yjs").is_dir(), "Yjs is missing: run npm ci in client-js"
     fresh = path.with_suffix(".new")
-    numbers = (str(first_seed), str(streams))
-    subprocess.run(["node", GENERATOR, PACKAGES, *numbers, fresh], check=True)
+    options = [str(first_seed), str(streams), fresh, *(["cut"] if cut else [])]
+    subprocess.run(["node", HERE / "streams.mjs", PACKAGES, *options], check=True)
     fresh.replace(path)
+
+
+def shown_by_yjs(readers: Iterable[Iterable[bytes]], scratch: Path) -> list[Any]:
+    """What Yjs readers see, each after updates of its own."""
+    asked = scratch / "readers.jsonl"
+    lines = [[b64encode(update).decode() for update in each] for each in readers]
+    asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["node", HERE / "readers.mjs", PACKAGES, asked]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def load(path: Path) -> list[Stream]:
@@ -73,19 +83,24 @@ def shuffled(
     return mixed
 
 
-def deliver(updates: Iterable[bytes]) -> tuple[Doc[Any], Gate]:
+def deliver(
+    updates: Iterable[bytes], forwarded: list[bytes] | None = None
+) -> tuple[Doc[Any], Gate]:
     """Take the updates in as a room does: through guard and gate, never otherwise."""
     doc: Doc[Any] = Doc()
     gate = Gate(max_bytes=1 << 22)
     for update in updates:
         runs = check(update, gate.known)
-        if runs is None:
-            more = gate.admit(update)
-        else:
-            doc.apply_update(update)
-            more = gate.advance(runs)
-        for ready in more:
+        passed = gate.admit(update) if runs is None else [update]
+        for ready in passed:
             doc.apply_update(ready)
+        if runs is not None:
+            more = gate.advance(runs)
+            for ready in more:
+                doc.apply_update(ready)
+            passed += more
+        if forwarded is not None:
+            forwarded += passed
     return doc, gate
 
 

@@ -1,15 +1,14 @@
-// Record random editing sessions of Yjs users: node streams.mjs <yjs package folder> <first seed> <streams> <file>
+// Record random editing sessions of Yjs users: node streams.mjs <yjs package folder> <first seed> <streams> <file> [cut]
 //
 // One JSON line per stream: its updates in the order they were made, and the document Yjs ends in after all of them.
 // Every second stream also has updates that Yjs merged, differences between two users, and whole states of users who
-// still waited for something when they were asked.
+// still waited for something when they were asked. With `cut`, edits also go between the halves of surrogate pairs.
 
 import { closeSync, openSync, writeSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { isDeepStrictEqual } from 'node:util'
+import { showing } from './showing.mjs'
 
-const [packages, firstSeed, streams, file] = process.argv.slice(2)
-const Y = createRequire(`${packages}/`)('yjs')
+const [packages, firstSeed, streams, file, cut] = process.argv.slice(2)
+const { Y, roots, shown, waits } = showing(packages)
 
 /** A small generator of equally spread numbers, so that a seed gives the same stream everywhere. */
 function chances(seed) {
@@ -29,9 +28,9 @@ const KEYS = ['one', 'two', 'drei', '四']
 const VALUES = [0, 1, -7, 2 ** 31, 1.5, true, false, null, '', 'text', '語😀', [1, [2, { three: 3 }]], { k: { l: [null] } }]
 const FORMATS = [{ bold: true }, { bold: null }, { em: { size: 2 } }, { em: null }, { color: 'red' }]
 
-/** The units of a text, an embed as one; yrs keeps whole characters, so no edit here splits a surrogate pair. */
+/** The units of a text, an embed as one. */
 const units = (text) => text.toDelta().map(({ insert }) => (typeof insert === 'string' ? insert : '\ufffc')).join('')
-const isInside = (string, at) => /^[\udc00-\udfff]/.test(string.slice(at, at + 1))
+const isInside = (string, at) => !cut && /^[\udc00-\udfff]/.test(string.slice(at, at + 1))
 
 function editText(text, chance) {
   const string = units(text)
@@ -46,7 +45,8 @@ function editText(text, chance) {
   } else {
     let length = 1 + chance.upTo(Math.min(6, text.length - start))
     if (isInside(string, start + length)) length += 1
-    if (doing < 8) text.delete(start, length)
+    // a format that changes nothing can make Yjs cut a pair without telling anybody: its own readers then differ
+    if (doing < 8 || cut) text.delete(start, length)
     else text.format(start, length, chance.oneOf(FORMATS))
   }
 }
@@ -103,8 +103,6 @@ function editAny(type, chance) {
   else editMap(type, chance)
 }
 
-const roots = (doc) => [doc.getText('text'), doc.getArray('array'), doc.getMap('map'), doc.getXmlFragment('xml')]
-
 /** A member of the session: a document, what was sent to it, and whether it is online. */
 function meet(count, chance, log) {
   const users = Array.from({ length: count }, () => ({ doc: new Y.Doc(), inbox: [], online: true }))
@@ -118,8 +116,6 @@ function meet(count, chance, log) {
   }
   return users
 }
-
-const waits = (doc) => doc.store.pendingStructs !== null || doc.store.pendingDs !== null
 
 function session(chance, isMixed) {
   const log = []
@@ -163,24 +159,6 @@ function regrouped(log, chance) {
   return updates
 }
 
-/** A delta in which neighbours of the same format are one piece: Yjs does not always join them. */
-function plain(delta) {
-  const pieces = []
-  for (const { insert, attributes = {} } of delta) {
-    const [last, formats] = pieces.at(-1) ?? []
-    const joins = typeof insert === 'string' && typeof last === 'string' && isDeepStrictEqual(formats, attributes)
-    if (joins) pieces.at(-1)[0] += insert
-    else pieces.push([insert, attributes])
-  }
-  return pieces
-}
-
-function xml(node) {
-  if (node instanceof Y.XmlText) return { text: plain(node.toDelta()) }
-  const children = node.toArray().map(xml)
-  return node instanceof Y.XmlElement ? { tag: node.nodeName, attributes: node.getAttributes(), children } : children
-}
-
 function recorded(seed) {
   const chance = chances(seed)
   const isMixed = seed % 2 === 1
@@ -191,15 +169,7 @@ function recorded(seed) {
   end.on('update', (update, origin) => origin === 'remote' || updates.push(update))
   for (const update of updates) Y.applyUpdate(end, update, 'remote')
   if (waits(end)) throw new Error(`stream ${seed} does not hold all it refers to`)
-  const [text, array, map, fragment] = roots(end)
-  const base64 = (bytes) => Buffer.from(bytes).toString('base64')
-  return {
-    seed,
-    updates: updates.map(base64),
-    state: base64(Y.encodeStateAsUpdate(end)),
-    vector: base64(Y.encodeStateVector(end)),
-    content: { text: plain(text.toDelta()), array: array.toJSON(), map: map.toJSON(), xml: xml(fragment) },
-  }
+  return { seed, updates: updates.map((update) => Buffer.from(update).toString('base64')), ...shown(end) }
 }
 
 const out = openSync(file, 'w')

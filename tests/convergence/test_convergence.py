@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
-from converging import Stream, content, deliver, deliver_bare, end_of, shuffled
+from converging import (
+    Stream,
+    content,
+    deliver,
+    deliver_bare,
+    end_of,
+    load,
+    record,
+    shown_by_yjs,
+    shuffled,
+)
+
+from collab.protocol.guard import state_vector
 
 Order = Callable[[Sequence[bytes], int], list[bytes]]
 
@@ -54,6 +68,28 @@ def test_without_the_gate_some_streams_end_wrong(streams: list[Stream]) -> None:
     ]
 
     assert wrong
+
+
+def test_readers_of_any_kind_agree_where_surrogate_pairs_were_cut(
+    tmp_path: Path,
+) -> None:
+    """Yjs shows such halves, native code cannot: so the gate deletes what is cut, for everybody."""
+    record(tmp_path / "cut.jsonl", first_seed=1, streams=60, cut=True)
+    streams = load(tmp_path / "cut.jsonl")
+    readers, ours, known = [], [], []
+
+    for stream in streams:
+        forwarded: list[bytes] = []
+        doc, gate = deliver(shuffled(stream.updates, stream.seed), forwarded)
+        ours += [end_of(doc)] * 3
+        known += [gate.known] * 3
+        readers += [[*stream.updates, *forwarded], forwarded, [doc.get_update()]]
+
+    theirs = shown_by_yjs(readers, tmp_path)
+    assert [each["content"] for each in theirs] == [end.content for end in ours]
+    assert [state_vector(b64decode(each["vector"])) for each in theirs] == known
+    assert not any(each["waits"] for each in theirs)
+    assert any(end.content != stream.end.content for end, stream in zip(ours[::3], streams, strict=True))  # fmt: skip
 
 
 def test_the_streams_hold_what_is_hard(streams: list[Stream]) -> None:

@@ -307,14 +307,15 @@ def test_native_code_alone_loses_count_when_a_pair_is_cut() -> None:
     assert state_vector(again.get_state()) != state_vector(doc.get_state())
 
 
-def test_a_pair_cut_by_the_update_that_brings_it_is_shown_as_yjs_shows_it() -> None:
+def test_a_pair_cut_by_the_update_that_brings_it_is_deleted_whole() -> None:
     deleting = EMOJI[:-1] + b"\x01\x05\x01\x02\x01"
 
     doc, gate = room(deleting)
 
-    assert str(doc.get("t", type=Text)) == "a\ufffdb"
+    assert str(doc.get("t", type=Text)) == "ab"
     assert gate.known == state_vector(doc.get_state()) == {5: 4}
     assert scan(doc.get_update()).runs[0].end == 4
+    assert not gate.known.pairs
 
 
 def test_a_cut_that_comes_before_its_pair_waits_and_then_deletes_it() -> None:
