@@ -118,7 +118,7 @@ class RoomSocket(Socket):
             room.owe(
                 member, yjs.ack(member.sequence, room.position), is_cumulative=True
             )
-        elif not is_new and update != yjs.NOTHING:
+        elif precise and not is_new and update != yjs.NOTHING:
             self._repeat(update)
         if not is_new:
             self.sockets.metrics.repeats += 1

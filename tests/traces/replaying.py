@@ -12,6 +12,7 @@ from pycrdt import Decoder, Doc, Provider, Text
 from websockets.asyncio.client import ClientConnection, connect
 
 BREATH = 200  # edits between two looks at the network
+STRIDE = 10  # edits of a lone author that make one update: this provider takes its time for each
 
 
 class WebSocketChannel:
@@ -105,8 +106,9 @@ async def read(url: str, room: str) -> str:
 async def _type(url: str, room: str, trace: Trace) -> None:
     author = Peer()
     async with author.join(url, room):
-        for index, txn in enumerate(trace["txns"]):
-            author.splice(txn["patches"])
+        for index, start in enumerate(range(0, len(trace["txns"]), STRIDE)):
+            txns = trace["txns"][start : start + STRIDE]
+            author.splice([patch for txn in txns for patch in txn["patches"]])
             if index % BREATH == 0:
                 await asyncio.sleep(0)
 
