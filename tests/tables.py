@@ -129,6 +129,14 @@ def rules() -> str:
     return ", ".join(f"`{word}`" for word in sorted(words)) + "\n"
 
 
+def clients() -> str:
+    """The stock clients that were tried, as `tests/compat/table.py` writes them from the tests."""
+    lines = (
+        (ROOT / "tests" / "compat" / "TABLE.md").read_text().splitlines(keepends=True)
+    )
+    return "".join(line for line in lines if line.startswith("|"))
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(
@@ -142,6 +150,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "metrics": ("deploy/README.md", metrics),
     "errors": ("PROTOCOL.md", error_codes),
     "rules": ("PROTOCOL.md", rules),
+    "clients": ("README.md", clients),
 }
 
 

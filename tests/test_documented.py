@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 
 REFERENCE = {
-    path: (ROOT / path).read_text() for path in ("PROTOCOL.md", "deploy/README.md")
+    path: (ROOT / path).read_text()
+    for path in ("PROTOCOL.md", "README.md", "deploy/README.md")
 }
 ALL = "".join(
-    (ROOT / path).read_text()
-    for path in ("README.md", "ARCHITECTURE.md", "SECURITY.md")
+    (ROOT / path).read_text() for path in ("ARCHITECTURE.md", "SECURITY.md")
 ) + "".join(REFERENCE.values())
 
 

@@ -61,7 +61,11 @@ def test() -> int:
     return run_all(
         [
             *looks(python),
-            Check("Python tests", (*pytest, "-n", "2"), runner="pytest"),
+            Check(
+                "Python tests",
+                (*pytest, "-n", "2", "--dist", "worksteal"),
+                runner="pytest",
+            ),
             Check("TypeScript", (*npm, "run", "check"), client),
             Check("TypeScript tests", (*npm, "test"), client, runner="vitest"),
             Check("fresh bundle", (*npm, "run", "build:check"), client),
