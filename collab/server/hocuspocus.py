@@ -46,13 +46,40 @@ log = logs.logger(__name__)
 class Place:
     """One document on this socket: its member, or what waits until there is one."""
 
-    __slots__ = ("has_asked", "is_opening", "member", "waiting")
+    __slots__ = (
+        "has_asked",
+        "is_opening",
+        "member",
+        "questions",
+        "refused",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.member: Member | None = None
         self.is_opening = False
         self.has_asked = False
         self.waiting: list[Message] = []
+        self.questions = 0  # of the client, whose own answer to ours is still to come
+        self.refused = 0  # messages that could not be saved when they came
+
+    def refuse(self, *, precise: bool) -> None:
+        """The message could not be saved; the client offers it again when the room asks."""
+        held = 0 if precise else self.refused
+        self.refused = held + self.settle(precise=precise)
+
+    def settle(self, *, precise: bool) -> int:
+        """How many of the client's messages are taken in with this one.
+
+        The client counts its updates and its questions, not the answers that only we asked for; one of those brings
+        everything that was refused before.
+        """
+        if not precise:
+            return 1
+        settled = min(self.questions, 1) + self.refused
+        self.questions -= min(self.questions, 1)
+        self.refused = 0
+        return settled
 
 
 class HocuspocusSocket(Socket):
@@ -203,16 +230,18 @@ class HocuspocusSocket(Socket):
         room = member.room
         kind = type(message)
         if kind is Update:
-            self._update(member, message.update, precise=False)  # type: ignore[union-attr]
+            self._update(place, member, message.update, precise=False)  # type: ignore[union-attr]
             return
         match message:
             case SyncStep2(update):
-                self._update(member, update, precise=True)
+                self._update(place, member, update, precise=True)
             case SyncStep1(state_vector):
                 if place.has_asked:
                     self.waste(QUESTION_COST)
                 place.has_asked = True
-                # The client counts on a question for every one of its own: the answer resets what it has to save.
+                # The client counts on a question for every one of its own, and begins to count anew.
+                place.questions += 1
+                place.refused = 0
                 room.ask(member)
                 if self.is_full:
                     self._deferred[member.prefix] = state_vector
@@ -236,17 +265,26 @@ class HocuspocusSocket(Socket):
             case Unknown(number):
                 self._stray(number)
 
-    def _update(self, member: Member, update: bytes, *, precise: bool) -> None:
+    def _update(
+        self, place: Place, member: Member, update: bytes, *, precise: bool
+    ) -> None:
         room = member.room
         try:
             is_new = self.update(member, update, precise=precise)
-        except (StoreUnavailable, PermissionDenied):
+        except StoreUnavailable:
+            # The room asks again when it can save.
+            place.refuse(precise=precise)
+            room.owe(member, hocuspocus.NOT_APPLIED)
+            return
+        except PermissionDenied:
+            place.settle(precise=precise)
             room.owe(member, hocuspocus.NOT_APPLIED)
             return
         except DocumentBroken:
             self.sockets.replica.start(self.sockets.replica.rebuild(room))
             raise InvalidMessage("this update cannot be applied") from None
-        room.owe(member, hocuspocus.APPLIED)
+        for _ in range(place.settle(precise=precise)):
+            room.owe(member, hocuspocus.APPLIED)
         if not is_new:
             self.sockets.metrics.repeats += 1
             if not precise:

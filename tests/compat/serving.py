@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 ROOT = Path(__file__).parents[2]
 ANNOUNCEMENT = "listening on "
@@ -21,12 +23,14 @@ COLLAB = (sys.executable, "-m", "collab")
 class Server:
     """`collab serve` on a free port of its own; a restart keeps the port."""
 
-    def __init__(self, data: Path, flags: tuple[str, ...]) -> None:
+    def __init__(
+        self, data: Path, flags: tuple[str, ...], log: Path | None = None
+    ) -> None:
         self.data = data
         self.port = 0
         self.url = ""
         self._flags = flags
-        self._log = data.parent / f"{data.name}.log"
+        self._log = log or data.parent / f"{data.name}.log"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -86,6 +90,16 @@ class Server:
         self.wait()
 
     @property
+    def is_ready(self) -> bool:
+        """What `/readyz` says."""
+        try:
+            with urlopen(f"{self.url}/readyz") as response:
+                return int(response.status) == 200
+        except HTTPError as error:
+            error.close()
+            return False
+
+    @property
     def log(self) -> str:
         return self._log.read_text()
 
@@ -109,9 +123,9 @@ class Server:
 
 
 @contextmanager
-def serve(data: Path, *flags: str) -> Iterator[Server]:
+def serve(data: Path, *flags: str, log: Path | None = None) -> Iterator[Server]:
     """Run a server for as long as the block lasts."""
-    server = Server(data, flags)
+    server = Server(data, flags, log)
     server.start()
     try:
         yield server
