@@ -26,7 +26,6 @@ from collab.protocol.guard import (
     reach,
     scan,
 )
-from collab.protocol.pairs import Cut
 from collab.protocol.varint import encode_varint
 
 Wait = tuple[int, int]  # a client, and the clock it must have reached
@@ -203,9 +202,8 @@ class Gate:
                 if ready:
                     try:
                         passing = self._pass(ready)
-                    except (
-                        TooLarge
-                    ):  # nested too deep, seen only now; its sender may be long gone
+                    except TooLarge:
+                        # Nested too deep, seen only now: its sender may be long gone.
                         self._drop(entry)
                         continue
                     for each, runs in passing:
@@ -261,7 +259,17 @@ class Gate:
                 known.pairs.restore(*pair)
             raise
         assert runs is not None, "it is ready, and cuts no pair any more"
-        passing = [(_deletion_of(there), []), (ready, runs), (_deletion_of(own), [])]
+        before = [(client, half - 1, half + 1) for client, half in there]
+        # The first half may be known as something else, which is none of this update's business.
+        after = [
+            (client, max(half - 1, known.get(client, 0)), half + 1)
+            for client, half in own
+        ]
+        passing = [
+            (encode(b"", (), before), []),
+            (ready, runs),
+            (encode(b"", (), after), []),
+        ]
         return [each for each in passing if each[0]]
 
     def _split(self, update: bytes) -> tuple[bytes, list[LateRun | LateDeletes]]:
@@ -309,11 +317,6 @@ class Gate:
     def _drop(self, entry: LateRun | LateDeletes) -> None:
         del self._stash[entry.key]
         self.stashed_bytes -= entry.size
-
-
-def _deletion_of(pairs: Iterable[Cut]) -> bytes:
-    """An update that deletes both halves of each; b"" for none."""
-    return encode(b"", (), [(client, half - 1, half + 1) for client, half in pairs])
 
 
 def _may_pair(snapshot: bytes) -> bool:

@@ -19,9 +19,8 @@ from collab.protocol.nesting import Depths, Link
 from collab.protocol.pairs import Cut, Pairs, cut_through, second_halves
 from collab.protocol.varint import encode_varint
 
-MAX_CLIENT = (
-    1 << 53
-)  # JavaScript counts exactly to here; a larger id makes the document unreadable for good
+# JavaScript counts exactly to here; a larger id makes the document unreadable for good.
+MAX_CLIENT = 1 << 53
 MAX_CLOCK = 1 << 31
 MAX_NESTING = 64  # of JSON-like values; browsers give up between 1,000 and 5,000
 MAX_STRUCTS = 300_000
@@ -38,11 +37,11 @@ class Notes:
     __slots__ = ("cuts", "links", "texts")
 
     def __init__(self) -> None:
-        self.links: list[Link] = []  # where every struct hangs
-        self.cuts: list[
-            Cut
-        ] = []  # where its neighbours are cut from what they stood in
-        # texts with surrogate pairs: client, clock, first byte and end of the characters
+        # Where every struct hangs.
+        self.links: list[Link] = []
+        # Where it pushes others apart: behind its left neighbour, before its right one.
+        self.cuts: list[Cut] = []
+        # Texts with surrogate pairs: client, clock, first byte and end of the characters.
         self.texts: list[tuple[int, int, int, int]] = []
 
 
@@ -67,6 +66,12 @@ class Known(Vector):
             reached = self.get(client, 0)
             halves = second_halves(update[start:stop].decode(), clock)
             self.pairs.record(client, [half for half in halves if half >= reached])
+
+    def has_pair_at(self, cuts: Iterable[Cut]) -> bool:
+        """Does any of these cuts go through a surrogate pair?"""
+        self.settle()
+        pairs = self.pairs
+        return any(pairs.has_half(client, clock) for client, clock in cuts)
 
     def settle(self) -> None:
         """Forget what was noted of an update that was not applied after all."""
@@ -110,9 +115,7 @@ class Scan(NamedTuple):
     runs: list[Run]
     needs: list[Need]
     deletes: list[Range]
-    is_plain: (
-        bool  # no struct in a shared type that is no root, no text with surrogate pairs
-    )
+    is_plain: bool  # nothing inside a type that is no root, and no surrogate pairs
 
 
 def _pattern(verbose: bytes) -> re.Pattern[bytes]:
@@ -200,8 +203,8 @@ _tails = _Tails()
 def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
     """The (client, clock, end) runs of an update that can be integrated completely now; [] when it only deletes.
 
-    None: it must wait or be split, which is the gate's work. When runs are returned the caller applies the update
-    before anything else: how deep its structs lie is then recorded in `known`.
+    None: it must wait, be split or be mended, which is the gate's work. When runs are returned the caller applies
+    the update before anything else: how deep its structs lie and where its pairs are is recorded in `known` already.
     """
     tails = _tails
     match = _keystroke(update)
@@ -251,32 +254,19 @@ def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
             if stop > (max(reached, end) if gone is None else known.get(_ids[gone], 0)):
                 return None
         if known.pairs:
-            known.settle()
-            pairs = known.pairs
-            if (
-                pairs.has_half(client if left is None else _ids[left], left_clock + 1)
-                or (
-                    right_at is not None
-                    and pairs.has_half(
-                        client if right is None else _ids[right],
-                        right_at[0] + tails[right_at[1:]],
-                    )
-                )
-                or (
-                    gone_at is not None
-                    and _cuts_a_pair(
-                        pairs, client if gone is None else _ids[gone], gone_at, stop
-                    )
-                )
-            ):
+            cuts = [(client if left is None else _ids[left], left_clock + 1)]
+            if right_at is not None:
+                at = right_at[0] + tails[right_at[1:]]
+                cuts.append((client if right is None else _ids[right], at))
+            if gone_at is not None:
+                whose = client if gone is None else _ids[gone]
+                cuts += ((whose, gone_at[0] + tails[gone_at[1:]]), (whose, stop))
+            if known.has_pair_at(cuts):
                 return None
         if known.depths and end > reached:
-            depths = known.depths
-            depths.record(
-                client,
-                reached,
-                depths.at(client if left is None else _ids[left], left_clock),
-            )
+            whose = client if left is None else _ids[left]
+            depth = known.depths.at(whose, left_clock)
+            known.depths.record(client, reached, depth)
         return [(client, clock, end)]
     match = _erasure(update)
     if match is not None:
@@ -287,8 +277,8 @@ def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
         if stop > known.get(_ids[gone], 0):
             return None
         if known.pairs:
-            known.settle()
-            if _cuts_a_pair(known.pairs, _ids[gone], gone_at, stop):
+            client, at = _ids[gone], gone_at[0] + tails[gone_at[1:]]
+            if known.has_pair_at([(client, at), (client, stop)]):
                 return None
         return []
     notes = Notes() if known.depths or known.pairs else None
@@ -304,13 +294,6 @@ def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
             return None
         known.note(update, notes)
     return [run[:3] for run in found.runs]
-
-
-def _cuts_a_pair(pairs: Pairs, client: int, clock: bytes, stop: int) -> bool:
-    """Does a deleted range begin or end inside a pair?"""
-    return pairs.has_half(client, clock[0] + _tails[clock[1:]]) or pairs.has_half(
-        client, stop
-    )
 
 
 def is_ready(found: Scan, known: Mapping[int, int]) -> bool:
@@ -358,9 +341,8 @@ def reach(found: Scan, known: Mapping[int, int]) -> list[tuple[int, Need | None]
     reached: list[tuple[int, Need | None]] = [(-1, None)] * len(runs)
     waiting: dict[int, list[tuple[int, int]]] = {}
     for index, run in enumerate(runs):
-        if run[1] > now.get(
-            run[0], 0
-        ):  # a hole before it: woken when its own client gets there
+        if run[1] > now.get(run[0], 0):
+            # There is a hole before it: woken when its own client gets there.
             heappush(waiting.setdefault(run[0], []), (run[1], index))
     active = [index for index, run in enumerate(runs) if run[1] <= known.get(run[0], 0)]
     while active:
@@ -524,9 +506,8 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
                     raise Refused("count")
                 p = _values(update, p, value)
             elif kind == 7:  # a shared type
-                if (
-                    value > 6 or value == 5
-                ):  # 5: yrs 0.28 does not read the name of a hook, so it would read on askew
+                if value > 6 or value == 5:
+                    # 5, a hook: yrs 0.28 does not read its name and so reads on askew
                     raise Refused("type")
                 if value == 3:
                     p = _text(update, p, MAX_NAME_BYTES, "name")
@@ -544,7 +525,8 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
             elif kind == 9:  # a subdocument: its id and options
                 p = _text(update, p, MAX_NAME_BYTES, "name", value)
                 p = _values(update, p, 1)
-            else:  # 2, which nothing has written since Yjs 13.0, too: yrs 0.28 reads one text more than it holds
+            else:
+                # Also 2, JSON texts as before Yjs 13: yrs 0.28 reads one more than there are.
                 raise Refused("kind")
             if length == 0:
                 raise Refused("empty struct")

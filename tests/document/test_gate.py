@@ -318,6 +318,18 @@ def test_a_pair_cut_by_the_update_that_brings_it_is_deleted_whole() -> None:
     assert not gate.known.pairs
 
 
+def test_a_pair_that_overlaps_another_does_not_cut_it() -> None:
+    """Whoever sends it says that ids we know are something else; the document must keep count all the same."""
+    known = b"\x01\x01\x05\x00\x04\x01\x01t" + encode_string("a😀") + b"\x00"
+    forged = b"\x01\x02\x05\x01\x04\x01\x01t\x01a\x84\x05\x01" + encode_string("😀") + b"\x00"  # fmt: skip
+
+    doc, gate = room(known, forged)
+
+    again: Doc[object] = Doc()
+    again.apply_update(doc.get_update())
+    assert gate.known == state_vector(again.get_state()) == {5: 4}
+
+
 def test_a_cut_that_comes_before_its_pair_waits_and_then_deletes_it() -> None:
     doc, gate = room(CUTS["written between"], EMOJI)
 
