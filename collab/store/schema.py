@@ -87,6 +87,27 @@ MIGRATIONS = (
 )
 
 
+SWEEP = """
+    -- Inserting a number moves the journal up to that row into the log: one statement, since a thread that shares the
+    -- interpreter with a busy event loop may wait milliseconds for its turn after each.
+    CREATE TEMP VIEW sweep (n) AS SELECT 0;
+    CREATE TEMP TRIGGER move INSTEAD OF INSERT ON sweep BEGIN
+        INSERT OR IGNORE INTO log
+            SELECT room, position, last, milliseconds, crc, updates FROM journal
+            WHERE n <= new.n ORDER BY room, position;
+        UPDATE room SET
+            position = max(room.position, moved.last),
+            changed = max(changed, moved.moment),
+            bytes = bytes + moved.size
+            FROM (
+                SELECT room AS id, max(last) AS last, max(milliseconds) AS moment, sum(length(updates)) AS size
+                FROM journal WHERE n <= new.n GROUP BY room
+            ) AS moved WHERE room.id = moved.id;
+        DELETE FROM journal WHERE n <= new.n;
+    END;
+"""
+
+
 def connect(
     path: Path,
     *,
@@ -111,6 +132,7 @@ def connect(
         else:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute("PRAGMA temp_store = MEMORY")
             db.execute("PRAGMA wal_autocheckpoint = 4000")
             db.execute("PRAGMA secure_delete = ON")  # a deleted room leaves no bytes
             db.execute("PRAGMA journal_size_limit = 33554432")

@@ -23,7 +23,7 @@ from collab.store.records import (
     pack_entry,
     text_checksum,
 )
-from collab.store.schema import migrate
+from collab.store.schema import SWEEP, migrate
 
 log = logs.logger(__name__)
 
@@ -96,7 +96,8 @@ class Writer(threading.Thread):
         self._is_failing = False
         self._journal_is_known = True  # every room in the journal is in `_rooms`
         self._last_commit = 0.0
-        self._top: int | None = None  # of the journal when the sweep under way began
+        self._first_row, self._last_row = 1, 0  # of the journal
+        self._top: int | None = None  # its last row when the sweep under way began
         self._chunk = _FIRST_CHUNK
         self._rows = 0  # of the last commit
         self._next_sweep: float | None = None  # None: nothing to sweep
@@ -199,7 +200,11 @@ class Writer(threading.Thread):
         self._rooms.clear()
         self._authors.clear()
         self._journal_is_known = False
-        self._top, self._is_purging = None, True
+        self._is_purging, self._top = True, None
+        self._first_row, self._last_row = db.execute(
+            "SELECT coalesce((SELECT min(n) FROM journal), 1), coalesce((SELECT max(n) FROM journal), 0)"
+        ).fetchone()
+        db.executescript(SWEEP)
         (author,) = db.execute("SELECT coalesce(max(id), 0) FROM author").fetchone()
         (fence,) = db.execute("SELECT coalesce(max(fence), 0) FROM room").fetchone()
         self._next_author = author + 1
@@ -444,7 +449,10 @@ class Writer(threading.Thread):
             size = _rounded(len(some))
             values = list(chain.from_iterable(some))
             values += _PADDING * (size - len(some))
-            self._db.execute(_statement(size), values)
+            cursor = self._db.execute(_statement(size), values)
+            self._last_row = cursor.lastrowid or 0
+            # Numbers begin anew when the last row is gone.
+            self._first_row = min(self._first_row, self._last_row - len(some) + 1)
 
     # Jobs
 
@@ -561,34 +569,22 @@ class Writer(threading.Thread):
 
     def _sweep_chunk(self) -> bool:
         """True when there is nothing more to do for now; then the next sweep is set, if there will be one."""
-        db = self._db
-        first, last = db.execute(
-            "SELECT (SELECT min(n) FROM journal), (SELECT max(n) FROM journal)"
-        ).fetchone()
         if self._top is None:
-            self._top = last
-        if first is None or first > (self._top or 0):
-            return self._purge_chunk() and self._end_sweep(is_empty=first is None)
-        end = min(first + self._chunk - 1, self._top or 0)
-        db.execute("BEGIN IMMEDIATE")
-        db.execute(
-            "INSERT OR IGNORE INTO log SELECT room, position, last, milliseconds, crc, updates FROM journal"
-            " WHERE n <= ? ORDER BY room, position",
-            (end,),
-        )
-        db.execute(
-            "UPDATE room SET position = max(room.position, j.last), changed = max(changed, j.moment),"
-            " bytes = bytes + j.size FROM (SELECT room, max(last) AS last, max(milliseconds) AS moment,"
-            " sum(length(updates)) AS size FROM journal WHERE n <= ? GROUP BY room) AS j WHERE id = j.room",
-            (end,),
-        )
-        db.execute("DELETE FROM journal WHERE n <= ?", (end,))
-        return False
+            self._top = self._last_row
+        if self._first_row <= self._top:
+            end = min(self._first_row + self._chunk - 1, self._top)
+            self._begin()
+            self._db.execute("INSERT INTO sweep VALUES (?)", (end,))
+            self._first_row = end + 1
+            if end < self._top:
+                return False
+        return self._purge_chunk() and self._end_sweep()
 
-    def _end_sweep(self, *, is_empty: bool) -> bool:
+    def _end_sweep(self) -> bool:
+        is_empty = self._first_row > self._last_row
         self._top = None
-        self._journal_is_known = True
         self._next_sweep = None if is_empty else time.monotonic() + self._sweep_seconds
+        self._journal_is_known = True
         if len(self._rooms) > _MAX_KNOWN:
             self._rooms.clear()
             self._journal_is_known = is_empty
@@ -604,7 +600,7 @@ class Writer(threading.Thread):
         if row is None:
             self._is_purging = False
             return True
-        db.execute("BEGIN IMMEDIATE")
+        self._begin()
         removed = db.execute(
             "DELETE FROM log WHERE room = ?1 AND position IN"
             " (SELECT position FROM log WHERE room = ?1 LIMIT ?2)",

@@ -78,22 +78,30 @@ def after(owner: type, name: str) -> Callable[[Callable[[], None]], None]:
 
 
 class Driver(sqlite3.Connection):
-    """Tells of the statements it is about to execute."""
+    """Tells of the statements it executes."""
 
     reach: Callable[[], None] = staticmethod(lambda: None)
     beginning = ""
+    is_after = False
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        if self.beginning and sql.startswith(self.beginning):
+        is_it = bool(self.beginning) and sql.startswith(self.beginning)
+        if is_it and not self.is_after:
             self.reach()
-        return super().execute(sql, *values)
+        cursor = super().execute(sql, *values)
+        if is_it and self.is_after:
+            self.reach()
+        return cursor
 
 
-def at_statement(beginning: str) -> Callable[[Callable[[], None]], None]:
-    """Let a step come before each statement that begins so."""
+def at_statement(
+    beginning: str, *, is_after: bool = False
+) -> Callable[[Callable[[], None]], None]:
+    """Let a step come before or after each statement that begins so."""
 
     def wrap(reach: Callable[[], None]) -> None:
         Driver.reach, Driver.beginning = staticmethod(reach), beginning
+        Driver.is_after = is_after
 
     return wrap
 
@@ -121,8 +129,8 @@ STEPS: dict[str, tuple[Callable[[Callable[[], None]], None], int]] = {
     "it is committed": (after(Writer, "_write"), 20),
     "the loop knows": (before(Journal, "_take_logged"), 20),
     "it is acknowledged": (after(Replica, "_logged"), 20),
-    "the sweep begins": (at_statement("INSERT OR IGNORE INTO log"), 5),
-    "rows are moved": (at_statement("DELETE FROM journal WHERE n"), 5),
+    "the sweep begins": (at_statement("INSERT INTO sweep"), 5),
+    "rows are moved": (at_statement("INSERT INTO sweep", is_after=True), 5),
     "a room is loaded": (before(Document, "load"), 1),
     "a checkpoint is written": (at_statement("INSERT INTO checkpoint"), 1),
     "the older checkpoint goes": (at_statement("DELETE FROM checkpoint"), 1),
