@@ -467,7 +467,10 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
             else:  # no neighbour: the parent is named
                 by_name, p = _varint(update, p + 1)
                 if by_name == 1:
-                    p = _text(update, p, MAX_ROOT_BYTES, "root name")
+                    length, p = _varint(update, p)
+                    if length > MAX_ROOT_BYTES:
+                        raise TooLarge("root name")
+                    p = _text(update, p, length)
                 elif by_name == 0:
                     match = _pair(update, p)
                     if match is None:
@@ -482,7 +485,8 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
                 else:
                     raise Refused("parent")
                 if info & 32:
-                    p = _text(update, p, MAX_NAME_BYTES, "name")
+                    length, p = _varint(update, p)
+                    p = _name(update, p, length)
                 value, p = _varint(update, p)
             length = 1
             if kind == 4:  # a string; `value` is the first number of the content
@@ -510,12 +514,12 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
                     # 5, a hook: yrs 0.28 does not read its name and so reads on askew
                     raise Refused("type")
                 if value == 3:
-                    p = _text(update, p, MAX_NAME_BYTES, "name")
+                    named, p = _varint(update, p)
+                    p = _name(update, p, named)
             elif kind == 6:  # a format
-                p = _text(update, p, MAX_NAME_BYTES, "name", value)
+                p = _name(update, p, value)
                 length_of_value, p = _varint(update, p)
                 p = _json(update, p, length_of_value)
-                length = 1
             elif kind == 5:  # an embed
                 p = _json(update, p, value)
             elif kind == 3:  # bytes
@@ -523,7 +527,7 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
                 if p > size:
                     raise Refused("truncated")
             elif kind == 9:  # a subdocument: its id and options
-                p = _text(update, p, MAX_NAME_BYTES, "name", value)
+                p = _name(update, p, value)
                 p = _values(update, p, 1)
             else:
                 # Also 2, JSON texts as before Yjs 13: yrs 0.28 reads one more than there are.
@@ -596,19 +600,22 @@ def _varint(update: bytes, p: int) -> tuple[int, int]:
     return value, p
 
 
-def _text(update: bytes, p: int, max_bytes: int, rule: str, length: int = -1) -> int:
-    """Where the name at `p` ends; `length` when it was read already."""
-    if length < 0:
-        length, p = _varint(update, p)
+def _text(update: bytes, p: int, length: int) -> int:
+    """Where the text of so many bytes at `p` ends."""
     end = p + length
     if end > len(update):
         raise Refused("truncated")
-    if length > max_bytes:
-        raise TooLarge(rule)
     text = update[p:end]
     if not text.isascii():
         _units(text)
     return end
+
+
+def _name(update: bytes, p: int, length: int) -> int:
+    """Where the name of so many bytes at `p` ends."""
+    if length > MAX_NAME_BYTES:
+        raise TooLarge("name")
+    return _text(update, p, length)
 
 
 def _units(encoded: bytes) -> int:
@@ -664,11 +671,13 @@ def _values(update: bytes, p: int, count: int) -> int:
             left, keyed = outer.pop()
         left -= 1
         if keyed:
-            p = _text(update, p, size, "key")
+            length, p = _varint(update, p)
+            p = _text(update, p, length)
         tag = update[p]
         p += 1
         if tag == 119:  # string
-            p = _text(update, p, size, "value")
+            length, p = _varint(update, p)
+            p = _text(update, p, length)
         elif tag == 125:  # signed number
             first = p
             while update[p] & 128:
