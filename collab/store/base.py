@@ -95,12 +95,19 @@ class Store(Protocol):
         nothing of this commit is in the log, and the caller may append the same entries again. Appending an
         entry twice is harmless: a position that is already there is left as it is.
 
+        StoreUnavailable means "not now". What was queued behind a failed commit fails with it, so nothing overtakes.
+        An entry that can never be taken is answered alone, with another error, and should be dropped: RoomNotFound
+        when its epoch is over, StoreCorrupt when it would leave a hole or its room is damaged.
+
         Several queued calls are one commit and may be answered by one call with all their entries.
         """
         ...
 
     async def bind(self, room: str, owners: dict[int, str]) -> None:
-        """Remember which principal owns which client ids; the first one to be stored wins."""
+        """Remember which principal owns which client ids; the first one to be stored wins.
+
+        Before a room's first entry they are only remembered, and stored with that. Raises StoreUnavailable.
+        """
         ...
 
     async def load(self, room: str) -> Stored:
