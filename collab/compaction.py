@@ -278,7 +278,7 @@ class Compactor:
     ) -> int | None:
         """The position of the first row that native code does not survive, or guard and gate refuse.
 
-        None when the whole log survives, and when it is the checkpoint that kills.
+        None when the whole log survives; 0 when it is the checkpoint that kills.
         """
         snapshot = checkpoint.snapshot if checkpoint else None
         position = 0
@@ -296,4 +296,4 @@ class Compactor:
             except ChildDied as error:
                 reason = str(error)
         log.error("a log cannot be replayed", position=position, reason=reason)
-        return position or None
+        return position

@@ -36,9 +36,8 @@ AWARENESS_SECONDS = (
 )
 PULSE_SECONDS = 1.0
 REBUILD_SECONDS = 10.0
-MAX_CRASHED_LOADS = (
-    2  # a room whose log has taken the process down this often stays closed
-)
+# Loads that took the process down, although a child process tried the log before every further one.
+MAX_CRASHED_LOADS = 4
 
 log = logs.logger(__name__)
 
@@ -92,6 +91,7 @@ class Replica:
             logged=self._logged,
             failed=self._failed,
             healed=self._healed,
+            refused=self._refused,
             metrics=metrics,
         )
         self.compactor = Compactor(
@@ -105,6 +105,7 @@ class Replica:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         await self._stack.enter_async_context(self.store)
+        await self._stack.enter_async_context(self.journal)
         await self._stack.enter_async_context(self.compactor)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._pulse = self._tasks.create_task(self._beat())
@@ -194,6 +195,7 @@ class Replica:
     async def _load(self, name: str) -> Room | CollabError:
         try:
             room = self._rooms[name] = await self._read(name)
+            self.compactor.consider(room)
             return room
         except CollabError as error:
             log.warning(
@@ -210,25 +212,18 @@ class Replica:
         crashed = await self.store.begin_load(name)
         if crashed >= MAX_CRASHED_LOADS:
             # Its note stays, so that it is closed after a restart too, until an operator looks at it.
-            self._quarantine(name)
-            raise RoomUnavailable(
-                "this room is quarantined: opening it has taken the server down"
+            raise self._quarantine(
+                name, "opening it has taken the server down again and again"
             )
         try:
             if crashed:
-                log.warning(
-                    "an earlier load never ended; looking for the row at fault",
-                    room=name,
-                )
-                await self._reject_killer(name)
+                log.warning("an earlier load never ended", room=name, times=crashed)
+                await self._leave_out_killer(name)
             try:
                 document, epoch, position, rows, size = await self._document(name)
             except (DocumentBroken, Refused):
-                if not await self._reject_killer(name):
-                    self._quarantine(name)
-                    raise RoomUnavailable(
-                        "this room is quarantined: its log cannot be replayed"
-                    ) from None
+                if not await self._leave_out_killer(name):
+                    raise self._quarantine(name, "its log cannot be replayed") from None
                 document, epoch, position, rows, size = await self._document(name)
         finally:
             await self.store.end_load(name)
@@ -264,24 +259,26 @@ class Replica:
             sum(len(row) for _, row in stored.tail),
         )
 
-    async def _reject_killer(self, name: str) -> bool:
-        """Mark the row that native code does not survive; False when there is none to be found."""
+    async def _leave_out_killer(self, name: str) -> bool:
+        """Try the log in a child process, and mark the row that native code does not survive; False when all is well.
+
+        Raises RoomUnavailable when it is the checkpoint that cannot be loaded.
+        """
         stored = await self.store.load(name)
         position = await self.compactor.find_killer(stored.checkpoint, stored.tail)
         if position is None:
             return False
-        log.error(
-            "a row of the log is left out: native code does not survive it",
-            room=name,
-            position=position,
-        )
-        await self.store.reject(name, position, "native code fails")
+        if position == 0:
+            raise self._quarantine(name, "its checkpoint cannot be loaded")
+        log.error("a row of the log is left out", room=name, position=position)
+        await self.store.reject(name, position, "native code does not survive it")
         return True
 
-    def _quarantine(self, name: str) -> None:
+    def _quarantine(self, name: str, reason: str) -> RoomUnavailable:
         self.metrics.quarantines += 1
         self._quarantined.add(name)
-        log.error("room quarantined", room=name)
+        log.error("room quarantined", room=name, reason=reason)
+        return RoomUnavailable(f"this room is quarantined: {reason}")
 
     async def rebuild(self, room: Room) -> None:
         """Replace a document that native code has broken by one from its log; members keep their sockets.
@@ -308,14 +305,10 @@ class Replica:
                 room=room.name,
                 reason=type(error).__name__,
             )
-            self._quarantine(room.name)
+            refusal = self._quarantine(room.name, "its document could not be rebuilt")
             self._forget(room)
             for member in members:
-                member.line.close(
-                    RoomUnavailable(
-                        "this room is quarantined: its document could not be rebuilt"
-                    )
-                )
+                member.line.close(refusal)
         finally:
             del self._rebuilding[room.name]
             for member in members:
@@ -383,9 +376,15 @@ class Replica:
             entries.append(entry)
             if room.document.claimed:
                 claimed, room.document.claimed = room.document.claimed, {}
-                self.start(self.store.bind(room.name, claimed))
+                self.start(self._bind(room, claimed))
         if entries:
             self.journal.append(entries)
+
+    async def _bind(self, room: Room, claimed: dict[int, str]) -> None:
+        try:
+            await self.store.bind(room.name, claimed)
+        except CollabError:
+            room.document.claimed |= claimed  # with the next change
 
     # Once per commit
 
@@ -395,6 +394,16 @@ class Replica:
             if room is not None and room.epoch == entry.epoch:
                 room.log(entry.last)
                 self.compactor.consider(room)
+
+    def _refused(self, entries: Sequence[Entry], error: CollabError) -> None:
+        """The store will never take these: what is in memory is not what is on disk, so the room begins again."""
+        for name in {entry.room for entry in entries}:
+            room = self._rooms.get(name)
+            if room is not None:
+                members = list(room.members)
+                self._forget(room)
+                for member in members:
+                    member.line.close(error)
 
     @property
     def _trouble(self) -> StoreUnavailable | None:

@@ -14,11 +14,12 @@ from collab.errors import (
     CollabError,
     DocumentBroken,
     Draining,
+    RoomNotFound,
     RoomUnavailable,
     StoreUnavailable,
 )
 from collab.metrics import Metrics
-from collab.replica import Replica
+from collab.replica import MAX_CRASHED_LOADS, Replica
 from collab.room import RoomState
 from collab.store.base import Done, Entry, Stored
 from collab.store.memory import MemoryStore
@@ -272,10 +273,10 @@ async def test_a_room_that_cannot_be_rebuilt_is_quarantined_alone() -> None:
         assert await replica.open("other") is other
 
 
-async def test_a_room_that_has_killed_the_process_twice_is_quarantined() -> None:
+async def test_a_room_that_kills_the_process_again_and_again_is_quarantined() -> None:
     store = Store()
     async with store:
-        for _ in range(2):
+        for _ in range(MAX_CRASHED_LOADS):
             await store.begin_load("r")
     async with make(store) as replica:
         with pytest.raises(RoomUnavailable):
@@ -283,6 +284,36 @@ async def test_a_room_that_has_killed_the_process_twice_is_quarantined() -> None
 
         assert replica.metrics.quarantines == 1
         assert (await replica.open("other")).name == "other"
+
+
+async def test_a_process_that_was_killed_while_it_opened_a_room_condemns_nobody() -> (
+    None
+):
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+        await replica.settle()
+        await store.begin_load("r")
+    async with make(store) as replica:
+        assert (await replica.open("r")).position == 1
+        assert await store.begin_load("r") == 0
+
+
+async def test_a_room_whose_log_is_not_what_it_holds_begins_again() -> None:
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+        await replica.settle()
+        await store.delete("r")
+        room.update(ada.member, ada.write("y"))
+        await replica.settle()
+
+        assert isinstance(ada.line.closed, RoomNotFound)
+        assert (await replica.open("r")).position == 0
 
 
 async def test_a_draining_replica_opens_nothing_new() -> None:
