@@ -19,6 +19,9 @@ from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.store.base import Author, Entry
 
+# Insertions of one client that are repeated to it when it reconnects.
+MAX_REMINDER = 20_000
+
 
 class RoomState(Enum):
     """What a room is doing. A room that is loading has no members yet; see `Replica.open`."""
@@ -241,6 +244,15 @@ class Room:
             member.write(self._answer)
         else:
             member.send(yjs.sync_step_2(self.document.diff(state_vector)))
+
+    def remind(self, member: Member, client: int) -> None:
+        """Send a member once more what it wrote under this id, when that is logged.
+
+        The first echo may have been lost with an earlier connection, and it is what y-websocket 4 waits for.
+        """
+        update = self.document.tail(client, MAX_REMINDER)
+        if update is not None:
+            self.owe(member, yjs.update_message(update))
 
     def ask(self, member: Member) -> None:
         """Ask a member for what the room lacks."""

@@ -287,6 +287,14 @@ class Document:
             self._bytes = len(self._snapshot)
         return self._snapshot
 
+    def tail(self, client: int, length: int) -> bytes | None:
+        """What one client inserted last, as an update; None when it inserted nothing."""
+        known = self.gate.known
+        clock = known.get(client)
+        if not clock:
+            return None
+        return self.diff(encode_state_vector({**known, client: clock - length}))
+
     def diff(self, encoded: bytes) -> bytes:
         """What a peer with this state vector lacks. Raises Refused when it is not one."""
         if encoded == EMPTY_STATE_VECTOR:

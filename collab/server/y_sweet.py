@@ -54,6 +54,9 @@ class YSweetSocket(RoomSocket):
             self._waiting = token
             super().keep_alive()  # the client reconnects when its heart-beat brings nothing back
 
+    def _remind(self) -> None:
+        """Its acknowledgement is the barrier."""
+
     def _repeat(self, update: bytes) -> None:
         """Its acknowledgement is the barrier."""
 

@@ -22,6 +22,7 @@ from collab.server.socket import Socket, Sockets
 from collab.store.base import Author
 
 QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
+MAX_REMINDED = 8  # client ids of one connection
 
 _KEEP_ALIVE = frame(yjs.KEEP_ALIVE)
 
@@ -29,7 +30,15 @@ _KEEP_ALIVE = frame(yjs.KEEP_ALIVE)
 class RoomSocket(Socket):
     """A socket with one member in one room."""
 
-    __slots__ = ("_deferred", "_has_asked", "_position", "_repeats", "is_v1", "member")
+    __slots__ = (
+        "_deferred",
+        "_has_asked",
+        "_position",
+        "_reminded",
+        "_repeats",
+        "is_v1",
+        "member",
+    )
 
     def __init__(
         self,
@@ -45,6 +54,7 @@ class RoomSocket(Socket):
         self._has_asked = False
         self._position = room.position
         self._repeats = 0
+        self._reminded: set[int] = set()
         self._deferred: bytes | None = (
             None  # a question that must wait until the peer has read
         )
@@ -153,10 +163,21 @@ class RoomSocket(Socket):
     def _present(self, states: bytes) -> None:
         sockets, room = self.sockets, self.member.room
         sockets.metrics.awareness_messages += 1
+        count = len(self.member.clients)
         reply = room.awareness.apply(states, self.member, sockets.loop.time())
+        if len(self.member.clients) > count:
+            self._remind()
         if reply is not None:
             self.member.send(yjs.awareness_message(reply))
         sockets.replica.present(room)
+
+    def _remind(self) -> None:
+        """The member has said which client it is: it may have been here before."""
+        if self.is_v1 or len(self._reminded) >= MAX_REMINDED:
+            return
+        for client in self.member.clients - self._reminded:
+            self._reminded.add(client)
+            self.member.room.remind(self.member, client)
 
     def _barrier(self, token: bytes) -> None:
         raise NotImplementedError  # a y-websocket client has no such message

@@ -53,6 +53,39 @@ def test_edits_made_offline_come_back_after_reconnecting(
     assert house.export(room).strip() == "offline st"
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["cut", "restart"])
+@pytest.mark.parametrize("kind", Y_WEBSOCKET)
+def test_an_echo_that_was_lost_comes_after_reconnecting(
+    clients: Driver,
+    serving: Callable[..., Server],
+    room: str,
+    kind: str,
+    *,
+    restarts: bool,
+) -> None:
+    server = serving("--commit-window-ms", "500", "--drain-seconds", "0")
+    clients.open("ada", kind, server.url, room)
+    clients.open("bob", "hocuspocus-4", server.url, room)
+    clients.wait(["ada", "bob"], "synced")
+    clients.edit("ada", write("one"))
+    clients.wait("ada", "saved")
+    clients.edit("ada", write(" two", -1), erase(0, 1))
+    clients.wait("bob", "text", "ne two")
+
+    clients.do("pull", names="ada")
+    clients.wait("ada", "dead")
+    cut = clients.state("ada")["isUnsaved"]
+    clients.edit("bob", write("!", -1))
+    clients.wait("bob", "saved")  # and all that came before
+    if restarts:
+        server.kill()
+        server.start()
+    clients.do("plug", names="ada")
+
+    clients.wait("ada", "saved")
+    assert cut
+
+
 @pytest.mark.parametrize("kind", Y_WEBSOCKET)
 def test_a_deletion_alone_comes_back(
     clients: Driver, house: Server, room: str, kind: str
