@@ -44,17 +44,17 @@ class Rooms:
             WebSocketRoute("/ws/{room:path}", self.y_websocket),
             WebSocketRoute("/hocuspocus", self.hocuspocus),
             WebSocketRoute("/hocuspocus/", self.hocuspocus),
-            WebSocketRoute("/d/{room}/ws/{again}", self.y_sweet),
+            WebSocketRoute("/d/{twice:path}", self.y_sweet),
             *(
                 Route(path, upgrade_required)
                 for path in (
                     "/ws/{room:path}",
                     "/hocuspocus",
                     "/hocuspocus/",
-                    "/d/{room}/ws/{again}",
+                    "/d/{twice:path}",
                 )
             ),
-            Route("/doc/{room}/auth", self.y_sweet_auth, methods=["POST"]),
+            Route("/doc/{room:path}/auth", self.y_sweet_auth, methods=["POST"]),
         ]
 
     async def y_websocket(self, websocket: WebSocket) -> None:
@@ -71,8 +71,9 @@ class Rooms:
         def become(transport: Any, address: str, room: Room) -> Socket:
             return YSweetSocket(transport, self._sockets, address, room)
 
-        name = websocket.path_params["room"]
-        is_same = name == websocket.path_params["again"]
+        twice = websocket.path_params["twice"]
+        name = twice[: (len(twice) - len("/ws/")) // 2]  # which may hold slashes
+        is_same = twice == f"{name}/ws/{name}"
         await self._enter(websocket, name if is_same else "", None, become)
 
     async def hocuspocus(self, websocket: WebSocket) -> None:

@@ -72,7 +72,7 @@ def test_the_heart_beat_is_answered(clients: Driver, house: Server, room: str) -
 def test_a_room_name_that_needs_escaping_is_reached(
     clients: Driver, house: Server, room: str
 ) -> None:
-    name = f"{room} ü+1"
+    name = f"{room} ü+1/ws/a"
     clients.open("ada", "y-sweet", house.url, name)
     clients.open("bob", "hocuspocus-4", house.url, name)
     clients.wait(["ada", "bob"], "synced")
