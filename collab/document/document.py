@@ -24,6 +24,8 @@ ANONYMOUS = (
     "anonymous:"  # and a connection: an owner that nobody can be told to be again
 )
 
+MAX_STASHED_UPDATES = 5000
+
 # Updates between two comparisons of the gate's vector with the document's.
 _CANARY_EVERY = 1000
 
@@ -60,7 +62,7 @@ class Document:
         self._snapshot: bytes | None = None
         self._bytes = 0  # at least what a snapshot takes: updates are never smaller than what they leave
         self._until_canary = _CANARY_EVERY
-        self.gate = Gate(max_bytes=max_stash_bytes)
+        self.gate = Gate(max_bytes=max_stash_bytes, max_updates=MAX_STASHED_UPDATES)
         self.owners: dict[int, str] = {}
         self.claimed: dict[int, str] = {}  # owners that are not stored yet
         self.conflicts = (
@@ -94,8 +96,13 @@ class Document:
             document._integrate(snapshot)
             document._bytes = len(snapshot)
             document.gate.load(snapshot, state_vector(document._native_vector()))
+        # What was let in once stays in, whatever the limit is now.
+        gate = document.gate
+        gate.max_bytes = gate.max_updates = 1 << 40
         for update in tail:
-            document._admit(update)
+            for part in gate.admit(update):
+                document._integrate(part)
+        gate.max_bytes, gate.max_updates = max_stash_bytes, MAX_STASHED_UPDATES
         document.owners.update(owners or {})
         return document
 
@@ -293,7 +300,7 @@ class Document:
         clock = known.get(client)
         if not clock:
             return None
-        return self.diff(encode_state_vector({**known, client: clock - length}))
+        return self.diff(encode_state_vector({**known, client: max(0, clock - length)}))
 
     def diff(self, encoded: bytes) -> bytes:
         """What a peer with this state vector lacks. Raises Refused when it is not one."""

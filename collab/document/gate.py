@@ -232,7 +232,7 @@ class Gate:
         self.known.reset({})
         if _may_nest(snapshot, known) or _may_pair(snapshot):
             notes = Notes()
-            scan(snapshot, notes)
+            scan(snapshot, notes, max_structs=len(snapshot))  # it is our own
             self.known.note(snapshot, notes)
         self.known.update(known)
 

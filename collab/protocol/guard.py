@@ -366,15 +366,17 @@ def reach(found: Scan, known: Mapping[int, int]) -> list[tuple[int, Need | None]
     return reached
 
 
-def scan(update: bytes, notes: Notes | None = None) -> Scan:
+def scan(
+    update: bytes, notes: Notes | None = None, *, max_structs: int = MAX_STRUCTS
+) -> Scan:
     """Read all of an update; `Refused` or `TooLarge` where it breaks a rule. Fills `notes`, if given."""
     try:
-        return _scan(update, notes)
+        return _scan(update, notes, max_structs)
     except IndexError:
         raise Refused("truncated") from None
 
 
-def _scan(update: bytes, notes: Notes | None) -> Scan:
+def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
     runs: list[Run] = []
     needs: list[Need] = []
     is_plain = True
@@ -397,7 +399,7 @@ def _scan(update: bytes, notes: Notes | None) -> Scan:
         if count == 0:
             raise Refused("empty section")  # five bytes of this make yrs 0.28 panic
         total += count
-        if total > MAX_STRUCTS:
+        if total > max_structs:
             raise TooLarge("structs")
         if client in seen:
             raise Refused("client twice")  # makes an endless list inside yrs

@@ -149,6 +149,30 @@ def test_a_document_is_loaded_from_a_snapshot_and_a_tail() -> None:
     assert read(loaded) == "one two three"
 
 
+def test_a_log_is_loaded_whatever_the_limit_on_what_waits() -> None:
+    writer = Writer()
+    updates = writer.write(*("word" * 20 for _ in range(50)))
+
+    loaded = Document.load(None, updates[1:], max_stash_bytes=1000)
+
+    assert len(loaded.gate) == 49
+    assert loaded.gate.max_bytes == 1000
+
+
+def test_the_tail_of_a_client_is_what_it_wrote_last() -> None:
+    document, writer = Document(), Writer()
+    apply_all(document, writer.write("abc", "def"))
+
+    short = document.tail(writer.doc.client_id, 2)
+    whole = document.tail(writer.doc.client_id, 1000)
+
+    assert short is not None
+    assert b"ef" in short
+    assert b"d" not in short
+    assert whole == document.snapshot()
+    assert document.tail(7, 2) is None
+
+
 def test_the_snapshot_is_kept_until_the_next_change() -> None:
     document, writer = Document(), Writer()
     document.apply(*writer.write("a"), "ada")
