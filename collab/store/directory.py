@@ -5,9 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from collab.errors import StoreLocked
+
+# That a server waits for the lock of one that has just been killed.
+HANDOVER_SECONDS = 1.0
 
 
 class Directory:
@@ -26,13 +30,15 @@ class Directory:
         self.path.mkdir(parents=True, exist_ok=True)
         self._loading.mkdir(exist_ok=True)
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise StoreLocked(
-                f"another process has {self.path} open: stop it, or choose another directory with --data"
-            ) from None
+        # A child that a killed server was just starting holds its files until it has become another program.
+        deadline = time.monotonic() + HANDOVER_SECONDS
+        while not _try(lock):
+            if time.monotonic() > deadline:
+                os.close(lock)
+                raise StoreLocked(
+                    f"another process has {self.path} open: stop it, or choose another directory with --data"
+                )
+            time.sleep(0.01)
         self._lock = lock
 
     def unlock(self) -> None:
@@ -80,3 +86,11 @@ class Directory:
 
     def _note(self, room: str) -> Path:
         return self._loading / hashlib.sha256(room.encode()).hexdigest()[:32]
+
+
+def _try(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,34 @@
+"""The data directory: handed over by a server that was killed, never shared."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from collab.errors import StoreLocked
+from collab.store.directory import Directory
+
+
+def test_a_lock_that_is_just_being_let_go_is_waited_for(tmp_path: Path) -> None:
+    held = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    directory = Directory(tmp_path, reserve_bytes=0)
+
+    threading.Timer(0.1, os.close, (held,)).start()
+    directory.lock()
+
+    directory.unlock()
+
+
+def test_a_lock_that_somebody_keeps_is_a_sentence(tmp_path: Path) -> None:
+    first, second = (Directory(tmp_path, reserve_bytes=0) for _ in range(2))
+    first.lock()
+
+    with pytest.raises(StoreLocked, match="stop it, or choose another"):
+        second.lock()
+
+    first.unlock()
