@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30
 
@@ -111,3 +114,13 @@ def eventually(check: Callable[[], bool], *, seconds: float = 10.0) -> bool:
         os.sched_yield()
         time.sleep(0.01)
     return True
+
+
+async def close_code(socket: ClientConnection) -> int:
+    """Read until the server closes; the code that it closes with."""
+    try:
+        while True:
+            await socket.recv()
+    except ConnectionClosed as end:
+        assert end.rcvd is not None, "the connection was cut"
+        return end.rcvd.code

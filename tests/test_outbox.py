@@ -135,10 +135,11 @@ def test_a_cumulative_acknowledgement_replaces_the_last_of_its_turn() -> None:
 
 def test_acknowledgements_that_nobody_reads_are_bounded() -> None:
     ada = Reader()
+    for _ in range(MAX_PENDING):
+        ada.owe(0, b"x")
 
     with pytest.raises(SlowMember):
-        for _ in range(MAX_PENDING + 1):
-            ada.owe(0, b"x")
+        ada.owe(0, b"x")
 
 
 def test_a_full_member_falls_behind_and_the_others_do_not_notice() -> None:

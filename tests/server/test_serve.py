@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from processes import ROOT, Server
+from processes import ROOT, Server, close_code
 from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -149,13 +149,7 @@ async def test_a_drain_says_unready_and_lets_nobody_in(
             },
         )
 
-    codes = set()
-    for socket in sockets:
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                await socket.recv()
-        assert closed.value.rcvd is not None
-        codes.add(closed.value.rcvd.code)
+    codes = {await close_code(socket) for socket in sockets}
     assert ready.json() == {"status": "unready", "reasons": ["draining"]}
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) > 0
