@@ -203,9 +203,13 @@ class Document:
                 transaction.commit()
             finally:
                 transaction.drop()
-        except (ValueError, RuntimeError):
+        except ValueError:  # nothing of it went in
             self._recount()
             raise Refused("native") from None
+        except RuntimeError:
+            if state_vector(self._native_vector()) == self.gate.known:
+                raise Refused("native") from None
+            raise DocumentBroken("an update went in by halves") from None
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # a Rust panic is not an Exception

@@ -294,6 +294,27 @@ def test_a_panic_in_native_code_breaks_the_document_and_nothing_else(
         document.apply(update, "ada")
 
 
+def test_an_update_that_went_in_by_halves_breaks_the_document(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document, writer = Document(), Writer()
+    (update,) = writer.write("a")
+    inner = document._native
+
+    class Native:
+        def __getattr__(self, name: str) -> object:
+            return getattr(inner, name)
+
+        def apply_update(self, transaction: object, update: bytes) -> None:
+            inner.apply_update(transaction, update)  # type: ignore[arg-type]
+            raise RuntimeError("block parent must be deleted or shared ref type")
+
+    monkeypatch.setattr(document, "_native", Native())
+
+    with pytest.raises(DocumentBroken):
+        document.apply(update, "ada")
+
+
 def test_the_canary_corrects_the_gate() -> None:
     document, writer = Document(), Writer()
     document.apply(*writer.write("a"), "ada")
