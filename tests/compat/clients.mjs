@@ -116,7 +116,11 @@ class Document {
 
   root(kind, name) {
     if (this.major === 14) return this.doc.get(name);
-    return { text: () => this.doc.getText(name), map: () => this.doc.getMap(name), array: () => this.doc.getArray(name) }[kind]();
+    return {
+      text: () => this.doc.getText(name),
+      map: () => this.doc.getMap(name),
+      array: () => this.doc.getArray(name),
+    }[kind]();
   }
 
   /** One step of an edit: `{text, at, insert}`, `{text, at, remove}`, `{map, key, value}`, `{array, push}`, `{array, at, remove}`. */
@@ -146,7 +150,10 @@ class Document {
     const map = this.root("map", "map");
     return {
       text: this.root("text", "text").toString(),
-      map: this.major === 14 ? Object.fromEntries(sorted(map.attrEntries())) : Object.fromEntries(sorted(map.entries())),
+      map:
+        this.major === 14
+          ? Object.fromEntries(sorted(map.attrEntries()))
+          : Object.fromEntries(sorted(map.entries())),
       array: this.root("array", "array").toArray(),
     };
   }
@@ -179,7 +186,12 @@ class Echo {
 
 /** What all clients have in common; the families below say how theirs is built and asked. */
 class Client {
-  constructor(kind, url, room, { clientId, withAwareness = true, keepsFrames = false, origin, ...options } = {}) {
+  constructor(
+    kind,
+    url,
+    room,
+    { clientId, withAwareness = true, keepsFrames = false, origin, ...options } = {},
+  ) {
     this.kind = kind;
     this.url = url;
     this.room = room;
@@ -199,7 +211,10 @@ class Client {
 
   /** Names of everyone this client sees, itself included. */
   get present() {
-    return [...(this.awareness?.getStates().values() ?? [])].map((state) => state.name).filter(Boolean).sort();
+    return [...(this.awareness?.getStates().values() ?? [])]
+      .map((state) => state.name)
+      .filter(Boolean)
+      .sort();
   }
 
   get clientId() {

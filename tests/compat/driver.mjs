@@ -45,7 +45,9 @@ const CONDITIONS = {
   opened: (all, count) => all.every((client) => client.cable.opened >= count),
   closed: (all, code) => all.every((client) => client.cable.closes.some((close) => close.code === code)),
   event: (all, [name, detail]) =>
-    all.every((client) => client.events.some((event) => event[0] === name && (detail === undefined || event[1] === detail))),
+    all.every((client) =>
+      client.events.some((event) => event[0] === name && (detail === undefined || event[1] === detail)),
+    ),
 };
 
 const ACTIONS = {
@@ -64,7 +66,8 @@ const ACTIONS = {
     const all = named(names);
     const deadline = performance.now() + seconds * 1000;
     while (!CONDITIONS[until](all, is)) {
-      if (performance.now() > deadline) fail(`${names} not ${until} after ${seconds} s: ${JSON.stringify(all.map(state))}`);
+      if (performance.now() > deadline)
+        fail(`${names} not ${until} after ${seconds} s: ${JSON.stringify(all.map(state))}`);
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
   },

@@ -33,14 +33,19 @@ function meaningOfAuth(decoder, from) {
   if (kind === 2) return { type: "Authenticated", scope: decoding.readVarString(decoder) };
   if (from === "server") return { type: "TokenPlease" };
   const token = decoding.readVarString(decoder);
-  return { type: "Auth", token, version: decoding.hasContent(decoder) ? decoding.readVarString(decoder) : null };
+  return {
+    type: "Auth",
+    token,
+    version: decoding.hasContent(decoder) ? decoding.readVarString(decoder) : null,
+  };
 }
 
 const HOCUSPOCUS = {
   ...COMMON,
   2: meaningOfAuth,
   5: (decoder) => ({ type: "Stateless", text: decoding.readVarString(decoder) }),
-  7: (decoder, from) => (from === "client" ? { type: "Detach" } : { type: "Close", reason: decoding.readVarString(decoder) }),
+  7: (decoder, from) =>
+    from === "client" ? { type: "Detach" } : { type: "Close", reason: decoding.readVarString(decoder) },
   8: (decoder) => ({ type: "SyncStatus", is_applied: decoding.readVarInt(decoder) === 1 }),
 };
 
@@ -72,7 +77,7 @@ function meaning(dialect, { from, frame }) {
 
 /** Speaks for a server: answers every question with nothing, and Y-Sweet's barrier with itself. */
 async function stub(greeting) {
-  const http = createServer((request, response) => {
+  const http = createServer((_request, response) => {
     const { port } = http.address();
     response.end(JSON.stringify({ url: `ws://127.0.0.1:${port}/d`, docId: ROOM, authorization: "full" }));
   });
@@ -88,7 +93,11 @@ async function stub(greeting) {
   return `http://127.0.0.1:${http.address().port}`;
 }
 
-const SERVERS = { "y-websocket": "@y/websocket-server 0.1.5", hocuspocus: "@hocuspocus/server 4.7.0", "y-sweet": "a stub" };
+const SERVERS = {
+  "y-websocket": "@y/websocket-server 0.1.5",
+  hocuspocus: "@hocuspocus/server 4.7.0",
+  "y-sweet": "a stub",
+};
 const families = { "y-websocket": [], hocuspocus: [], "y-sweet": [] };
 
 function keep(dialect, client) {
@@ -97,17 +106,25 @@ function keep(dialect, client) {
     const all = families[dialect];
     const sender = frame.from === "client" ? `${name} ${version}` : SERVERS[dialect];
     const known = all.find((one) => one.hex === frame.frame && one.from === frame.from);
-    if (!known) all.push({ from: frame.from, senders: [sender], hex: frame.frame, means: meaning(dialect, frame) });
+    if (!known)
+      all.push({ from: frame.from, senders: [sender], hex: frame.frame, means: meaning(dialect, frame) });
     else if (!known.senders.includes(sender)) known.senders.push(sender);
   }
 }
 
 async function converse(dialect, kind, url, options = {}) {
-  const client = open(kind, url, options.room ?? ROOM, { keepsFrames: true, clientId: 0x1fffffffffffff - 7, ...options });
+  const client = open(kind, url, options.room ?? ROOM, {
+    keepsFrames: true,
+    clientId: 0x1fffffffffffff - 7,
+    ...options,
+  });
   client.awareness?.setLocalState({ name: "Ada ü 🌍" });
   for (let i = 0; i < 100 && !client.isSynced; i += 1) await setTimeout(20);
   client.document.edit([{ text: "text", at: 0, insert: "wörld 🌍" }]);
-  client.document.edit([{ text: "text", at: 1, remove: 2 }, { map: "map", key: "k", value: { deep: [1, null] } }]);
+  client.document.edit([
+    { text: "text", at: 1, remove: 2 },
+    { map: "map", key: "k", value: { deep: [1, null] } },
+  ]);
   client.document.edit([{ text: "text", at: 0, insert: "x".repeat(300) }]);
   if (kind.startsWith("hocuspocus")) client.provider.sendStateless('{"ü":1}');
   if (kind === "hocuspocus-4") await client.provider.sendToken();
@@ -121,13 +138,21 @@ async function converse(dialect, kind, url, options = {}) {
 }
 
 const [yWebsocket, hocuspocus] = process.argv.slice(2);
-for (const number of [1, 2, 3, 4]) await converse("y-websocket", `y-websocket-${number}`, yWebsocket, { room: `room-${number}` });
+for (const number of [1, 2, 3, 4])
+  await converse("y-websocket", `y-websocket-${number}`, yWebsocket, { room: `room-${number}` });
 for (const number of [2, 3, 4]) {
-  await converse("hocuspocus", `hocuspocus-${number}`, hocuspocus, { room: `${ROOM}${number}`, token: "secret ü" });
+  await converse("hocuspocus", `hocuspocus-${number}`, hocuspocus, {
+    room: `${ROOM}${number}`,
+    token: "secret ü",
+  });
 }
 await converse("hocuspocus", "hocuspocus-2", hocuspocus); // says no token when it has none
 await converse("hocuspocus", "hocuspocus-4", hocuspocus, { room: "x".repeat(200), sessionAwareness: true });
-const pinging = open("hocuspocus-4", await stub(["09"]), ROOM, { keepsFrames: true, clientId: 7, withAwareness: false });
+const pinging = open("hocuspocus-4", await stub(["09"]), ROOM, {
+  keepsFrames: true,
+  clientId: 7,
+  withAwareness: false,
+});
 await setTimeout(300);
 keep("hocuspocus", pinging);
 await converse("y-sweet", "y-sweet", await stub(["0000" + "0100", "03"]));
