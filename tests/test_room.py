@@ -242,6 +242,22 @@ def test_an_update_that_waits_is_logged_and_passed_on_later() -> None:
     assert len([m for m in ada.messages if m[:2] == b"\x00\x02"]) == 2
 
 
+def test_a_member_is_reminded_of_its_own_edits_once_they_are_logged() -> None:
+    ada = Client("ada")
+    room = make(ada)
+    room.update(ada.member, ada.write("x"))
+    entry = room.take(0)
+    again = Client("ada again")
+    room.join(again.member)
+
+    room.remind(again.member, ada.doc.client_id)
+    before = list(again.messages)
+    room.log(entry.last)
+
+    assert before == []
+    assert again.messages == [update_message(room.document.snapshot())]
+
+
 def test_leaving_is_idempotent_and_frees_the_audience() -> None:
     ada = Client()
     room = make(ada)

@@ -9,6 +9,7 @@ from pycrdt import Doc, Text
 
 from collab.document.document import Change, Document
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
+from collab.protocol.guard import scan
 
 
 class Writer:
@@ -195,6 +196,22 @@ def test_a_diff_brings_a_peer_up_to_date() -> None:
     peer.apply_update(document.diff(peer.get_state()))
 
     assert str(peer.get("text", type=Text)) == "ab"
+
+
+def test_the_tail_of_a_client_is_what_it_inserted_last() -> None:
+    document, writer = Document(), Writer()
+    for update in writer.write("abc", "de"):
+        document.apply(update, "ada")
+    client = next(iter(document.gate.known))
+
+    tail = document.tail(client, 2)
+
+    assert tail is not None
+    assert [(run.clock, run.end) for run in scan(tail).runs] == [(3, 5)]
+
+
+def test_a_client_that_inserted_nothing_has_no_tail() -> None:
+    assert Document().tail(7, 100) is None
 
 
 @pytest.mark.parametrize(
