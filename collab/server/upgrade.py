@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 
 from collab import logs
 from collab.protocol.frames import close_frame
-from collab.server.socket import Socket
+from collab.server.socket import LINGER_SECONDS, Socket
 
 EXTENSION = "collab.upgrade"  # where the endpoint finds this object in its scope
 USER_TIMEOUT_MILLISECONDS = (
@@ -50,6 +50,7 @@ class Upgrade(asyncio.Protocol):
         self._response: Response | None = None
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(8)
         self._is_over = False
+        self._linger: asyncio.TimerHandle | None = None
         self._denial: list[
             Any
         ] = []  # status, headers and body of a refusal in the making
@@ -67,6 +68,8 @@ class Upgrade(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
         if not self._is_over:
             self._is_over = True
             self._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
@@ -80,6 +83,8 @@ class Upgrade(asyncio.Protocol):
         return False
 
     def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
         if self._response is not None:
             # What the client says before the endpoint has attached a socket.
             self._early += data
@@ -224,8 +229,17 @@ class Upgrade(asyncio.Protocol):
         if self._handshake is not None:
             self._refuse(500 if code == 1011 else 403, [], b"")
             return
+        # The client has begun to speak: closing over unread bytes would reset the connection, and the client might
+        # never read why it was refused, and come back for ever.
+        if self.transport.is_closing():
+            return
+        self._early.clear()
         self.transport.write(close_frame(code, reason))
-        self.transport.close()
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self._linger = asyncio.get_running_loop().call_later(
+            LINGER_SECONDS, self.transport.abort
+        )
 
     def attach(self, become: Callable[[Any, str], Socket]) -> None:
         """Hand the transport to the socket that `become(transport, address)` makes; the endpoint then returns."""

@@ -63,7 +63,7 @@ def test_an_echo_that_was_lost_comes_after_reconnecting(
     *,
     restarts: bool,
 ) -> None:
-    server = serving("--commit-window-ms", "500", "--drain-seconds", "0")
+    server = serving("--commit-window-ms", "1000")
     clients.open("ada", kind, server.url, room)
     clients.open("bob", "hocuspocus-4", server.url, room)
     clients.wait(["ada", "bob"], "synced")
