@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 
@@ -106,6 +107,29 @@ async def test_a_bad_room_name_is_accepted_and_closed_with_its_code(
 
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4400
+
+
+async def test_a_refused_client_that_goes_on_talking_is_not_cut_off(
+    server: Server,
+) -> None:
+    request = (
+        f"GET /ws/%01 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request.encode())
+
+    answer = await reader.read()  # up to the end of what the server has to say
+    for _ in range(20):
+        writer.write(
+            b"\x82\x84\x00\x00\x00\x00\x00\x00\x01\x00"
+        )  # a question, as every client asks
+        await writer.drain()
+        await asyncio.sleep(0.005)  # a reset takes its time to come back
+
+    assert (4400).to_bytes(2, "big") in answer
+    assert not writer.transport.is_closing()
+    writer.close()
 
 
 async def test_too_many_sockets_are_told_to_come_later(
