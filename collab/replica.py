@@ -142,8 +142,8 @@ class Replica:
         return list(self._rooms.values())
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a piece of work that ends by itself and handles its own errors."""
-        self._tasks.create_task(work)
+        """Run a piece of work that ends by itself; a bug in it is logged and costs nobody else anything."""
+        self._tasks.create_task(_contained(work))
 
     # Opening and closing
 
@@ -450,13 +450,18 @@ class Replica:
         while True:
             due = self._loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
-            now = self._loop.time()
-            self._lag = max(0.0, now - due)
-            for room in self._rooms.values():
-                room.awareness.expire(now)
-                self.present(room)
-                self._account(room)
-            self._evict()
+            self._lag = max(0.0, self._loop.time() - due)
+            try:
+                self._tidy(self._loop.time())
+            except Exception:
+                log.exception("a bug met the housekeeping")
+
+    def _tidy(self, now: float) -> None:
+        for room in self._rooms.values():
+            room.awareness.expire(now)
+            self.present(room)
+            self._account(room)
+        self._evict()
 
     async def drain(self) -> None:
         """Take no new rooms, and log everything that has come; members stay until their sockets are closed."""
@@ -467,3 +472,10 @@ class Replica:
         """Wait until everything that has come is logged and acknowledged; False when it cannot be."""
         self._flush()
         return await self.journal.flush()
+
+
+async def _contained(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("a bug met a task")

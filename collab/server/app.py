@@ -21,7 +21,7 @@ from collab.server.http import Http
 from collab.server.origins import Origins
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
-from collab.server.socket import Sockets
+from collab.server.sockets import Sockets
 from collab.server.upgrade import Upgrade
 from collab.settings import Settings
 from collab.store.base import Store

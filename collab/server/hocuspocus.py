@@ -30,7 +30,8 @@ from collab.protocol.messages import (
     Update,
 )
 from collab.room import Member
-from collab.server.socket import Socket, Sockets
+from collab.server.socket import Socket
+from collab.server.sockets import Sockets
 from collab.server.y_websocket import QUESTION_COST
 from collab.store.base import Author
 

@@ -21,7 +21,8 @@ from collab.room import Room
 from collab.server.hocuspocus import HocuspocusSocket
 from collab.server.origins import is_loopback
 from collab.server.responses import Json
-from collab.server.socket import Socket, Sockets
+from collab.server.socket import Socket
+from collab.server.sockets import Sockets
 from collab.server.upgrade import EXTENSION
 from collab.server.y_sweet import YSweetSocket
 from collab.server.y_websocket import RoomSocket

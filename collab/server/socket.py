@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -18,118 +17,33 @@ from collab import logs
 from collab.errors import (
     CollabError,
     FrameTooBig,
-    HandshakeTimeout,
     InvalidMessage,
     ProtocolViolation,
     RateLimited,
     SlowMember,
     UnsupportedFrame,
 )
-from collab.metrics import Metrics
 from collab.protocol.frames import PING, close_frame, pong_frame
-from collab.replica import Replica
 from collab.room import Member
+from collab.server.sockets import BEAT_SECONDS, Sockets
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG_OPCODE = 0, 1, 2, 8, 9, 10
-BURST_SECONDS = 5.0  # of the sustained rate
 MAX_FRAGMENTS = 1000
 MAX_UNKNOWN = 10
-WASTE_BURST = 400.0  # of messages that bring nothing: pings, repeats, questions asked again and again
+# Of messages that bring nothing: pings, repeats, questions asked again and again.
+WASTE_BURST = 400.0
 WASTE_PER_SECOND = 20.0
 CHARGED_BYTES = 4096
-CPU_SHARE = (
-    0.2  # of the process's time that long messages of one socket may take, bursts aside
-)
+# Of the process's time, that long messages of one socket may take, bursts aside.
+CPU_SHARE = 0.2
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
-BEAT_SECONDS = 12  # each socket's turn for keep-alive and ping; stock clients give a silent server 30 s
 
 _CLOSE_CODES = frozenset(
     (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014)
 )
 
 log = logs.logger(__name__)
-
-
-class Sockets:
-    """All sockets of a process, what they share, and the beat that keeps them alive and ends silent ones."""
-
-    def __init__(
-        self,
-        replica: Replica,
-        metrics: Metrics,
-        *,
-        max_message_bytes: int,
-        max_outbox_bytes: int,
-        slow_member_seconds: float,
-        messages_per_second: float,
-        bytes_per_second: float,
-        max_rooms_per_socket: int,
-        max_sockets: int,
-        max_sockets_per_address: int,
-        handshake_seconds: float,
-        idle_seconds: float,
-    ) -> None:
-        self.replica, self.metrics = replica, metrics
-        self.max_message_bytes, self.max_outbox_bytes = (
-            max_message_bytes,
-            max_outbox_bytes,
-        )
-        self.slow_member_seconds = slow_member_seconds
-        self.messages_per_second = messages_per_second
-        self.bytes_per_message = max(1, int(bytes_per_second / messages_per_second))
-        self.burst = messages_per_second * BURST_SECONDS
-        self.max_rooms_per_socket = max_rooms_per_socket
-        self.max_sockets, self.max_sockets_per_address = (
-            max_sockets,
-            max_sockets_per_address,
-        )
-        self.handshake_seconds, self.idle_seconds = handshake_seconds, idle_seconds
-        self.loop = asyncio.get_running_loop()
-        self.connections: set[Any] = set()  # uvicorn's: what it shuts down in the end
-        self._seats: list[set[Socket]] = [set() for _ in range(BEAT_SECONDS)]
-        self._next_seat = 0
-        # Attached, and must say something until then.
-        self._silent: dict[Socket, float] = {}
-        metrics.gauges["sockets"] = lambda: len(self)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._seats))
-
-    def __iter__(self) -> Iterator[Socket]:
-        return iter([socket for seat in self._seats for socket in seat])
-
-    def add(self, socket: Socket) -> int:
-        """Keep a socket alive from now on; returns its seat."""
-        self._next_seat = (self._next_seat + 1) % BEAT_SECONDS
-        self._seats[self._next_seat].add(socket)
-        self.connections.add(socket)
-        self._silent[socket] = self.loop.time() + self.handshake_seconds
-        return self._next_seat
-
-    def heard(self, socket: Socket) -> None:
-        """It has said something."""
-        self._silent.pop(socket, None)
-
-    def discard(self, socket: Socket, seat: int) -> None:
-        self._silent.pop(socket, None)
-        self._seats[seat].discard(socket)
-        self.connections.discard(socket)
-
-    async def beat(self) -> None:
-        """Runs for the life of the server. A twelfth of the sockets has its turn each second."""
-        turn = 0
-        while True:
-            await asyncio.sleep(1.0)
-            turn = (turn + 1) % BEAT_SECONDS
-            for socket in list(self._seats[turn]):
-                socket.beat()
-            now = self.loop.time()
-            for socket in list(self._silent):
-                if self._silent[socket] > now:
-                    break
-                del self._silent[socket]
-                socket.close(HandshakeTimeout("nothing was said after the handshake"))
 
 
 class Socket(asyncio.Protocol):

@@ -8,7 +8,7 @@ from collab.errors import CollabError
 from collab.protocol import ysweet
 from collab.protocol.messages import SyncStep2
 from collab.room import Room
-from collab.server.socket import Sockets
+from collab.server.sockets import Sockets
 from collab.server.y_websocket import RoomSocket
 
 

@@ -18,7 +18,8 @@ from collab.protocol.messages import (
     Update,
 )
 from collab.room import Member, Room
-from collab.server.socket import Socket, Sockets
+from collab.server.socket import Socket
+from collab.server.sockets import Sockets
 from collab.store.base import Author
 
 QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
