@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -117,8 +116,12 @@ class Rooms:
             await _deny(websocket, 503)
             return False
         if limit and not is_loopback(address):
-            held = Counter(socket.address for socket in sockets)[address]
-            if held >= limit:
+            # Those whose room is still being opened count, and this one is among them.
+            held = sum(
+                getattr(each, "address", None) == address
+                for each in sockets.connections
+            )
+            if held > limit:
                 await _deny(websocket, 429)
                 return False
         sockets.metrics.connections += 1
