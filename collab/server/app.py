@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from types import FrameType
@@ -108,6 +109,16 @@ def make_app(
     )
 
 
+def _spare_the_collector() -> None:
+    """Python's cycle collector goes over everything that lives, again and again: a third of a busy server's time.
+
+    What the start has made lives as long as the process, and an update makes no cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, which on a signal first drains: logs everything, then closes sockets one after the other."""
 
@@ -126,6 +137,7 @@ class Server(uvicorn.Server):
         sockets.connections = self.server_state.connections
 
     async def startup(self, sockets: Any = None) -> None:
+        _spare_the_collector()
         self.lifespan.state["metrics"] = (
             self._sockets.metrics
         )  # for the protocol classes that uvicorn makes
