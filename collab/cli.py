@@ -100,6 +100,7 @@ def _register_serve() -> None:
     flags = [
         _flag(name, field) for name, field in settings.Settings.model_fields.items()
     ]
+    # typer reads the flags from here; a function's type does not tell that it has this attribute.
     serve.__signature__ = Signature([config, *flags])  # type: ignore[attr-defined]
     serve.__annotations__ = {each.name: each.annotation for each in (config, *flags)}
     app.command()(serve)

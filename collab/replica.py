@@ -211,7 +211,6 @@ class Replica:
     async def _read(self, name: str) -> Room:
         crashed = await self.store.begin_load(name)
         if crashed >= MAX_CRASHED_LOADS:
-            # Its note stays, so that it is closed after a restart too, until an operator looks at it.
             raise self._quarantine(
                 name, "opening it has taken the server down again and again"
             )
@@ -226,7 +225,9 @@ class Replica:
                     raise self._quarantine(name, "its log cannot be replayed") from None
                 document, epoch, position, rows, size = await self._document(name)
         finally:
-            await self.store.end_load(name)
+            # The note of a room that is set apart stays: the next process tries it in a child first.
+            if name not in self._quarantined:
+                await self.store.end_load(name)
         room = Room(
             name,
             document,

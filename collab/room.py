@@ -121,9 +121,8 @@ class Room:
     ) -> None:
         self.name, self.document, self.awareness = name, document, awareness
         self.epoch = epoch
-        self.position = (
-            position  # of the last update in the log, those on their way included
-        )
+        # Of the last update in the log, those on their way included.
+        self.position = position
         self.state = RoomState.LIVE
         self.unwritable: CollabError | None = None  # why updates are refused now
         self.rows_since_checkpoint = 0
@@ -134,16 +133,14 @@ class Room:
         self._members: dict[Member, None] = {}
         self._turn = 0  # the next to be broadcast
         self._logged = -1  # the last whose changes are all in the log
-        self._in_flight: deque[tuple[int, int]] = (
-            deque()
-        )  # (last position, turn) of entries not logged yet
+        # (Last position, turn) of entries that are not logged yet.
+        self._in_flight: deque[tuple[int, int]] = deque()
         self._messages: list[bytes] = []  # of this turn
         self._updates: list[bytes] = []
         self._authors: list[Author] = []
         self._writers: dict[Member, None] = {}
-        self._answer: bytes | None = (
-            None  # the frame that answers an empty state vector, until the next change
-        )
+        # The frame that answers an empty state vector, until the next change.
+        self._answer: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._members)

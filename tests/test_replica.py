@@ -286,6 +286,27 @@ async def test_a_room_that_kills_the_process_again_and_again_is_quarantined() ->
         assert (await replica.open("other")).name == "other"
 
 
+async def test_a_room_that_is_set_apart_is_tried_with_care_by_the_next_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, ada = Store(), Client()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+    async with make(store) as replica:
+
+        async def blame_the_checkpoint(*log: object) -> int:
+            return 0
+
+        monkeypatch.setattr(replica.compactor, "find_killer", blame_the_checkpoint)
+        await store.begin_load("r")
+        with pytest.raises(RoomUnavailable, match="checkpoint"):
+            await replica.open("r")
+
+        assert await store.begin_load("r") == 2
+
+
 async def test_a_process_that_was_killed_while_it_opened_a_room_condemns_nobody() -> (
     None
 ):

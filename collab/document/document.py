@@ -20,9 +20,8 @@ EMPTY_STATE_VECTOR = b"\x00"
 
 Binding = Literal["off", "audit", "enforce"]
 
-ANONYMOUS = (
-    "anonymous:"  # and a connection: an owner that nobody can be told to be again
-)
+# And a connection: an owner that nobody can be told to be again.
+ANONYMOUS = "anonymous:"
 
 MAX_STASHED_UPDATES = 5000
 
@@ -65,9 +64,8 @@ class Document:
         self.gate = Gate(max_bytes=max_stash_bytes, max_updates=MAX_STASHED_UPDATES)
         self.owners: dict[int, str] = {}
         self.claimed: dict[int, str] = {}  # owners that are not stored yet
-        self.conflicts = (
-            0  # new content under somebody else's client id that was let in
-        )
+        # New content under somebody else's client id that was let in.
+        self.conflicts = 0
         self.mismatches = 0  # times the canary had to correct the gate
 
     @classmethod

@@ -33,7 +33,6 @@ from collab.room import Member
 from collab.server.socket import Socket
 from collab.server.sockets import Sockets
 from collab.server.y_websocket import QUESTION_COST
-from collab.store.base import Author
 
 MAX_WAITING_BYTES = 65_536
 MAX_WAITING_MESSAGES = 100
@@ -92,9 +91,8 @@ class HocuspocusSocket(Socket):
         self._places: dict[bytes, Place] = {}
         self._waiting_bytes = 0
         self._pings = False  # since version 4 the client understands a ping
-        self._deferred: dict[
-            bytes, bytes
-        ] = {}  # questions that must wait until the peer has read
+        # Questions that must wait until the peer has read.
+        self._deferred: dict[bytes, bytes] = {}
         super().__init__(transport, sockets, address)
 
     def members(self) -> list[Member]:
@@ -197,13 +195,7 @@ class HocuspocusSocket(Socket):
             room = await replica.open(name)
             if self._places.get(address) is not place:
                 return  # gone meanwhile
-            member = Member(
-                self.write,
-                self,
-                Author("anonymous", self.connection),
-                owner=f"anonymous:{self.connection}",
-                prefix=address,
-            )
+            member = self.member_for(address)
             replica.join(room, member)
         except CollabError as error:
             if self._places.get(address) is not place:
@@ -229,11 +221,9 @@ class HocuspocusSocket(Socket):
 
     def _handle(self, place: Place, member: Member, message: Message) -> None:
         room = member.room
-        kind = type(message)
-        if kind is Update:
-            self._update(place, member, message.update, precise=False)  # type: ignore[union-attr]
-            return
         match message:
+            case Update(update):
+                self._update(place, member, update, precise=False)
             case SyncStep2(update):
                 self._update(place, member, update, precise=True)
             case SyncStep1(state_vector):
@@ -260,9 +250,7 @@ class HocuspocusSocket(Socket):
                 del self._places[member.prefix]
                 self.sockets.replica.leave(room, member)
             case Auth(_, _):
-                self.waste(
-                    1
-                )  # a token sent again; it is checked once there is access control
+                self.waste(1)  # sent again; checked once there is access control
             case Unknown(number):
                 self._stray(number)
 

@@ -14,6 +14,7 @@ from typing import Any
 from websockets.speedups import apply_mask
 
 from collab import logs
+from collab.document.document import ANONYMOUS
 from collab.errors import (
     CollabError,
     FrameTooBig,
@@ -26,6 +27,7 @@ from collab.errors import (
 from collab.protocol.frames import PING, close_frame, pong_frame
 from collab.room import Member
 from collab.server.sockets import BEAT_SECONDS, Sockets
+from collab.store.base import Author
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG_OPCODE = 0, 1, 2, 8, 9, 10
 MAX_FRAGMENTS = 1000
@@ -123,6 +125,16 @@ class Socket(asyncio.Protocol):
 
     def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
         """Most clients have no words for it."""
+
+    def member_for(self, prefix: bytes = b"") -> Member:
+        """A member that lives on this socket. Without access control it is a connection, and nobody's account."""
+        return Member(
+            self.write,
+            self,
+            Author("anonymous", self.connection),
+            owner=f"{ANONYMOUS}{self.connection}",
+            prefix=prefix,
+        )
 
     # Frames in
 

@@ -142,9 +142,8 @@ class Upgrade(asyncio.Protocol):
             "server": self.transport.get_extra_info("sockname")[:2],
             "client": (self.transport.get_extra_info("peername") or ("", 0))[:2],
             "root_path": "",
-            "path": unquote_to_bytes(
-                path
-            ).decode(),  # bytes that are not UTF-8 are refused here
+            # Bytes that are not UTF-8 are refused here.
+            "path": unquote_to_bytes(path).decode(),
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "headers": [

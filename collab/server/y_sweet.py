@@ -6,7 +6,7 @@ from typing import Any
 
 from collab.errors import CollabError
 from collab.protocol import ysweet
-from collab.protocol.messages import SyncStep2
+from collab.protocol.messages import Barrier, SyncStep2
 from collab.room import Room
 from collab.server.sockets import Sockets
 from collab.server.y_websocket import RoomSocket
@@ -31,8 +31,11 @@ class YSweetSocket(RoomSocket):
 
     def receive(self, message: bytes) -> None:
         for one in ysweet.decode(message):
+            if isinstance(one, Barrier):
+                self._barrier(one.token)
+                continue
             self._handle(one)
-            if type(one) is SyncStep2:
+            if isinstance(one, SyncStep2):
                 self._tell()
 
     def _tell(self) -> None:

@@ -9,7 +9,6 @@ from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.protocol.messages import (
     AwarenessUpdate,
-    Barrier,
     Message,
     QueryAwareness,
     SyncStep1,
@@ -20,7 +19,6 @@ from collab.protocol.messages import (
 from collab.room import Member, Room
 from collab.server.socket import Socket
 from collab.server.sockets import Sockets
-from collab.store.base import Author
 
 QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
 MAX_REMINDED = 8  # client ids of one connection
@@ -56,13 +54,9 @@ class RoomSocket(Socket):
         self._position = room.position
         self._repeats = 0
         self._reminded: set[int] = set()
-        self._deferred: bytes | None = (
-            None  # a question that must wait until the peer has read
-        )
-        owner = f"anonymous:{self.connection}"
-        self.member = Member(
-            self.write, self, Author("anonymous", self.connection), owner=owner
-        )
+        # A question that must wait until the peer has read.
+        self._deferred: bytes | None = None
+        self.member = self.member_for()
         sockets.replica.join(room, self.member)
         if is_v1:
             epoch = room.epoch if room.position else ""
@@ -105,8 +99,6 @@ class RoomSocket(Socket):
             case QueryAwareness():
                 self.waste(1)
                 self.member.room.introduce(self.member)
-            case Barrier(token):
-                self._barrier(token)
             case Unknown(number):
                 self.unknown(number)
 
@@ -179,6 +171,3 @@ class RoomSocket(Socket):
         for client in self.member.clients - self._reminded:
             self._reminded.add(client)
             self.member.room.remind(self.member, client)
-
-    def _barrier(self, token: bytes) -> None:
-        raise NotImplementedError  # a y-websocket client has no such message
