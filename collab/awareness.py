@@ -5,7 +5,8 @@ gone. A state counts when its clock is greater than the known one, or equal and 
 
 A client id belongs to the connection that announced it. Stock clients send back what they hear about others, so a
 state of somebody else's id that is not newer than ours is normal and ignored; a newer one is a forgery, unless the
-owner's connection is dead and this is the same client on its next connection.
+owner's connection is dead and this is the same client on its next connection, or the owner says the same a moment
+later: the tabs of one browser hear each other first, and pass on what they hear.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAX_GONE = (
 )
 EXPIRES_AFTER_SECONDS = 35.0  # clients renew every 15 s and give others 30 s
 STRIKES = 3
+MAX_CLAIMS = 8  # remembered per client
 
 _NULL = b"null"
 _POISON = {"__proto__", "constructor", "prototype"}
@@ -62,6 +64,8 @@ class Awareness:
         self._states: dict[int, State] = {}
         self._gone: dict[int, int] = {}  # client → the clock it left with
         self._changed: dict[int, None] = {}
+        # Client → states that others claimed for it: (clock, JSON, who).
+        self._claims: dict[int, list[tuple[int, bytes, Owner]]] = {}
 
     def __len__(self) -> int:
         return len(self._states)
@@ -95,6 +99,9 @@ class Awareness:
                     owner.strikes += 1
                     if owner.strikes >= STRIKES:
                         raise PermissionDenied("presence of another client")
+                    claims = self._claims.setdefault(client, [])
+                    claims.append((clock, json, owner))
+                    del claims[:-MAX_CLAIMS]
                 continue
             if (
                 clock
@@ -106,6 +113,8 @@ class Awareness:
                 self._remove(client)
             elif held is not None:
                 held.clock, held.json, held.renewed = clock, json, now
+                if client in self._claims:
+                    self._confirm(client, clock, json)
                 self._changed[client] = None
             else:
                 if len(owner.clients) >= self._max_clients:
@@ -152,8 +161,20 @@ class Awareness:
             (client, state.clock, state.json) for client, state in self._states.items()
         )
 
+    def _confirm(self, client: int, clock: int, json: bytes) -> None:
+        """The owner says what others claimed for it: those had only heard it sooner."""
+        waiting = []
+        for claim in self._claims.pop(client):
+            if claim[:2] == (clock, json):
+                claim[2].strikes -= 1
+            elif claim[0] > clock:
+                waiting.append(claim)
+        if waiting:
+            self._claims[client] = waiting
+
     def _remove(self, client: int) -> None:
         state = self._states.pop(client)
+        self._claims.pop(client, None)
         state.owner.clients.discard(client)
         if len(self._gone) >= MAX_GONE:
             forgotten = next(iter(self._gone))

@@ -134,6 +134,40 @@ def test_the_third_forgery_is_denied() -> None:
     assert read(room.snapshot()) == {1: (1, {"name": "ada"})}
 
 
+def test_a_tab_that_hears_its_neighbour_first_is_no_forger() -> None:
+    room, ada, neighbour = Awareness(), Connection(), Connection()
+    room.apply(states((1, 1, {"at": 1})), ada, 0)
+
+    for clock in range(2, 20):
+        room.apply(states((1, clock, {"at": clock})), neighbour, 0)
+        room.apply(states((1, clock, {"at": clock})), ada, 0)
+
+    assert neighbour.strikes == 0
+    assert read(room.snapshot()) == {1: (19, {"at": 19})}
+    assert not room._claims
+
+
+def test_a_client_whose_neighbour_announced_it_first_is_no_forger() -> None:
+    room, ada, neighbour = Awareness(), Connection(), Connection()
+    room.apply(states((1, 1, {"at": 1})), neighbour, 0)
+
+    for clock in range(2, 20):
+        room.apply(states((1, clock, {"at": clock})), ada, 0)
+        room.apply(states((1, clock, {"at": clock})), neighbour, 0)
+
+    assert ada.strikes == 0
+
+
+def test_a_claim_that_the_owner_contradicts_stays_a_strike() -> None:
+    room, ada, eve = Awareness(), Connection(), Connection()
+    room.apply(states((1, 1, {})), ada, 0)
+
+    room.apply(states((1, 2, {"name": "eve"})), eve, 0)
+    room.apply(states((1, 2, {"name": "ada"})), ada, 0)
+
+    assert eve.strikes == 1
+
+
 def test_a_client_that_comes_back_before_its_old_connection_is_missed_is_no_forger() -> (
     None
 ):

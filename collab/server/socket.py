@@ -409,7 +409,7 @@ class Socket(asyncio.Protocol):
         if self._heard:
             self._probed = 0.0
             return True
-        if now - self._probed > PROBE_SECONDS:
+        if now - self._probed > PROBE_SECONDS and not self._holds:
             self.transport.abort()
         return False
 
