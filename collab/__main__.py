@@ -1,5 +1,13 @@
-"""`python -m collab`."""
+"""`python -m collab` and the command `collab`."""
 
-from collab.cli import main
+from __future__ import annotations
 
-main()
+import gc
+
+# What imports make stays, and Python's cycle collector goes over all of it again and again: a third of a start.
+gc.set_threshold(50_000, 20, 100)
+
+from collab.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -138,7 +138,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=self._words,
             preexec_fn=self._settle,
-            env={**os.environ, "NODE_ENV": "production"},
+            env=_environment(),
         )
         if self.is_awaited:
             self._await_port()
@@ -251,3 +251,13 @@ def core_busy_seconds(core: int) -> float:
                 "SC_CLK_TCK"
             )
     return 0.0
+
+
+def _environment() -> dict[str, str]:
+    """As a user's: Node's peers in production, and Python with compiled modules kept from the first start on."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return {**kept, "NODE_ENV": "production"}

@@ -114,7 +114,6 @@ def _spare_the_collector() -> None:
 
     What the start has made lives as long as the process, and an update makes no cycles.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
