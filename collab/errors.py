@@ -73,6 +73,14 @@ class InvalidRoomName(InvalidMessage):
     code = "invalid_room_name"
 
 
+class Unauthenticated(CollabError):
+    """No credential, or one that is not valid: expired, revoked, not ours. The message never says more than that."""
+
+    code = "unauthenticated"
+    http_status = 401
+    close_code = 4401
+
+
 class PermissionDenied(CollabError):
     """The member may not do this in this room."""
 
@@ -87,6 +95,43 @@ class RoomNotFound(CollabError):
     code = "room_not_found"
     http_status = 404
     close_code = 4404
+
+
+class InvalidRequest(InvalidMessage):
+    """The request's body, query or header is not what the route takes; the message says where."""
+
+    code = "invalid_request"
+
+
+class UnsupportedMediaType(InvalidMessage):
+    """The request's body is not of a type that the route takes, or is encoded."""
+
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class Conflict(CollabError):
+    """What was asked for contradicts what is there: the room exists, the key was used for something else."""
+
+    code = "conflict"
+    http_status = 409
+    close_code = 4409
+
+
+class PreconditionFailed(CollabError):
+    """The document is no longer what `If-Match` names."""
+
+    code = "precondition_failed"
+    http_status = 412
+    close_code = 4409
+
+
+class NotYet(CollabError):
+    """The log has not reached the position that was asked for."""
+
+    code = "not_yet"
+    http_status = 425
+    close_code = 1013
 
 
 class HandshakeTimeout(CollabError):

@@ -8,6 +8,7 @@ import unicodedata
 from collab.errors import InvalidRoomName
 
 MAX_NAME_BYTES = 256
+SEPARATOR = "\x1f"  # between tenant and room; neither can hold it
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -29,3 +30,22 @@ def room_name(name: str) -> str:
     if not unicodedata.is_normalized("NFC", name):
         raise InvalidRoomName("a room name must be in Unicode normal form C")
     return name
+
+
+def room_key(tenant: str, name: str) -> str:
+    """What a room is called inside the server: its name, behind its tenant when there is one.
+
+    The tenant comes from a credential and never from an address, so no name leads into another tenant. Raises
+    InvalidRoomName for either.
+    """
+    return (
+        f"{room_name(tenant)}{SEPARATOR}{room_name(name)}"
+        if tenant
+        else room_name(name)
+    )
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Tenant and name of a room's key."""
+    tenant, _, name = key.rpartition(SEPARATOR)
+    return tenant, name

@@ -36,6 +36,7 @@ AWARENESS_SECONDS = (
 )
 PULSE_SECONDS = 1.0
 REBUILD_SECONDS = 10.0
+LOGGED_SECONDS = 5.0  # that a request waits for its edit to be saved
 # Loads that took the process down, although a child process tried the log before every further one.
 MAX_CRASHED_LOADS = 4
 
@@ -175,6 +176,23 @@ class Replica:
                 raise opened
             if opened.state is not RoomState.CLOSED:
                 return opened
+
+    async def logged(self, room: Room, position: int) -> None:
+        """Wait until the log holds everything up to `position`.
+
+        Raises StoreUnavailable when that takes more than a few seconds: the edit is in the room, but may be lost.
+        """
+        arrived = asyncio.Event()
+        room.watchers[arrived.set] = None
+        try:
+            async with asyncio.timeout(LOGGED_SECONDS):
+                while room.logged_position < position:
+                    arrived.clear()
+                    await arrived.wait()
+        except TimeoutError:
+            raise StoreUnavailable("this is not saved yet, and may never be") from None
+        finally:
+            room.watchers.pop(arrived.set, None)
 
     def join(self, room: Room, member: Member) -> None:
         """Let a member in, without an `await` since `open`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Protocol
 
+from collab.auth.permissions import ANONYMOUS, EVERYTHING, WRITE, Principal
 from collab.awareness import Awareness
 from collab.document.document import Change, Document
 from collab.errors import CollabError, PermissionDenied
@@ -60,9 +61,10 @@ class Member(Outbox):
         "author",
         "clients",
         "line",
-        "may_write",
+        "operations",
         "owner",
         "prefix",
+        "principal",
         "room",
         "sequence",
         "strikes",
@@ -79,19 +81,25 @@ class Member(Outbox):
         *,
         owner: str,
         prefix: bytes = b"",
-        may_write: bool = True,
+        principal: Principal = ANONYMOUS,
+        operations: int = EVERYTHING,
         user: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(write)
         self.author = author
+        self.principal = principal
+        self.operations = operations  # what it may do now; asked on every message
         self.owner = owner  # whose client ids it writes under: the principal, or an anonymous connection
         self.line = line
         self.prefix = prefix
-        self.may_write = may_write
         self.user = user
         self.clients: set[int] = set()  # whose presence it announced
         self.strikes = 0
         self.sequence = 0  # messages with updates it has sent
+
+    @property
+    def may_write(self) -> bool:
+        return bool(self.operations & WRITE)
 
     def answers(self) -> bool:
         return self.line.is_alive()
@@ -102,6 +110,51 @@ class Member(Outbox):
 
     def catch_up(self) -> bool:
         return self.room.catch_up(self)
+
+
+class Visitor(Member):
+    """A member without a socket: a request that edits, an import."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        principal: Principal,
+        operations: int,
+        *,
+        connection: str,
+        turn: str | None = None,
+    ) -> None:
+        super().__init__(
+            _drop,
+            _NOBODY,
+            Author(principal.id, connection, turn),
+            owner=principal.id,
+            principal=principal,
+            operations=operations,
+        )
+
+
+def _drop(frame: bytes) -> None:
+    """Nobody reads what a visitor is sent."""
+
+
+class _Nobody:
+    """The line of a visitor."""
+
+    def is_alive(self) -> bool:
+        return True
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def close(self, error: CollabError) -> None: ...
+
+    def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None: ...
+
+
+_NOBODY = _Nobody()
 
 
 class Room:
@@ -123,6 +176,9 @@ class Room:
         self.epoch = epoch
         # Of the last update in the log, those on their way included.
         self.position = position
+        # Of the last update that the log holds; whoever watches is called after it has moved.
+        self.logged_position = position
+        self.watchers: dict[Callable[[], None], None] = {}
         self.state = RoomState.LIVE
         self.unwritable: CollabError | None = None  # why updates are refused now
         self.rows_since_checkpoint = 0
@@ -198,7 +254,7 @@ class Room:
 
         Raises what `Document.apply` raises, PermissionDenied, or the reason why nothing can be saved now.
         """
-        if not member.may_write:
+        if not member.operations & WRITE:
             raise PermissionDenied("this member may only read")
         if self.unwritable is not None:
             raise self.unwritable
@@ -320,6 +376,9 @@ class Room:
         """The log holds everything up to `position`: pay what was waiting for it."""
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= position:
-            self._logged = in_flight.popleft()[1]
+            self.logged_position, self._logged = in_flight.popleft()
         for audience in self._audiences.values():
             audience.release(self._logged)
+        if self.watchers:
+            for watcher in list(self.watchers):
+                watcher()

@@ -6,8 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "collab"
 
 FLOORS = {
-    "__main__": 9,
-    "cli": 8,
+    "__main__": 10,
+    "cli": 9,
+    "commands": 8,
     "server": 7,
     "replica": 6,
     "room": 5,
@@ -19,6 +20,7 @@ FLOORS = {
     "document": 3,
     "protocol": 2,
     "store": 2,
+    "auth": 2,
     "settings": 1,
     "names": 1,
     "metrics": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from rooms import Client, update_message
 
+from collab.auth.permissions import READ
 from collab.awareness import Awareness
 from collab.document.document import Document
 from collab.errors import PermissionDenied, Refused, StoreUnavailable
@@ -142,7 +143,7 @@ def test_each_address_gets_its_own_prefix_and_one_encoding() -> None:
 
 
 def test_a_reader_may_not_write() -> None:
-    ada = Client(may_write=False)
+    ada = Client(operations=READ)
     room = make(ada)
 
     with pytest.raises(PermissionDenied):

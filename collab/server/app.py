@@ -14,10 +14,12 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from collab import logs
+from collab.auth.authority import Authority
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server import ops, playground
+from collab.server.access import Access
 from collab.server.http import Http
 from collab.server.origins import Origins
 from collab.server.responses import answer_error
@@ -71,10 +73,17 @@ def make_replica(settings: Settings, store: Store, metrics: Metrics) -> Replica:
     )
 
 
-def make_sockets(settings: Settings, replica: Replica, metrics: Metrics) -> Sockets:
+def make_authority(settings: Settings) -> Authority:
+    return Authority()
+
+
+def make_sockets(
+    settings: Settings, replica: Replica, metrics: Metrics, access: Access
+) -> Sockets:
     return Sockets(
         replica,
         metrics,
+        access,
         max_message_bytes=settings.max_message_bytes,
         max_outbox_bytes=settings.max_outbox_bytes,
         slow_member_seconds=settings.slow_member_seconds,
@@ -199,7 +208,8 @@ async def serve(settings: Settings) -> None:
     metrics = Metrics()
     listening = _listen(settings.host, settings.port)
     async with make_replica(settings, make_store(settings), metrics) as replica:
-        sockets = make_sockets(settings, replica, metrics)
+        access = Access(make_authority(settings), replica)
+        sockets = make_sockets(settings, replica, metrics, access)
         config = uvicorn.Config(
             make_app(settings, replica, sockets, metrics),
             host=settings.host,

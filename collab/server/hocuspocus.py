@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collab import logs
+from collab.auth.base import Credential
 from collab.errors import (
     CollabError,
     DocumentBroken,
@@ -85,9 +86,14 @@ class Place:
 class HocuspocusSocket(Socket):
     """Addresses are answered exactly as they came."""
 
-    __slots__ = ("_deferred", "_pings", "_places", "_waiting_bytes")
+    __slots__ = ("_deferred", "_pings", "_places", "_waiting_bytes", "credential")
 
-    def __init__(self, transport: Any, sockets: Sockets, address: str) -> None:
+    def __init__(
+        self, transport: Any, sockets: Sockets, address: str, credential: Credential
+    ) -> None:
+        self.credential = (
+            credential  # of the handshake; a document's own token goes before it
+        )
         self._places: dict[bytes, Place] = {}
         self._waiting_bytes = 0
         self._pings = False  # since version 4 the client understands a ping
@@ -192,10 +198,11 @@ class HocuspocusSocket(Socket):
     async def _open(self, address: bytes, place: Place, name: str) -> None:
         replica = self.sockets.replica
         try:
-            room = await replica.open(name)
+            entry = await self.sockets.access.enter(self.credential, name)
+            room = entry.room
             if self._places.get(address) is not place:
                 return  # gone meanwhile
-            member = self.member_for(address)
+            member = self.member_for(entry.principal, entry.operations, address)
             replica.join(room, member)
         except CollabError as error:
             if self._places.get(address) is not place:

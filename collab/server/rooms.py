@@ -16,7 +16,7 @@ from collab import logs
 from collab.errors import CollabError
 from collab.names import room_name
 from collab.protocol.yjs import COLLAB_V1
-from collab.room import Room
+from collab.server.access import Entry
 from collab.server.hocuspocus import HocuspocusSocket
 from collab.server.origins import is_loopback
 from collab.server.responses import Json
@@ -62,14 +62,14 @@ class Rooms:
         is_v1 = COLLAB_V1 in offered
         subprotocol = COLLAB_V1 if is_v1 else next(iter(offered), None)
 
-        def become(transport: Any, address: str, room: Room) -> Socket:
-            return RoomSocket(transport, self._sockets, address, room, is_v1=is_v1)
+        def become(transport: Any, address: str, entry: Entry) -> Socket:
+            return RoomSocket(transport, self._sockets, address, entry, is_v1=is_v1)
 
         await self._enter(websocket, websocket.path_params["room"], subprotocol, become)
 
     async def y_sweet(self, websocket: WebSocket) -> None:
-        def become(transport: Any, address: str, room: Room) -> Socket:
-            return YSweetSocket(transport, self._sockets, address, room)
+        def become(transport: Any, address: str, entry: Entry) -> Socket:
+            return YSweetSocket(transport, self._sockets, address, entry)
 
         twice = websocket.path_params["twice"]
         name = twice[: (len(twice) - len("/ws/")) // 2]  # which may hold slashes
@@ -81,9 +81,10 @@ class Rooms:
             websocket, next(iter(websocket.scope["subprotocols"]), None)
         ):
             return
+        credential = self._sockets.access.credential(websocket)
         websocket.scope["extensions"][EXTENSION].attach(
             lambda transport, address: HocuspocusSocket(
-                transport, self._sockets, address
+                transport, self._sockets, address, credential
             )
         )
 
@@ -133,15 +134,16 @@ class Rooms:
         websocket: WebSocket,
         name: str,
         subprotocol: str | None,
-        become: Callable[[Any, str, Room], Socket],
+        become: Callable[[Any, str, Entry], Socket],
     ) -> None:
         """One room per socket: open it, and join it without an `await` in between."""
         if not await self._admit(websocket, subprotocol):
             return
         try:
-            room = await self._sockets.replica.open(room_name(name))
+            access = self._sockets.access
+            entry = await access.enter(access.credential(websocket), name)
             websocket.scope["extensions"][EXTENSION].attach(
-                lambda transport, address: become(transport, address, room)
+                lambda transport, address: become(transport, address, entry)
             )
         except CollabError as error:
             self._sockets.metrics.closes[error.code] += 1

@@ -14,7 +14,8 @@ from typing import Any
 from websockets.speedups import apply_mask
 
 from collab import logs
-from collab.document.document import ANONYMOUS
+from collab.auth.permissions import ANONYMOUS, Principal
+from collab.document.document import ANONYMOUS as ANONYMOUS_OWNER
 from collab.errors import (
     CollabError,
     FrameTooBig,
@@ -126,14 +127,22 @@ class Socket(asyncio.Protocol):
     def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
         """Most clients have no words for it."""
 
-    def member_for(self, prefix: bytes = b"") -> Member:
+    def member_for(
+        self, principal: Principal, operations: int, prefix: bytes = b""
+    ) -> Member:
         """A member that lives on this socket. Without access control it is a connection, and nobody's account."""
+        is_anonymous = principal is ANONYMOUS
         return Member(
             self.write,
             self,
-            Author("anonymous", self.connection),
-            owner=f"{ANONYMOUS}{self.connection}",
+            Author(principal.id, self.connection),
+            owner=f"{ANONYMOUS_OWNER}{self.connection}"
+            if is_anonymous
+            else principal.id,
             prefix=prefix,
+            principal=principal,
+            operations=operations,
+            user=principal.stamp or None,
         )
 
     # Frames in

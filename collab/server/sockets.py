@@ -10,6 +10,7 @@ from collab import logs
 from collab.errors import HandshakeTimeout
 from collab.metrics import Metrics
 from collab.replica import Replica
+from collab.server.access import Access
 
 if TYPE_CHECKING:
     from collab.server.socket import Socket
@@ -28,6 +29,7 @@ class Sockets:
         self,
         replica: Replica,
         metrics: Metrics,
+        access: Access,
         *,
         max_message_bytes: int,
         max_outbox_bytes: int,
@@ -40,7 +42,7 @@ class Sockets:
         handshake_seconds: float,
         idle_seconds: float,
     ) -> None:
-        self.replica, self.metrics = replica, metrics
+        self.replica, self.metrics, self.access = replica, metrics, access
         self.max_message_bytes, self.max_outbox_bytes = (
             max_message_bytes,
             max_outbox_bytes,

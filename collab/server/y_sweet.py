@@ -7,7 +7,7 @@ from typing import Any
 from collab.errors import CollabError
 from collab.protocol import ysweet
 from collab.protocol.messages import Barrier, SyncStep2
-from collab.room import Room
+from collab.server.access import Entry
 from collab.server.sockets import Sockets
 from collab.server.y_websocket import RoomSocket
 
@@ -23,9 +23,9 @@ class YSweetSocket(RoomSocket):
     __slots__ = ("_has_told", "_waiting")
 
     def __init__(
-        self, transport: Any, sockets: Sockets, address: str, room: Room
+        self, transport: Any, sockets: Sockets, address: str, entry: Entry
     ) -> None:
-        super().__init__(transport, sockets, address, room)
+        super().__init__(transport, sockets, address, entry)
         self._has_told = False
         self._waiting: bytes | None = None  # the latest barrier counts for all before
 

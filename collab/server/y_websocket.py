@@ -16,7 +16,8 @@ from collab.protocol.messages import (
     Unknown,
     Update,
 )
-from collab.room import Member, Room
+from collab.room import Member
+from collab.server.access import Entry
 from collab.server.socket import Socket
 from collab.server.sockets import Sockets
 
@@ -44,11 +45,12 @@ class RoomSocket(Socket):
         transport: Any,
         sockets: Sockets,
         address: str,
-        room: Room,
+        entry: Entry,
         *,
         is_v1: bool = False,
     ) -> None:
         super().__init__(transport, sockets, address)
+        room = entry.room
         self.is_v1 = is_v1
         self._has_asked = False
         self._position = room.position
@@ -56,7 +58,7 @@ class RoomSocket(Socket):
         self._reminded: set[int] = set()
         # A question that must wait until the peer has read.
         self._deferred: bytes | None = None
-        self.member = self.member_for()
+        self.member = self.member_for(entry.principal, entry.operations)
         sockets.replica.join(room, self.member)
         if is_v1:
             epoch = room.epoch if room.position else ""

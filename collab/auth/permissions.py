@@ -1,0 +1,90 @@
+"""Principals, what they may do in which room, and the operations there are.
+
+A grant names one room exactly or, apart from that, a declared prefix that ends in a slash. There is no pattern
+language: a room's name that comes from a stranger can never widen a grant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntFlag
+from math import inf
+from typing import Literal, NamedTuple
+
+from collab.errors import ConfigurationError
+
+Kind = Literal["human", "agent", "service"]
+
+
+class Operation(IntFlag):
+    """What can be allowed. Each is meant for one room, except that rooms are made, listed and deleted with `ADMIN`."""
+
+    READ = 1  # the document and who is present
+    WRITE = 2
+    PRESENCE = 4  # to be seen
+    HISTORY = 8  # what the log holds: updates by position, and who wrote them
+    ADMIN = 16  # create, delete, restore, describe, disconnect, grant
+
+
+READ, WRITE, PRESENCE, HISTORY, ADMIN = (int(one) for one in Operation)
+EVERYTHING = READ | WRITE | PRESENCE | HISTORY | ADMIN
+
+_NAMES = {one.name.lower(): int(one) for one in Operation if one.name}
+
+
+def operations_of(names: Iterable[str]) -> int:
+    """The flags of operations by name; `*` is not one of them. Raises ConfigurationError for an unknown name."""
+    found = 0
+    for name in names:
+        if name not in _NAMES:
+            raise ConfigurationError(
+                f"there is no operation {name!r}; there are {', '.join(_NAMES)}"
+            )
+        found |= _NAMES[name]
+    return found
+
+
+def names_of(operations: int) -> list[str]:
+    """The names of the flags that are set, in a fixed order."""
+    return [name for name, flag in _NAMES.items() if operations & flag]
+
+
+class Grant(NamedTuple):
+    """Operations in one room, or in every room whose name begins with a prefix that ends in a slash (or is empty)."""
+
+    room: str
+    operations: int
+    is_prefix: bool = False
+
+    def covers(self, room: str) -> bool:
+        return room.startswith(self.room) if self.is_prefix else room == self.room
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a request or connection speaks for, as its token, key or certificate says.
+
+    `token` is the id of that credential (`jti`, key id, certificate serial): what a revocation can name.
+    """
+
+    id: str
+    tenant: str = ""
+    kind: Kind = "human"
+    name: str = ""  # to be shown to others
+    grants: tuple[Grant, ...] = ()
+    expires: float = inf  # seconds since 1970
+    token: str = ""
+    stamp: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def operations(self, room: str) -> int:
+        """What its own grants allow in a room of its tenant."""
+        found = 0
+        for grant in self.grants:
+            if grant.covers(room):
+                found |= grant.operations
+        return found
+
+
+# Without access control everybody is this, and only this machine can connect.
+ANONYMOUS = Principal("anonymous", grants=(Grant("", EVERYTHING, is_prefix=True),))

@@ -1,0 +1,1 @@
+"""The commands beside `serve`; each imports what is heavy only when it runs."""
