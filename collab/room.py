@@ -53,6 +53,14 @@ class Line(Protocol):
         """Tell a client that understands it what is going on: `drain`, `read-only`, `writable`."""
         ...
 
+    def rights_changed(self, member: Member) -> None:
+        """Tell a client that understands it that this member has won or lost the right to write."""
+        ...
+
+    def expel(self, member: Member, error: CollabError) -> None:
+        """End this member's stay, and leave the socket's other documents alone if it has several."""
+        ...
+
 
 class Member(Outbox):
     """One connection in one room, with its permissions."""
@@ -152,6 +160,10 @@ class _Nobody:
     def close(self, error: CollabError) -> None: ...
 
     def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None: ...
+
+    def rights_changed(self, member: Member) -> None: ...
+
+    def expel(self, member: Member, error: CollabError) -> None: ...
 
 
 _NOBODY = _Nobody()

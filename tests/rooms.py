@@ -39,6 +39,12 @@ class Line:
         if kind == "writable":
             self.healed.set()
 
+    def rights_changed(self, member: Member) -> None:
+        self.notices.append("writable" if member.may_write else "read-only")
+
+    def expel(self, member: Member, error: CollabError) -> None:
+        self.closed = error
+
 
 class Client:
     """A member and its copy of the document."""

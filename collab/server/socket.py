@@ -127,6 +127,12 @@ class Socket(asyncio.Protocol):
     def notify(self, kind: str, retry_after_milliseconds: int = 0) -> None:
         """Most clients have no words for it."""
 
+    def rights_changed(self, member: Member) -> None:
+        """Most clients have no words for it."""
+
+    def expel(self, member: Member, error: CollabError) -> None:
+        self.close(error)
+
     def member_for(
         self, principal: Principal, operations: int, prefix: bytes = b""
     ) -> Member:

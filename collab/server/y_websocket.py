@@ -80,6 +80,10 @@ class RoomSocket(Socket):
         if self.is_v1:
             self.member.send(yjs.notice(kind, retry_after_milliseconds))
 
+    def rights_changed(self, member: Member) -> None:
+        may_write = member.may_write and member.room.unwritable is None
+        self.notify("writable" if may_write else "read-only")
+
     def receive(self, message: bytes) -> None:
         update = yjs.keystroke(message)
         if update is not None:
