@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         description="eager: others see an edit at once, its author is told after the commit; strict: all wait.",
     )
     commit_window_ms: float = Field(
-        7.0,
+        6.0,
         ge=0,
         le=1000,
         description="At most one commit in this time; a first edit after a pause goes at once.",

@@ -35,7 +35,7 @@ class SqliteStore:
         self,
         directory: Path,
         *,
-        window_seconds: float = 0.007,
+        window_seconds: float = 0.006,
         sweep_seconds: float = 2.0,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         reserve_bytes: int = 16 * 1024 * 1024,
