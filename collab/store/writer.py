@@ -1,4 +1,4 @@
-"""The thread that writes: group commits, the sweep from journal to log, and what to do when the disk fails."""
+"""The thread that writes: group commits, and what to do when the disk fails."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from collab.store.records import (
     pack_entry,
     text_checksum,
 )
-from collab.store.schema import SWEEP, migrate
+from collab.store.schema import migrate
+from collab.store.sweep import Sweep
 
 log = logs.logger(__name__)
 
 _MAX_ROWS = 768  # of one INSERT statement
 _PADDING = (None,) * 6
 _MAX_KNOWN = 4_000  # rooms and authors remembered
-_FIRST_CHUNK, _MAX_CHUNK = 256, 16_384  # rows that a sweep moves in one transaction
-_SWEEP_SECONDS_PER_CHUNK = 0.004
 
 
 class Append(NamedTuple):
@@ -85,7 +84,8 @@ class Writer(threading.Thread):
         self.closed: asyncio.Future[None] = loop.create_future()
         self._directory, self._loop, self._notify_failed = directory, loop, failed
         self._connect = connect
-        self._window, self._sweep_seconds = window_seconds, sweep_seconds
+        self._window = window_seconds
+        self._sweep = Sweep(sweep_seconds, ended=self._swept)
         self._db: sqlite3.Connection
         self._rooms: dict[str, _Known] = {}
         self._authors: dict[Author, int] = {}
@@ -96,12 +96,6 @@ class Writer(threading.Thread):
         self._is_failing = False
         self._journal_is_known = True  # every room in the journal is in `_rooms`
         self._last_commit = 0.0
-        self._first_row, self._last_row = 1, 0  # of the journal
-        self._top: int | None = None  # its last row when the sweep under way began
-        self._chunk = _FIRST_CHUNK
-        self._rows = 0  # of the last commit
-        self._next_sweep: float | None = None  # None: nothing to sweep
-        self._is_purging = True
 
     # The thread
 
@@ -146,16 +140,16 @@ class Writer(threading.Thread):
         is_last = work[-1] is None
         self._last_commit = time.monotonic()
         self._commit([item for item in work if item is not None])
-        if self._next_sweep is not None and self._next_sweep <= time.monotonic():
-            self._sweep()  # in the rest of the window; the next commit is its commit, too
+        if self._sweep.due is not None and self._sweep.due <= time.monotonic():
+            self._sweep_some()  # in the rest of the window; the next commit is its commit, too
         return not is_last
 
     def _patience(self) -> float | None:
         """How long to wait for work before tidying up; None for as long as it takes."""
         if not self._is_failing and self._db.in_transaction:
             until = self._last_commit + self._window
-        elif self._next_sweep is not None:
-            until = self._next_sweep
+        elif self._sweep.due is not None:
+            until = self._sweep.due
         else:
             return None
         return max(0.0, until - time.monotonic())
@@ -163,9 +157,31 @@ class Writer(threading.Thread):
     def _tidy(self) -> None:
         """While nothing comes: end the transaction of the last sweep, or go on with it."""
         if not self._is_failing and self._db.in_transaction:
-            self._sweep_by(lambda: self._db.execute("COMMIT"))
+            self._contained(lambda: self._db.execute("COMMIT"))
         else:
-            self._sweep()
+            self._sweep_some()
+
+    def _sweep_some(self) -> None:
+        if self._is_failing:
+            self._sweep.postpone()
+        else:
+            self._contained(self._sweep.run)
+
+    def _contained(self, run: Callable[[], object]) -> None:
+        """Run a part of the sweep; after a failure the connection is not used again."""
+        try:
+            run()
+        except sqlite3.Error as error:
+            self._undo()
+            log.warning("sweep failed", error=str(error))
+            self._is_failing = True
+            self._sweep.postpone()
+
+    def _swept(self, is_empty: bool) -> None:
+        self._journal_is_known = True
+        if len(self._rooms) > _MAX_KNOWN:
+            self._rooms.clear()
+            self._journal_is_known = is_empty
 
     def _settle(
         self,
@@ -191,8 +207,7 @@ class Writer(threading.Thread):
             directory.keep_reserve()
         except OSError as error:
             log.warning("no room for the reserve file", error=str(error))
-        self._sweep_all()  # what a crash left in the journal
-        self._chunk = _FIRST_CHUNK
+        self._sweep.run_all()  # what a crash left in the journal
 
     def _learn(self) -> None:
         """What the writer remembers of the file; all else is read when a room is first seen."""
@@ -200,16 +215,11 @@ class Writer(threading.Thread):
         self._rooms.clear()
         self._authors.clear()
         self._journal_is_known = False
-        self._is_purging, self._top = True, None
-        self._first_row, self._last_row = db.execute(
-            "SELECT coalesce((SELECT min(n) FROM journal), 1), coalesce((SELECT max(n) FROM journal), 0)"
-        ).fetchone()
-        db.executescript(SWEEP)
         (author,) = db.execute("SELECT coalesce(max(id), 0) FROM author").fetchone()
         (fence,) = db.execute("SELECT coalesce(max(fence), 0) FROM room").fetchone()
         self._next_author = author + 1
         self._fences = count(max(fence + 1, next(self._fences)))
-        self._next_sweep = time.monotonic() + self._sweep_seconds
+        self._sweep.open(db)
 
     def next_fence(self) -> int:
         """A number greater than all before it."""
@@ -247,7 +257,7 @@ class Writer(threading.Thread):
             try:
                 if self._db.in_transaction:
                     self._db.execute("COMMIT")
-                self._sweep_all()
+                self._sweep.run_all()
             except sqlite3.Error as error:
                 log.warning("last sweep failed", error=str(error))
         self._abandon()
@@ -274,8 +284,8 @@ class Writer(threading.Thread):
             self._generation += 1
             self._fail(work, shown)
             return
-        if self._next_sweep is None:
-            self._next_sweep = self._last_commit + self._sweep_seconds
+        if self._sweep.due is None:
+            self._sweep.postpone()
         for room in self._owners.keys() & self._rooms.keys():
             del self._owners[room]
         self._answer(work, refused, answers)
@@ -359,7 +369,7 @@ class Writer(threading.Thread):
                     answers.append((item.answer, item.run(self)))
                 except CollabError as error:
                     answers.append((item.answer, error))
-        self._rows = len(rows)
+        self._sweep.rows = len(rows)
         if rows and not self._db.in_transaction and len(rows) <= _MAX_ROWS:
             self._insert(rows)
             return
@@ -450,9 +460,7 @@ class Writer(threading.Thread):
             values = list(chain.from_iterable(some))
             values += _PADDING * (size - len(some))
             cursor = self._db.execute(_statement(size), values)
-            self._last_row = cursor.lastrowid or 0
-            # Numbers begin anew when the last row is gone.
-            self._first_row = min(self._first_row, self._last_row - len(some) + 1)
+            self._sweep.appended(cursor.lastrowid or 0, len(some))
 
     # Jobs
 
@@ -528,87 +536,7 @@ class Writer(threading.Thread):
         for table in ("journal", "checkpoint", "owner", "rejected"):
             db.execute(f"DELETE FROM {table} WHERE room = ?", (live.id,))
         self._rooms.pop(room, None)
-        self._is_purging = True
-        self._next_sweep = time.monotonic()  # the log's rows go in chunks
-
-    # The sweep
-
-    def _sweep(self) -> None:
-        """Move a chunk of rows from the journal to their rooms' places in the log, or remove deleted ones.
-
-        It leaves its transaction open, so that it needs no sync of its own. A chunk is as large as fits into about
-        four milliseconds, since the next commit may be waiting for it, but larger than what a commit adds.
-        """
-        started = time.monotonic()
-        if self._is_failing:
-            self._next_sweep = started + self._sweep_seconds
-        elif self._sweep_by(self._sweep_chunk) is False:
-            elapsed = max(time.monotonic() - started, 1e-4)
-            fit = int(self._chunk * _SWEEP_SECONDS_PER_CHUNK / elapsed)
-            fit = min(max(fit, self._chunk // 2, 64), self._chunk * 2)
-            self._chunk = min(max(fit, 2 * self._rows), _MAX_CHUNK)
-
-    def _sweep_by(self, run: Callable[[], object]) -> object:
-        """Run a part of the sweep; after a failure the connection is not used again."""
-        try:
-            return run()
-        except sqlite3.Error as error:
-            self._undo()
-            log.warning("sweep failed", error=str(error))
-            self._is_failing = True
-            self._next_sweep = time.monotonic() + self._sweep_seconds
-            return None
-
-    def _sweep_all(self) -> None:
-        """At the start and at the end, when no commit waits."""
-        self._chunk = _MAX_CHUNK
-        while self._next_sweep is not None:
-            self._sweep_chunk()
-            if self._db.in_transaction:
-                self._db.execute("COMMIT")
-
-    def _sweep_chunk(self) -> bool:
-        """True when there is nothing more to do for now; then the next sweep is set, if there will be one."""
-        if self._top is None:
-            self._top = self._last_row
-        if self._first_row <= self._top:
-            end = min(self._first_row + self._chunk - 1, self._top)
-            self._begin()
-            self._db.execute("INSERT INTO sweep VALUES (?)", (end,))
-            self._first_row = end + 1
-            if end < self._top:
-                return False
-        return self._purge_chunk() and self._end_sweep()
-
-    def _end_sweep(self) -> bool:
-        is_empty = self._first_row > self._last_row
-        self._top = None
-        self._next_sweep = None if is_empty else time.monotonic() + self._sweep_seconds
-        self._journal_is_known = True
-        if len(self._rooms) > _MAX_KNOWN:
-            self._rooms.clear()
-            self._journal_is_known = is_empty
-        return True
-
-    def _purge_chunk(self) -> bool:
-        if not self._is_purging:
-            return True
-        db = self._db
-        row = db.execute(
-            "SELECT id FROM room WHERE deleted IS NOT NULL AND is_purged = 0"
-        ).fetchone()
-        if row is None:
-            self._is_purging = False
-            return True
-        self._begin()
-        removed = db.execute(
-            "DELETE FROM log WHERE room = ?1 AND position IN"
-            " (SELECT position FROM log WHERE room = ?1 LIMIT ?2)",
-            (row[0], self._chunk),
-        ).rowcount
-        if removed < self._chunk:
-            db.execute("UPDATE room SET is_purged = 1 WHERE id = ?", row)
-        return False
+        self._sweep.purge()  # the log's rows go in chunks
 
 
 def _settle(
