@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from collab.auth.base import Credential, Verifier
+from collab.auth.base import Credential, Rechecker, Verifier
 from collab.auth.permissions import ANONYMOUS, Principal
 from collab.errors import Unauthenticated
 
@@ -53,6 +53,15 @@ class Authority:
                     break
                 return principal
         raise Unauthenticated("a valid token is needed here")
+
+    def recheck(self, principal: Principal, room: str) -> Principal | None:
+        """What holds now for a live member's principal; None when its credential has ended. See `Rechecker`."""
+        if not principal.is_lent:
+            return principal
+        for verifier in self._verifiers:
+            if isinstance(verifier, Rechecker):
+                return verifier.recheck(principal, room)
+        return None
 
     def operations(self, principal: Principal, room: str) -> int:
         """What a principal may do now in a room of its tenant; 0 when its credential has ended."""

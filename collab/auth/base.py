@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from collab.auth.permissions import Principal
 
@@ -26,5 +26,19 @@ class Verifier(Protocol):
 
         `room` is the room that is asked for, or "": only who asks a backend for each room needs it.
         Raises Unauthenticated, or Busy when it cannot be said now.
+        """
+        ...
+
+
+@runtime_checkable
+class Rechecker(Protocol):
+    """A verifier whose answers hold only for a while: its principals are marked `is_lent`."""
+
+    def recheck(self, principal: Principal, room: str) -> Principal | None:
+        """What holds now for a principal that it let into this room: the same one, or one with other operations.
+
+        Call it about once a second for each live member whose principal is lent, and keep what it returns: it never
+        waits, and asks again in the background in time. None: the credential has ended. While nobody can be asked,
+        what is returned may still read but no longer write, and may write again once the answer is there.
         """
         ...

@@ -75,6 +75,7 @@ class Principal:
     grants: tuple[Grant, ...] = ()
     expires: float = inf  # seconds since 1970
     token: str = ""
+    is_lent: bool = False  # its verifier must be asked again, see `Rechecker`
     stamp: dict[str, str] = field(default_factory=dict, compare=False)
 
     def operations(self, room: str) -> int:
