@@ -49,7 +49,7 @@ def serve(config: Path | None, **flags: Any) -> None:
         config,
     )
     logs.configure(log_format=chosen.log_format, level=chosen.log_level)
-    if not chosen.is_loopback:
+    if not chosen.is_loopback and not chosen.auth:
         logs.logger(__name__).warning(
             "served beyond this machine without access control", host=chosen.host
         )
@@ -66,7 +66,11 @@ def _flag(name: str, field: FieldInfo) -> Parameter:
         kind = kind | None
     flag = "--" + name.replace("_", "-")
     names = f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag
-    shown = f" [default: {field.default}]" if field.default not in ((), False) else ""
+    shown = (
+        f" [default: {field.default}]"
+        if field.default not in ((), False, None, "")
+        else ""
+    )
     return Parameter(
         name,
         Parameter.KEYWORD_ONLY,

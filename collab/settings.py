@@ -53,6 +53,51 @@ class Settings(BaseSettings):
         description="Origins accepted from browsers, such as https://app.example.com, beside our own address.",
     )
 
+    # Who is let in
+    auth: tuple[Literal["jwt", "keys", "webhook"], ...] = Field(
+        (),
+        description="Who is asked, in this order, what a token is worth: jwt, keys, webhook. None: this machine only.",
+    )
+    jwt_keys: Path | None = Field(
+        None,
+        description="File of the keys that sign tokens: a JWK, a JWKS, a PEM public key, or a secret for HS256.",
+    )
+    jwt_jwks_url: str = Field(
+        "",
+        description="Where the keys that sign tokens are published, instead of a file.",
+    )
+    jwt_algorithms: tuple[Literal["EdDSA", "ES256", "RS256", "HS256"], ...] = Field(
+        ("EdDSA", "ES256", "RS256", "HS256"),
+        min_length=1,
+        description="Algorithms that a token may be signed with; a key is for one of them only.",
+    )
+    jwt_audience: str = Field(
+        "", description="What `aud` must be or hold; not looked at when empty."
+    )
+    jwt_issuer: str = Field(
+        "", description="What `iss` must be; not looked at when empty."
+    )
+    webhook_url: str = Field(
+        "", description="Your own backend, asked for each room what a token is worth."
+    )
+    webhook_secret_file: Path | None = Field(
+        None,
+        description="File of the secret, 32 bytes or more, that signs what the backend is asked.",
+    )
+    webhook_seconds: float = Field(
+        2.0, gt=0, le=10, description="How long the backend may take to answer."
+    )
+    webhook_cache_seconds: float = Field(
+        5.0,
+        ge=1,
+        le=30,
+        description="How long an answer of the backend holds; it is asked again before that for who is there.",
+    )
+    allow_private_backends: bool = Field(
+        False,
+        description="Let the names in jwt_jwks_url and webhook_url lead into your own network.",
+    )
+
     # Durability
     durability: Literal["eager", "strict"] = Field(
         "eager",
@@ -199,9 +244,35 @@ def load(flags: dict[str, Any], toml_file: Path | None = None) -> Settings:
         raise ConfigurationError(f"settings cannot be read: {error}") from None
     finally:
         _toml_file = None
-    if not settings.is_loopback and not settings.insecure_no_auth:
+    _check_access(settings)
+    return settings
+
+
+def _check_access(settings: Settings) -> None:
+    auth = settings.auth
+    if not (settings.is_loopback or auth or settings.insecure_no_auth):
         raise ConfigurationError(
             f"refusing to listen on {settings.host} without access control: anyone who reaches the port could edit. "
-            "Listen on 127.0.0.1, or say --insecure-no-auth if that is what you want."
+            "Name who is asked with --auth, listen on 127.0.0.1, or say --insecure-no-auth if that is what you want."
         )
-    return settings
+    if auth and settings.insecure_no_auth:
+        raise ConfigurationError("auth and insecure_no_auth contradict each other")
+    if len(set(auth)) < len(auth):
+        raise ConfigurationError(f"auth names one of {', '.join(auth)} twice")
+    if "jwt" in auth and bool(settings.jwt_keys) == bool(settings.jwt_jwks_url):
+        raise ConfigurationError(
+            "auth jwt needs the keys that sign tokens: either jwt_keys, a file, or jwt_jwks_url"
+        )
+    if "webhook" in auth and not (
+        settings.webhook_url and settings.webhook_secret_file
+    ):
+        raise ConfigurationError(
+            "auth webhook needs webhook_url and webhook_secret_file"
+        )
+    # Whoever sets one of these and forgets `auth` would believe that it is looked at.
+    for name in settings.model_fields_set:
+        kind = name.partition("_")[0]
+        if kind in ("jwt", "webhook") and kind not in auth and getattr(settings, name):
+            raise ConfigurationError(
+                f"{name} is set, but nobody looks at it: say --auth {kind}"
+            )

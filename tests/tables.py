@@ -25,14 +25,20 @@ def settings() -> str:
     return table(
         ("setting", "default", "meaning"),
         (
-            (f"`{name}`", f"`{shown(field.default)}`", field.description)
+            (f"`{name}`", quoted(shown(field.default)), field.description)
             for name, field in Settings.model_fields.items()
         ),
     )
 
 
+def quoted(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
 def shown(default: object) -> str:
     match default:
+        case None:
+            return ""
         case bool():
             return str(default).lower()
         case float() if default.is_integer():
@@ -55,9 +61,8 @@ def exposed() -> Iterator[tuple[str, str]]:
     registered: Any = Metrics()
     for name, counter in vars(registered).items():
         if isinstance(counter, dict) and name != "gauges":
-            counter["…"] += (
-                1  # a labelled metric shows its label only once it has a sample
-            )
+            # A labelled metric shows its labels only once it has a sample.
+            counter[("…", "…") if name == "requests" else "…"] += 1
     for family in registered.collect():
         suffix = "_total" if family.type == "counter" else ""
         labels = sorted(

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,7 @@ from starlette.middleware import Middleware
 
 from collab import logs
 from collab.auth.authority import Authority
+from collab.auth.base import Verifier
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
@@ -73,8 +76,14 @@ def make_replica(settings: Settings, store: Store, metrics: Metrics) -> Replica:
     )
 
 
-def make_authority(settings: Settings) -> Authority:
-    return Authority()
+@asynccontextmanager
+async def make_authority(settings: Settings) -> AsyncIterator[Authority]:
+    """The verifiers in the order of the setting. Raises ConfigurationError for a key that must not be used."""
+    async with AsyncExitStack() as stack:
+        verifiers: list[Verifier] = []
+        for kind in settings.auth:
+            raise ConfigurationError(f"auth {kind} is not there yet")
+        yield Authority(verifiers)
 
 
 def make_sockets(
@@ -207,8 +216,11 @@ async def serve(settings: Settings) -> None:
     """Run until a signal. Raises StoreLocked, StoreCorrupt or ConfigurationError when it cannot start."""
     metrics = Metrics()
     listening = _listen(settings.host, settings.port)
-    async with make_replica(settings, make_store(settings), metrics) as replica:
-        access = Access(make_authority(settings), replica)
+    async with (
+        make_replica(settings, make_store(settings), metrics) as replica,
+        make_authority(settings) as authority,
+    ):
+        access = Access(authority, replica)
         sockets = make_sockets(settings, replica, metrics, access)
         config = uvicorn.Config(
             make_app(settings, replica, sockets, metrics),
