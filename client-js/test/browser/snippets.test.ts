@@ -1,11 +1,8 @@
 import { execFile } from "node:child_process";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { build } from "esbuild";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { bundled, serve } from "./bundling.ts";
 import { PYTHON, Server } from "./serving.ts";
 import { launch, state, text, Visitors } from "./visiting.ts";
 
@@ -60,31 +57,4 @@ async function copied(language: "browser" | "python"): Promise<string> {
   const code = await ada.evaluate(() => navigator.clipboard.readText());
   expect(code).toBe(await ada.locator("#code").innerText());
   return code;
-}
-
-async function bundled(contents: string): Promise<string> {
-  const resolveDir = fileURLToPath(new URL("../../", import.meta.url));
-  const { outputFiles } = await build({
-    stdin: { contents, resolveDir },
-    bundle: true,
-    format: "esm",
-    write: false,
-  });
-  return outputFiles[0]?.text ?? "";
-}
-
-/** A page with nothing but the script, at a port of its own. */
-async function serve(script: string): Promise<string> {
-  const pages = createServer((request, response) => {
-    const isScript = request.url === "/script.js";
-    response.setHeader("content-type", isScript ? "text/javascript" : "text/html");
-    response.end(
-      isScript
-        ? script
-        : `<!doctype html><link rel="icon" href="data:,"><script type="module" src="script.js"></script>`,
-    );
-  });
-  await new Promise<void>((listening) => pages.listen(0, "127.0.0.1", listening));
-  pages.unref();
-  return `http://127.0.0.1:${(pages.address() as AddressInfo).port}/`;
 }
