@@ -165,7 +165,8 @@ class Document:
     def _apply_unready(self, update: bytes, principal: str) -> Change | None:
         """A part of the update waits for what has not come yet: the log takes it whole, the document what is ready."""
         known = self.gate.known
-        for run in scan(update).runs:
+        found = scan(update)
+        for run in found.runs:
             if (
                 run.end > known.get(run.client, 0)
                 and self.owners.get(run.client) != principal
@@ -173,14 +174,10 @@ class Document:
                 self._claim(run.client, principal)
         self._admit_size(len(update))
         stashed = (len(self.gate), self.gate.stashed_bytes)
-        forward = self._admit(update)
+        forward = self._integrate_all(self.gate.divide(update, found))
         if not forward and stashed == (len(self.gate), self.gate.stashed_bytes):
             return None  # it waits already
         return Change(tuple(forward), update)
-
-    def _admit(self, update: bytes) -> list[bytes]:
-        """Apply what the gate lets through now; returns what that changed."""
-        return self._integrate_all(self.gate.admit(update))
 
     def _integrate_all(self, updates: Iterable[bytes]) -> list[bytes]:
         changes = []
@@ -303,6 +300,14 @@ class Document:
         if not clock:
             return None
         return self.diff(encode_state_vector({**known, client: max(0, clock - length)}))
+
+    def has_seen(self, encoded: bytes) -> bool:
+        """Whether a peer with this state vector has inserted nothing that is missing here. Raises Refused."""
+        known = self.gate.known
+        return all(
+            clock <= known.get(client, 0)
+            for client, clock in state_vector(encoded).items()
+        )
 
     def diff(self, encoded: bytes) -> bytes:
         """What a peer with this state vector lacks. Raises Refused when it is not one."""

@@ -18,6 +18,7 @@ from collab.protocol.guard import (
     Notes,
     Range,
     Run,
+    Scan,
     check,
     cut,
     cut_pairs,
@@ -171,7 +172,11 @@ class Gate:
         runs = check(update, self.known)
         if runs is not None:
             return [update, *self.advance(runs)]
-        ready, late = self._split(update)
+        return self.divide(update, scan(update))
+
+    def divide(self, update: bytes, found: Scan) -> list[bytes]:
+        """`admit` for an update that `check` has found not ready, and what `scan` has found in it."""
+        ready, late = self._split(update, found)
         late = [entry for entry in late if entry.key not in self._stash]
         size = self.stashed_bytes + sum(entry.size for entry in late)
         if late and (
@@ -272,10 +277,11 @@ class Gate:
         ]
         return [each for each in passing if each[0]]
 
-    def _split(self, update: bytes) -> tuple[bytes, list[LateRun | LateDeletes]]:
+    def _split(
+        self, update: bytes, found: Scan
+    ) -> tuple[bytes, list[LateRun | LateDeletes]]:
         """What can be integrated now, as one update, and what must wait, as entries that know what they wait for."""
         known = self.known
-        found = scan(update)
         needs: list[list[Need]] = [[] for _ in found.runs]
         for need in found.needs:
             needs[need[0]].append(need)
