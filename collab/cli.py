@@ -45,7 +45,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     from collab.server.app import run  # heavy: other commands do without
 
     chosen = settings.load(
-        {name: value for name, value in flags.items() if value not in (None, ())},
+        {name: value for name, value in flags.items() if value not in (None, (), [])},
         config,
     )
     logs.configure(log_format=chosen.log_format, level=chosen.log_level)

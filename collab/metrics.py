@@ -80,6 +80,8 @@ COUNTERS = {
     "client_id_conflicts": "New content under a client id that belongs to another member.",
     "compactions": "Checkpoints written.",
     "compaction_failures": "Checkpoints that were not written since verification or the child process failed.",
+    "audit_lines": "Lines written to the audit log.",
+    "audit_lost": "Audit events that were not kept, since too many waited. A line says how many.",
     "throttles": "Times the reading of a socket was slowed since it sent too much.",
 }
 
@@ -110,7 +112,7 @@ class Metrics(Collector):
         self.gate_mismatches = self.client_id_conflicts = self.compactions = (
             self.compaction_failures
         ) = 0
-        self.throttles = 0
+        self.throttles = self.audit_lines = self.audit_lost = 0
         self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
         self.closes: Counter[str] = Counter()  # by error code
         self.refused_requests: Counter[str] = Counter()  # by HTTP status

@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack
 from typing import Any, Literal, Self
 
 from collab import logs
+from collab.audit.audit import Audit
+from collab.auth.permissions import names_of
 from collab.awareness import Awareness
 from collab.compaction import Compactor
 from collab.document.document import Binding, Document
@@ -28,7 +30,7 @@ from collab.errors import (
 from collab.journal import Journal
 from collab.metrics import Metrics
 from collab.protocol import yjs
-from collab.room import Member, Room, RoomState
+from collab.room import Member, Room, RoomState, Visitor
 from collab.store.base import Entry, Store
 
 AWARENESS_SECONDS = (
@@ -63,8 +65,10 @@ class Replica:
         max_awareness_clients: int = 4,
         max_members_per_room: int = 1000,
         child_processes: int = 1,
+        audit: Audit | None = None,
     ) -> None:
         self.store, self.metrics = store, metrics
+        self.audit = audit or Audit()
         self.is_draining = False
         self._durability, self._binding = durability, binding
         self._idle_room_seconds = idle_room_seconds
@@ -198,9 +202,13 @@ class Replica:
         """Let a member in, without an `await` since `open`."""
         self._idle.pop(room.name, None)
         room.join(member)
+        if self.audit.is_on:
+            self._record("join", room, member, may=names_of(member.operations))
 
     def leave(self, room: Room, member: Member) -> None:
         """A member is gone; the others are told, and an empty room begins to idle."""
+        if self.audit.is_on:
+            self._record("leave", room, member)
         room.leave(member)
         self.present(room)
         if not len(room) and room.state is RoomState.LIVE:
@@ -209,6 +217,18 @@ class Replica:
             if not room.position and room.name not in self._rebuilding:
                 # Nobody ever wrote here, and names cost a client nothing: keep nothing.
                 self._forget(room)
+
+    def _record(self, event: str, room: Room, member: Member, **details: Any) -> None:
+        """Audit a member's coming or going; of requests, only what they change."""
+        if not isinstance(member, Visitor):
+            self.audit.record(
+                event,
+                principal=member.principal.id,
+                room=room.name,
+                connection=member.author.connection,
+                address=member.line.address,
+                **details,
+            )
 
     async def _load(self, name: str) -> Room | CollabError:
         try:
@@ -408,6 +428,7 @@ class Replica:
     # Once per commit
 
     def _logged(self, entries: Sequence[Entry]) -> None:
+        self.audit.edits(entries)
         for name, entry in {entry.room: entry for entry in entries}.items():
             room = self._rooms.get(name)
             if room is not None and room.epoch == entry.epoch:

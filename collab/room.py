@@ -35,6 +35,8 @@ class RoomState(Enum):
 class Line(Protocol):
     """The socket behind a member, as far as a room and its replica need it."""
 
+    address: str  # of the peer
+
     def is_alive(self) -> bool:
         """Whether the peer has shown life since this was first asked; asking makes it."""
         ...
@@ -149,6 +151,8 @@ def _drop(frame: bytes) -> None:
 
 class _Nobody:
     """The line of a visitor."""
+
+    address = ""
 
     def is_alive(self) -> bool:
         return True

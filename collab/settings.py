@@ -189,6 +189,11 @@ class Settings(BaseSettings):
     )
 
     # Operation
+    audit_log: str = Field(
+        "auto",
+        description="File of the audit log; auto: audit.jsonl in the data directory once there is access control; "
+        "empty: none.",
+    )
     log_format: Literal["console", "json"] = Field(
         "console", description="How log lines look."
     )
@@ -213,6 +218,14 @@ class Settings(BaseSettings):
             env_settings,
             TomlConfigSettingsSource(settings_cls, _toml_file),
         )
+
+    @property
+    def audit_path(self) -> Path | None:
+        """Where the audit log is; None when there is none."""
+        if self.audit_log != "auto":
+            return Path(self.audit_log) if self.audit_log else None
+        is_kept = self.store == "sqlite" and bool(getattr(self, "auth", ()))
+        return self.data / "audit.jsonl" if is_kept else None
 
     @property
     def is_loopback(self) -> bool:

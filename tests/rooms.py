@@ -16,6 +16,8 @@ from collab.store.base import Author
 class Line:
     """A socket that remembers what was asked of it."""
 
+    address = "192.0.2.1"
+
     def __init__(self) -> None:
         self.closed: CollabError | None = None
         self.holds = 0

@@ -15,6 +15,7 @@ FLOORS = {
     "sdk": 5,
     "outbox": 4,
     "journal": 4,
+    "audit": 4,
     "compaction": 4,
     "awareness": 3,
     "document": 3,

@@ -15,7 +15,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+import collab
 from collab import logs
+from collab.audit.audit import Audit
 from collab.auth.authority import Authority
 from collab.auth.base import Verifier
 from collab.errors import CollabError, ConfigurationError
@@ -57,7 +59,13 @@ def make_store(settings: Settings) -> Store:
     return SqliteStore(settings.data, window_seconds=settings.commit_window_ms / 1000)
 
 
-def make_replica(settings: Settings, store: Store, metrics: Metrics) -> Replica:
+def make_audit(settings: Settings, metrics: Metrics) -> Audit:
+    return Audit(settings.data, settings.audit_path, metrics=metrics)
+
+
+def make_replica(
+    settings: Settings, store: Store, metrics: Metrics, audit: Audit
+) -> Replica:
     return Replica(
         store,
         metrics,
@@ -73,6 +81,7 @@ def make_replica(settings: Settings, store: Store, metrics: Metrics) -> Replica:
         max_awareness_clients=settings.max_awareness_clients,
         max_members_per_room=settings.max_members_per_room,
         child_processes=settings.child_processes,
+        audit=audit,
     )
 
 
@@ -184,6 +193,7 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         log.info("draining", sockets=len(self._sockets))
+        self._replica.audit.record("drain")
         try:
             await self._replica.drain()
             await self._settle_handshakes()
@@ -217,7 +227,8 @@ async def serve(settings: Settings) -> None:
     metrics = Metrics()
     listening = _listen(settings.host, settings.port)
     async with (
-        make_replica(settings, make_store(settings), metrics) as replica,
+        _audited(settings, metrics) as audit,
+        make_replica(settings, make_store(settings), metrics, audit) as replica,
         make_authority(settings) as authority,
     ):
         access = Access(authority, replica)
@@ -238,11 +249,20 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=5,
         )
         server = Server(config, settings, replica, sockets)
+        audit.record("start", version=collab.__version__)
         beat = asyncio.get_running_loop().create_task(sockets.beat())
         try:
             await server.serve(sockets=[listening])
         finally:
             beat.cancel()
+
+
+@asynccontextmanager
+async def _audited(settings: Settings, metrics: Metrics) -> AsyncIterator[Audit]:
+    """The audit log, which sees the last member leave."""
+    with make_audit(settings, metrics) as audit:
+        yield audit
+        audit.record("stop")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,1 @@
+"""Who did what: an append-only file whose lines hang together by their hashes."""
