@@ -1,14 +1,17 @@
-"""What may be the name of a room. Names are opaque: never a path, a pattern or a prefix of anything."""
+"""What may be the name of a room, a tenant or a principal. Names are opaque: never a path, a pattern or a prefix."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-from collab.errors import InvalidRoomName
+from collab.errors import InvalidRequest, InvalidRoomName
 
 MAX_NAME_BYTES = 256
 SEPARATOR = "\x1f"  # between tenant and room; neither can hold it
+ANONYMOUS = (
+    "anonymous"  # everybody without access control; with a colon and more, a connection
+)
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -19,17 +22,40 @@ def room_name(name: str) -> str:
     Nothing is folded silently: a name that is not in Unicode normal form C is refused rather than
     normalised, so two spellings can never mean one room to one client and two rooms to another.
     """
-    if not name or name.isspace():
-        raise InvalidRoomName("a room name must not be empty or blank")
-    if _CONTROL.search(name):
-        raise InvalidRoomName("a room name must not hold control characters")
-    if len(name.encode()) > MAX_NAME_BYTES:
-        raise InvalidRoomName(
-            f"a room name must not be longer than {MAX_NAME_BYTES} bytes"
-        )
-    if not unicodedata.is_normalized("NFC", name):
-        raise InvalidRoomName("a room name must be in Unicode normal form C")
+    fault = _fault(name)
+    if fault:
+        raise InvalidRoomName(f"a room name must {fault}")
     return name
+
+
+def tenant_name(name: str) -> str:
+    """The name of a tenant, which follows the same rules, or InvalidRequest."""
+    fault = _fault(name)
+    if fault:
+        raise InvalidRequest(f"the name of a tenant must {fault}")
+    return name
+
+
+def principal_id(id: str) -> str:
+    """The id of a principal, or InvalidRequest. Those of connections that nobody has authenticated are not free."""
+    fault = _fault(id)
+    if fault:
+        raise InvalidRequest(f"the id of a principal must {fault}")
+    if id.partition(":")[0] == ANONYMOUS:
+        raise InvalidRequest(f"{ANONYMOUS} is nobody's id")
+    return id
+
+
+def _fault(name: str) -> str:
+    if not name or name.isspace():
+        return "not be empty or blank"
+    if _CONTROL.search(name):
+        return "not hold control characters"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"not be longer than {MAX_NAME_BYTES} bytes"
+    if not unicodedata.is_normalized("NFC", name):
+        return "be in Unicode normal form C"
+    return ""
 
 
 def room_key(tenant: str, name: str) -> str:

@@ -7,14 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from collab.auth.base import Credential, Rechecker, Verifier
+from collab.auth.failures import Failures
 from collab.auth.permissions import ANONYMOUS, Principal
 from collab.errors import Unauthenticated
+
+MAX_TOKEN_CHARACTERS = 16_384
 
 
 class Overrides(Protocol):
     """Grants and revocations made on this server; see `collab.auth.registry`."""
 
     version: int
+
+    async def poll(self) -> None:
+        """Take in what other processes changed. Raises StoreUnavailable."""
+        ...
 
     def granted(self, principal: Principal, room: str) -> int:
         """Operations that were granted here beyond what the credential says."""
@@ -33,9 +40,11 @@ class Authority:
         verifiers: Sequence[Verifier] = (),
         overrides: Overrides | None = None,
         *,
+        failures: Failures | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._verifiers, self._overrides, self._clock = verifiers, overrides, clock
+        self._failures = failures
 
     @property
     def is_open(self) -> bool:
@@ -43,16 +52,36 @@ class Authority:
         return not self._verifiers
 
     async def authenticate(self, credential: Credential, room: str = "") -> Principal:
-        """The principal behind a credential. Raises Unauthenticated, or Busy when a backend cannot be asked."""
+        """The principal behind a credential.
+
+        Raises Unauthenticated, Busy when a backend cannot be asked, and RateLimited after too many bad credentials.
+        """
         if self.is_open:
             return ANONYMOUS
+        if self._failures is None:
+            return await self._verified(credential, room)
+        self._failures.check(credential.address)
+        try:
+            return await self._verified(credential, room)
+        except Unauthenticated:
+            self._failures.note(credential.address, credential.token)
+            raise
+
+    async def _verified(self, credential: Credential, room: str) -> Principal:
+        if len(credential.token) > MAX_TOKEN_CHARACTERS:
+            raise Unauthenticated("this token is too long")
         for verifier in self._verifiers:
             principal = await verifier.verify(credential, room)
             if principal is not None:
-                if self._is_over(principal):
+                if self.has_ended(principal):
                     break
                 return principal
         raise Unauthenticated("a valid token is needed here")
+
+    async def poll(self) -> None:
+        """Take in what was changed elsewhere. Raises StoreUnavailable; what was known then goes on to hold."""
+        if self._overrides is not None:
+            await self._overrides.poll()
 
     def recheck(self, principal: Principal, room: str) -> Principal | None:
         """What holds now for a live member's principal; None when its credential has ended. See `Rechecker`."""
@@ -67,14 +96,15 @@ class Authority:
         """What a principal may do now in a room of its tenant; 0 when its credential has ended."""
         if self.is_open:
             return principal.operations(room)
-        if self._is_over(principal):
+        if self.has_ended(principal) or principal.room not in ("", room):
             return 0
         found = principal.operations(room)
         if self._overrides is not None:
             found |= self._overrides.granted(principal, room)
         return found
 
-    def _is_over(self, principal: Principal) -> bool:
+    def has_ended(self, principal: Principal) -> bool:
+        """Whether its credential has expired or was revoked."""
         return principal.expires <= self._clock() or (
             self._overrides is not None and self._overrides.is_revoked(principal)
         )

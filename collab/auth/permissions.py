@@ -75,6 +75,8 @@ class Principal:
     grants: tuple[Grant, ...] = ()
     expires: float = inf  # seconds since 1970
     token: str = ""
+    issued: float = 0.0  # seconds since 1970: a revocation of the principal ends what is older; 0 is not known
+    room: str = ""  # the only room it is good for, when there is one
     is_lent: bool = False  # its verifier must be asked again, see `Rechecker`
     stamp: dict[str, str] = field(default_factory=dict, compare=False)
 
