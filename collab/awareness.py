@@ -161,6 +161,13 @@ class Awareness:
             (client, state.clock, state.json) for client, state in self._states.items()
         )
 
+    def states(self) -> list[tuple[int, int, bytes, Owner]]:
+        """Client, clock, JSON and owner of everybody who is here."""
+        return [
+            (client, state.clock, state.json, state.owner)
+            for client, state in self._states.items()
+        ]
+
     def _confirm(self, client: int, clock: int, json: bytes) -> None:
         """The owner says what others claimed for it: those had only heard it sooner."""
         waiting = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -101,6 +102,24 @@ class InvalidRequest(InvalidMessage):
     """The request's body, query or header is not what the route takes; the message says where."""
 
     code = "invalid_request"
+
+    def __init__(self, message: str, places: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.places = places  # JSON pointers, and what is expected there
+
+
+class NothingHere(InvalidMessage):
+    """There is nothing under this address."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class MethodNotAllowed(InvalidMessage):
+    """The address does not know this method; the answer's `Allow` names those it does."""
+
+    code = "method_not_allowed"
+    http_status = 405
 
 
 class UnsupportedMediaType(InvalidMessage):

@@ -116,6 +116,8 @@ class Metrics(Collector):
         self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
         self.closes: Counter[str] = Counter()  # by error code
         self.refused_requests: Counter[str] = Counter()  # by HTTP status
+        # By route of the API, as its table has it, and class of status.
+        self.requests: Counter[tuple[str, str]] = Counter()
         self.logged = Histogram(
             "collab_logged_seconds",
             "Time from an update's arrival to its commit.",
@@ -159,6 +161,14 @@ class Metrics(Collector):
             for value, count in sorted(counter.items()):
                 family.add_metric([value], count)
             yield family
+        answers = CounterMetricFamily(
+            "collab_requests",
+            "Requests to the API, by route and class of status.",
+            labels=["route", "status"],
+        )
+        for labels, count in sorted(self.requests.items()):
+            answers.add_metric(labels, count)
+        yield answers
         yield self.logged.family()
         yield self.apply.family()
 

@@ -146,6 +146,10 @@ class Replica:
     def rooms(self) -> Sequence[Room]:
         return list(self._rooms.values())
 
+    def live(self, name: str) -> Room | None:
+        """The room of that name when it is in memory; this opens none."""
+        return self._rooms.get(name)
+
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a piece of work that ends by itself; a bug in it is logged and costs nobody else anything."""
         self._tasks.create_task(_contained(work))
@@ -201,6 +205,7 @@ class Replica:
     def join(self, room: Room, member: Member) -> None:
         """Let a member in, without an `await` since `open`."""
         self._idle.pop(room.name, None)
+        member.since = time.time()
         room.join(member)
         if self.audit.is_on:
             self._record("join", room, member, may=names_of(member.operations))

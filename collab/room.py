@@ -35,6 +35,8 @@ class RoomState(Enum):
 class Line(Protocol):
     """The socket behind a member, as far as a room and its replica need it."""
 
+    dialect: str  # how it speaks, in a word
+
     address: str  # of the peer
 
     def is_alive(self) -> bool:
@@ -77,6 +79,7 @@ class Member(Outbox):
         "principal",
         "room",
         "sequence",
+        "since",
         "strikes",
         "user",
     )
@@ -106,6 +109,7 @@ class Member(Outbox):
         self.clients: set[int] = set()  # whose presence it announced
         self.strikes = 0
         self.sequence = 0  # messages with updates it has sent
+        self.since = 0.0  # seconds since 1970, when it joined
 
     @property
     def may_write(self) -> bool:
@@ -151,6 +155,8 @@ def _drop(frame: bytes) -> None:
 
 class _Nobody:
     """The line of a visitor."""
+
+    dialect = "rest"
 
     address = ""
 

@@ -16,6 +16,8 @@ from collab.store.base import Author
 class Line:
     """A socket that remembers what was asked of it."""
 
+    dialect = "fake"
+
     address = "192.0.2.1"
 
     def __init__(self) -> None:

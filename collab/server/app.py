@@ -25,6 +25,8 @@ from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server import ops, playground
 from collab.server.access import Access
+from collab.server.api.dispatch import Api
+from collab.server.api.routes import ROUTES, api_routes
 from collab.server.http import Http
 from collab.server.origins import Origins
 from collab.server.responses import answer_error
@@ -115,6 +117,18 @@ def make_sockets(
     )
 
 
+def make_api(
+    settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
+) -> Api:
+    return Api(
+        ROUTES,
+        access=sockets.access,
+        replica=replica,
+        metrics=metrics,
+        max_body_bytes=settings.max_message_bytes,
+    )
+
+
 def make_app(
     settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
 ) -> Starlette:
@@ -122,6 +136,7 @@ def make_app(
         routes=[
             *playground.routes(),
             *ops.routes(replica, metrics),
+            *api_routes(make_api(settings, replica, sockets, metrics)),
             *Rooms(sockets).routes(),
         ],
         middleware=[
@@ -167,6 +182,7 @@ class Server(uvicorn.Server):
         self.lifespan.state["metrics"] = (
             self._sockets.metrics
         )  # for the protocol classes that uvicorn makes
+        self.lifespan.state["max_body_bytes"] = self._settings.max_message_bytes
         await super().startup(sockets)
         for server in self.servers:
             for listening in server.sockets:

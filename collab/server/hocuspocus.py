@@ -88,6 +88,8 @@ class HocuspocusSocket(Socket):
 
     __slots__ = ("_deferred", "_pings", "_places", "_waiting_bytes", "credential")
 
+    dialect = "hocuspocus"
+
     def __init__(
         self, transport: Any, sockets: Sockets, address: str, credential: Credential
     ) -> None:

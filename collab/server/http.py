@@ -62,6 +62,7 @@ class Http(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.max_body_bytes = app_state.get("max_body_bytes", self.max_body_bytes)
         self._in_head = True  # reading a request line or headers, or waiting for them
         self._is_begun = False  # at least one byte of a request is here
         self._is_refused = False

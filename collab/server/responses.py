@@ -8,7 +8,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from collab.errors import CollabError
+from collab.errors import CollabError, InvalidRequest, RateLimited
+
+RETRY_AFTER_SECONDS = 2
+
+# What clients need to go on from an error.
+_RETRY = {"retry-after": str(RETRY_AFTER_SECONDS)}
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 425: _RETRY, 429: _RETRY, 503: _RETRY}
 
 
 class Json(Response):
@@ -19,20 +25,29 @@ class Json(Response):
 
 
 class Problem(Json):
-    """`type` is left out: `code` is the stable name of an error, as in a close reason."""
+    """What went wrong, for people and programs: `code` is the stable name of an error, as in a close reason.
+
+    There is no `type`: what it would say is what `code` says.
+    """
 
     media_type = "application/problem+json"
 
     def __init__(self, error: CollabError) -> None:
-        super().__init__(
-            {
-                "title": error.code,
-                "status": error.http_status,
-                "detail": str(error),
-                "code": error.code,
-            },
-            status_code=error.http_status,
-        )
+        content: dict[str, Any] = {
+            "title": error.code.replace("_", " "),
+            "status": error.http_status,
+            "detail": str(error),
+            "code": error.code,
+        }
+        if isinstance(error, InvalidRequest) and error.places:
+            content["errors"] = [
+                {"pointer": pointer, "detail": detail}
+                for pointer, detail in error.places
+            ]
+        headers = _HEADERS.get(error.http_status)
+        if isinstance(error, RateLimited):
+            headers = {"retry-after": str(error.retry_seconds)}
+        super().__init__(content, status_code=error.http_status, headers=headers)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

@@ -78,6 +78,8 @@ class Socket(asyncio.Protocol):
         "write",
     )
 
+    dialect: str
+
     def __init__(self, transport: Any, sockets: Sockets, address: str) -> None:
         self.transport = transport
         self.write = transport.write

@@ -22,6 +22,8 @@ class YSweetSocket(RoomSocket):
 
     __slots__ = ("_has_told", "_waiting")
 
+    dialect = "y-sweet"
+
     def __init__(
         self, transport: Any, sockets: Sockets, address: str, entry: Entry
     ) -> None:

@@ -40,6 +40,8 @@ class RoomSocket(Socket):
         "member",
     )
 
+    dialect = "y-websocket"
+
     def __init__(
         self,
         transport: Any,

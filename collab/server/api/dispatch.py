@@ -1,0 +1,323 @@
+"""One request of the API from its first header to its answer, the same way for every route of the table.
+
+The order is: address and method, who asks, whether it may, what it brings, whether it was asked before, what it does.
+Whoever may not do something learns nothing from what it sent, nor whether the room exists.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from collab import logs
+from collab.auth.permissions import ANONYMOUS, Principal
+from collab.errors import (
+    CollabError,
+    MethodNotAllowed,
+    NothingHere,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from collab.metrics import Metrics
+from collab.names import room_key, room_name
+from collab.replica import Replica
+from collab.room import Room
+from collab.server.access import Access
+from collab.server.api import reading
+from collab.server.api.repeats import Repeats
+from collab.server.responses import Problem
+
+JSON = "application/json"
+BYTES = "application/octet-stream"
+SMALL_BODY_BYTES = 65_536  # of what is not a document
+NO_OPERATION = 0
+
+# Nobody but the browser that asks keeps an answer, and not even that one without asking again.
+_HEADERS = {
+    "cache-control": "no-cache",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+_SHOWN_TO_SCRIPTS = "etag, location, retry-after, x-request-id, idempotent-replay"
+_TAKEN_FROM_SCRIPTS = (
+    "accept, authorization, content-type, idempotency-key, if-match, if-none-match, "
+    "last-event-id"
+)
+
+log = logs.logger(__name__)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request that may go ahead: who asks, for which room, and what it brought."""
+
+    api: Api
+    route: Route
+    request: Request
+    principal: Principal
+    parameters: Mapping[str, str]  # of the path
+    room: str = ""  # its name; "" where the route is about the tenant
+    operations: int = NO_OPERATION  # all that the principal may do in that room
+    query: Any = None  # the model that the route names
+    body: Any = None  # likewise, or bytes
+    media_type: str = ""  # of the body
+
+    @property
+    def key(self) -> str:
+        """What the room is called inside the server."""
+        return room_key(self.principal.tenant, self.room)
+
+    @property
+    def connection(self) -> str:
+        """Stands in the log of the room where a socket's members have their connection."""
+        return str(self.request.state.id)
+
+    async def open(self) -> Room:
+        """The live room. What the route needs was true when the request came, and is true again now."""
+        room = await self.api.replica.open(self.key)
+        if isinstance(self.route.needs, int):
+            self.operations = self.api.access.allow(
+                self.principal, self.room, self.route.needs
+            )
+        return room
+
+
+Handler = Callable[[Call], Awaitable[BaseModel | Response | None]]
+# "self": whoever is authenticated, for itself alone. "none": anybody.
+Needs = int | Literal["self", "none"]
+# By media type; None where it is bytes.
+Bodies = Mapping[str, type[BaseModel] | None]
+
+
+def json(model: type[BaseModel]) -> Bodies:
+    """A body of JSON that looks like this."""
+    return {JSON: model}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of the table: all that is known of a request before it comes."""
+
+    method: str
+    path: str
+    summary: str
+    needs: Needs  # operations in the room of the path; of the tenant where there is none in it
+    handler: Handler
+    takes: Bodies = field(default_factory=dict)
+    is_large: bool = False  # its body may be as long as a message of a socket
+    names: str = (
+        ""  # the field of the body that names the room, where the path does not
+    )
+    query: type[BaseModel] | None = None
+    headers: Sequence[
+        tuple[str, str]
+    ] = ()  # taken from the request, with what they mean
+    status: int = 200
+    gives: Bodies = field(default_factory=dict)  # nothing: 204
+    shows: Sequence[tuple[str, str]] = ()  # headers of the answer, with what they mean
+    errors: Sequence[type[CollabError]] = ()  # beyond those that any route may answer
+    is_secret: bool = False  # the answer holds a credential
+
+    @property
+    def is_write(self) -> bool:
+        return self.method != "GET"
+
+    @property
+    def segments(self) -> list[str]:
+        return self.path.strip("/").split("/")
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class Api:
+    """The ASGI application of everything under /v1.
+
+    Paths are split before they are decoded, so that a room whose name holds a slash is one segment: `a%2Fb`.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        *,
+        access: Access,
+        replica: Replica,
+        metrics: Metrics,
+        max_body_bytes: int,
+    ) -> None:
+        self.routes = routes
+        self.access, self.replica, self.metrics = access, replica, metrics
+        self.repeats = Repeats()
+        self._max_body_bytes = max_body_bytes
+        self._tree: dict[str, Any] = {}
+        for route in routes:
+            node = self._tree
+            for segment in route.segments:
+                node = node.setdefault("{}" if segment[0] == "{" else segment, {})
+            node.setdefault("", {})[route.method] = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        request.state.id = secrets.token_hex(8)
+        route: Route | None = None
+        try:
+            route, parameters = self._find(request)
+            if route is None:
+                response = self._options(request, parameters)
+            else:
+                response = await self._answer(route, request, parameters)
+        except CollabError as error:
+            response = Problem(error)
+            self._note(request, route, error)
+        except ClientDisconnect:
+            return
+        except Exception:
+            log.exception("a bug met a request", request=request.state.id)
+            response = Problem(CollabError("an error on our side"))
+        self._finish(request, route, response)
+        if request.method == "HEAD" and isinstance(response, StreamingResponse):
+            response = Response(None, response.status_code, dict(response.headers))
+        await response(scope, receive, send)
+
+    # Where to
+
+    def _find(self, request: Request) -> tuple[Route | None, dict[str, str]]:
+        """The route and the parameters of its path; without a route, the methods that there are."""
+        segments = reading.segments(request.scope["raw_path"])
+        node, found = self._tree, []
+        for segment in segments:
+            if segment in node and segment not in ("", "{}"):
+                node = node[segment]
+            elif "{}" in node and segment:
+                node = node["{}"]
+                found.append(segment)
+            else:
+                raise NothingHere("there is nothing under this address")
+        methods: dict[str, Route] = node.get("", {})
+        if not methods:
+            raise NothingHere("there is nothing under this address")
+        allowed = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
+        request.state.allow = ", ".join(allowed)
+        if request.method == "OPTIONS":
+            return None, {}
+        route = methods.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            raise MethodNotAllowed(f"only {request.state.allow} are answered here")
+        names = [each[1:-1] for each in route.segments if each[0] == "{"]
+        return route, dict(zip(names, found, strict=True))
+
+    def _options(self, request: Request, parameters: object) -> Response:
+        """What a browser asks before it lets a page of another origin ask; foreign ones were refused before."""
+        response = Response(status_code=204, headers={"allow": request.state.allow})
+        if "access-control-request-method" in request.headers:
+            response.headers["access-control-allow-methods"] = request.state.allow
+            response.headers["access-control-allow-headers"] = _TAKEN_FROM_SCRIPTS
+            response.headers["access-control-max-age"] = "600"
+        return response
+
+    # Who, and whether it may
+
+    async def _answer(
+        self, route: Route, request: Request, parameters: dict[str, str]
+    ) -> Response:
+        call = Call(self, route, request, ANONYMOUS, parameters)
+        if "room" in parameters:
+            call.room = room_name(parameters["room"])
+        if route.needs != "none":
+            call.principal = await self.access.authority.authenticate(
+                self.access.credential(request), call.room
+            )
+        if isinstance(route.needs, int) and not route.names:
+            call.operations = self.access.allow(call.principal, call.room, route.needs)
+        await self._read(call)
+        if not route.is_write:
+            return _respond(route, await route.handler(call))
+        async with self.repeats.once(call) as repeat:
+            if repeat.answer is None:
+                repeat.answer = _respond(route, await route.handler(call))
+            return repeat.answer
+
+    # What it brings
+
+    async def _read(self, call: Call) -> None:
+        route, request = call.route, call.request
+        call.query = reading.query(route.query, request.scope["query_string"])
+        if not route.takes:
+            return
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("send the body as it is, not compressed")
+        call.media_type = reading.media_type(request.headers.getlist("content-type"))
+        if call.media_type not in route.takes:
+            raise UnsupportedMediaType(f"send {' or '.join(route.takes)}")
+        raw = await self._body(request, route)
+        model = route.takes[call.media_type]
+        call.body = raw if model is None else reading.body(model, raw)
+        if route.names:
+            call.room = room_name(getattr(call.body, route.names))
+            assert isinstance(route.needs, int)
+            call.operations = self.access.allow(call.principal, call.room, route.needs)
+
+    async def _body(self, request: Request, route: Route) -> bytes:
+        """Counted as it comes, whatever was announced."""
+        limit = self._max_body_bytes if route.is_large else SMALL_BODY_BYTES
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise TooLarge("request body")
+            parts.append(part)
+        request.state.body = b"".join(parts)
+        return bytes(request.state.body)
+
+    # What becomes of it
+
+    def _note(self, request: Request, route: Route | None, error: CollabError) -> None:
+        """One line and one count for each request that was refused."""
+        self.metrics.refused_requests[str(error.http_status)] += 1
+        rule = getattr(error, "rule", None)
+        if rule is not None:
+            self.metrics.refusals[rule] += 1
+        log.info(
+            "request refused",
+            request=request.state.id,
+            route=str(route or ""),
+            status=error.http_status,
+            code=error.code,
+            reason=str(error)[:200],
+            address=request.client.host if request.client else "",
+        )
+
+    def _finish(
+        self, request: Request, route: Route | None, response: Response
+    ) -> None:
+        headers = response.headers
+        headers["x-request-id"] = request.state.id
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        if route is not None and route.is_secret:
+            headers["cache-control"] = "no-store"
+        if response.status_code == 405:
+            headers["allow"] = request.state.allow
+        origin = request.headers.get("origin")
+        if origin is not None:
+            # `Origins` has refused every request of a foreign one.
+            headers["access-control-allow-origin"] = origin
+            headers["access-control-expose-headers"] = _SHOWN_TO_SCRIPTS
+            headers["vary"] = "origin"
+        kind = f"{response.status_code // 100}xx"
+        self.metrics.requests[str(route) if route else "other", kind] += 1
+
+
+def _respond(route: Route, given: BaseModel | Response | None) -> Response:
+    if isinstance(given, Response):
+        return given
+    if given is None:
+        return Response(status_code=204)
+    return Response(given.model_dump_json(), status_code=route.status, media_type=JSON)
