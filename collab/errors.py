@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import ClassVar
 
 
@@ -170,11 +171,15 @@ class ClientIdConflict(CollabError):
 
 
 class RateLimited(CollabError):
-    """The peer sends far more than the limits allow."""
+    """More than the limits allow. The reason ends with when to come back: not before."""
 
     code = "rate_limited"
     http_status = 429
     close_code = 4429
+
+    def __init__(self, message: str, retry_seconds: float = 5.0) -> None:
+        self.retry_seconds = ceil(retry_seconds)
+        super().__init__(f"{message}; retry in {self.retry_seconds} s")
 
 
 class Overrun(CollabError):

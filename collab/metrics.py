@@ -6,7 +6,7 @@ Never a label per room, member or user: the number of series must not grow with 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
@@ -94,6 +94,7 @@ GAUGES = {
     "stashed_bytes": "Bytes that wait for what is missing, over all rooms.",
     "loop_lag_seconds": "How late the event loop ran a timer, last measured.",
 }
+    "streams": "Open streams of events over HTTP.",
 
 
 class Metrics(Collector):
@@ -121,6 +122,8 @@ class Metrics(Collector):
         self.logged = Histogram(
             "collab_logged_seconds",
             "Time from an update's arrival to its commit.",
+        self.limited: Counter[str] = Counter()  # by limit: a closed set of words
+        self.limits: defaultdict[str, float] = defaultdict(float)  # what each is set to
             _TIME,
         )
         self.apply = Histogram(
@@ -159,6 +162,12 @@ class Metrics(Collector):
         ):
             family = CounterMetricFamily(f"collab_{name}", help, labels=[label])
             for value, count in sorted(counter.items()):
+            (
+                "limited",
+                "Times somebody was refused or made to wait by a limit on principals, tenants or addresses.",
+                "limit",
+                self.limited,
+            ),
                 family.add_metric([value], count)
             yield family
         answers = CounterMetricFamily(
@@ -172,6 +181,12 @@ class Metrics(Collector):
         yield self.logged.family()
         yield self.apply.family()
 
+        limits = GaugeMetricFamily(
+            "collab_limit", "What each limit is set to; 0 is no bound.", labels=["name"]
+        )
+        for name, most in sorted(self.limits.items()):
+            limits.add_metric([name], most)
+        yield limits
     def registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         registry.register(self)

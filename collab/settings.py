@@ -175,9 +175,46 @@ class Settings(BaseSettings):
     max_members_per_room: int = Field(1000, ge=1, description="Members of one room.")
     max_sockets: int = Field(20_000, ge=1, description="Open sockets of this process.")
     max_sockets_per_address: int = Field(
-        0,
+        200,
         ge=0,
-        description="Open sockets of one client address; 0 is no bound (loopback is never bounded).",
+        description="Open sockets of one client address (an IPv6 network of 64 bits); 0 is no bound, as for loopback.",
+    )
+    max_sockets_per_principal: int = Field(
+        50, ge=0, description="Open sockets of one principal; 0 is no bound."
+    )
+    max_sockets_per_tenant: int = Field(
+        5000, ge=0, description="Open sockets of one tenant; 0 is no bound."
+    )
+    messages_per_second_per_principal: float = Field(
+        500.0,
+        ge=0,
+        description="Messages of all sockets of one principal before their reading is slowed; 0 is no bound.",
+    )
+    messages_per_second_per_tenant: float = Field(
+        5000.0,
+        ge=0,
+        description="Messages of all sockets of one tenant before their reading is slowed; 0 is no bound.",
+    )
+    requests_per_second_per_principal: float = Field(
+        200.0,
+        ge=0,
+        description="Requests to the API by one principal; five seconds' worth may burst. 0 is no bound.",
+    )
+    requests_per_second_per_address: float = Field(
+        400.0,
+        ge=0,
+        description="Requests and handshakes of one client address; 0 is no bound, as for loopback.",
+    )
+    auth_failures_per_minute: int = Field(
+        60,
+        ge=0,
+        description="Different bad credentials of one client address, after which it is refused; 0 is no bound.",
+    )
+    max_streams: int = Field(
+        1000, ge=1, description="Open streams of events over HTTP."
+    )
+    max_streams_per_principal: int = Field(
+        20, ge=0, description="Open streams of one principal; 0 is no bound."
     )
     handshake_seconds: float = Field(
         10.0, gt=0, description="Time to say what must be said first."

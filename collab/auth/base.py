@@ -7,11 +7,19 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from collab.auth.permissions import Principal
 
 
+class Certificate(NamedTuple):
+    """What is known of a client certificate that the handshake has verified."""
+
+    id: str  # the SPIFFE id it was issued for
+    serial: str
+    expires: float  # seconds since 1970
+
+
 class Credential(NamedTuple):
     """What a peer has shown. Never logged."""
 
     token: str = ""  # a JWT, an API key or a ticket
-    certificate: str = ""  # SPIFFE id of the client certificate, when one was verified
+    certificate: Certificate | None = None
     address: str = ""  # of the peer, behind trusted proxies
 
     def __repr__(self) -> str:

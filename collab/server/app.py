@@ -20,6 +20,7 @@ from collab import logs
 from collab.audit.audit import Audit
 from collab.auth.authority import Authority
 from collab.auth.base import Verifier
+from collab.auth.failures import Failures
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
@@ -28,6 +29,7 @@ from collab.server.access import Access
 from collab.server.api.dispatch import Api
 from collab.server.api.routes import ROUTES, api_routes
 from collab.server.http import Http
+from collab.server.limits import Limits
 from collab.server.origins import Origins
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
@@ -87,23 +89,49 @@ def make_replica(
     )
 
 
+def make_limits(settings: Settings, metrics: Metrics) -> Limits:
+    for name in Settings.model_fields:
+        if name.startswith("max_") or "_per_" in name:
+            metrics.limits[name] = getattr(settings, name)
+    return Limits(
+        metrics,
+        max_sockets_per_principal=settings.max_sockets_per_principal,
+        max_sockets_per_tenant=settings.max_sockets_per_tenant,
+        max_sockets_per_address=settings.max_sockets_per_address,
+        messages_per_second_per_principal=settings.messages_per_second_per_principal,
+        messages_per_second_per_tenant=settings.messages_per_second_per_tenant,
+        requests_per_second_per_principal=settings.requests_per_second_per_principal,
+        requests_per_second_per_address=settings.requests_per_second_per_address,
+        max_streams=settings.max_streams,
+        max_streams_per_principal=settings.max_streams_per_principal,
+    )
+
+
 @asynccontextmanager
-async def make_authority(settings: Settings) -> AsyncIterator[Authority]:
+async def make_authority(
+    settings: Settings, metrics: Metrics
+) -> AsyncIterator[Authority]:
     """The verifiers in the order of the setting. Raises ConfigurationError for a key that must not be used."""
     async with AsyncExitStack() as stack:
         verifiers: list[Verifier] = []
         for kind in settings.auth:
             raise ConfigurationError(f"auth {kind} is not there yet")
-        yield Authority(verifiers)
+        failures = Failures(metrics, per_minute=settings.auth_failures_per_minute)
+        yield Authority(verifiers, failures=failures)
 
 
 def make_sockets(
-    settings: Settings, replica: Replica, metrics: Metrics, access: Access
+    settings: Settings,
+    replica: Replica,
+    metrics: Metrics,
+    access: Access,
+    limits: Limits,
 ) -> Sockets:
     return Sockets(
         replica,
         metrics,
         access,
+        limits,
         max_message_bytes=settings.max_message_bytes,
         max_outbox_bytes=settings.max_outbox_bytes,
         slow_member_seconds=settings.slow_member_seconds,
@@ -111,7 +139,6 @@ def make_sockets(
         bytes_per_second=settings.bytes_per_second,
         max_rooms_per_socket=settings.max_rooms_per_socket,
         max_sockets=settings.max_sockets,
-        max_sockets_per_address=settings.max_sockets_per_address,
         handshake_seconds=settings.handshake_seconds,
         idle_seconds=settings.idle_seconds,
     )
@@ -245,10 +272,11 @@ async def serve(settings: Settings) -> None:
     async with (
         _audited(settings, metrics) as audit,
         make_replica(settings, make_store(settings), metrics, audit) as replica,
-        make_authority(settings) as authority,
+        make_authority(settings, metrics) as authority,
     ):
         access = Access(authority, replica)
-        sockets = make_sockets(settings, replica, metrics, access)
+        limits = make_limits(settings, metrics)
+        sockets = make_sockets(settings, replica, metrics, access, limits)
         config = uvicorn.Config(
             make_app(settings, replica, sockets, metrics),
             host=settings.host,

@@ -13,12 +13,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from collab import logs
-from collab.errors import CollabError
+from collab.errors import CollabError, RateLimited
 from collab.names import room_name
 from collab.protocol.yjs import COLLAB_V1
 from collab.server.access import Entry
 from collab.server.hocuspocus import HocuspocusSocket
-from collab.server.origins import is_loopback
 from collab.server.responses import Json
 from collab.server.socket import Socket
 from collab.server.sockets import Sockets
@@ -108,23 +107,18 @@ class Rooms:
         if subprotocol is not None and not _TOKEN.fullmatch(subprotocol):
             await _deny(websocket, 400)
             return False
-        address = websocket.client.host if websocket.client else ""
-        limit = sockets.max_sockets_per_address
         if (
             sockets.replica.is_draining
             or len(sockets.connections) > sockets.max_sockets
         ):
             await _deny(websocket, 503)
             return False
-        if limit and not is_loopback(address):
-            # Those whose room is still being opened count, and this one is among them.
-            held = sum(
-                getattr(each, "address", None) == address
-                for each in sockets.connections
-            )
-            if held > limit:
-                await _deny(websocket, 429)
-                return False
+        upgrade = websocket.scope["extensions"][EXTENSION]
+        try:
+            upgrade.seat = sockets.limits.handshake(upgrade.address)
+        except RateLimited as error:
+            await _deny(websocket, 429, error.retry_seconds)
+            return False
         sockets.metrics.connections += 1
         await websocket.accept(subprotocol)
         return True
@@ -139,6 +133,7 @@ class Rooms:
         """One room per socket: open it, and join it without an `await` in between."""
         if not await self._admit(websocket, subprotocol):
             return
+            self._sockets.limits.check_sockets(entry.principal)
         try:
             access = self._sockets.access
             entry = await access.enter(access.credential(websocket), name)
@@ -168,10 +163,12 @@ async def upgrade_required(request: Request) -> Response:
     )
 
 
-async def _deny(websocket: WebSocket, status: int) -> None:
+async def _deny(
+    websocket: WebSocket, status: int, retry_seconds: int = RETRY_AFTER_SECONDS
+) -> None:
     await websocket.send_denial_response(
         Response(
             status_code=status,
-            headers={"retry-after": str(RETRY_AFTER_SECONDS)} if status > 400 else {},
+            headers={"retry-after": str(retry_seconds)} if status > 400 else {},
         )
     )

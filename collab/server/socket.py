@@ -28,6 +28,7 @@ from collab.errors import (
 from collab.protocol.frames import PING, close_frame, pong_frame
 from collab.room import Member
 from collab.server.sockets import BEAT_SECONDS, Sockets
+from collab.server.limits import Account
 from collab.store.base import Author
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG_OPCODE = 0, 1, 2, 8, 9, 10
@@ -39,6 +40,7 @@ WASTE_PER_SECOND = 20.0
 CHARGED_BYTES = 4096
 # Of the process's time, that long messages of one socket may take, bursts aside.
 CPU_SHARE = 0.2
+LOAN = 50.0  # messages that are taken from a principal's account at once
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
 
@@ -64,6 +66,7 @@ class Socket(asyncio.Protocol):
         "_need",
         "_probed",
         "_refilled",
+        "_own",
         "_rest",
         "_seat",
         "_silences",
@@ -73,8 +76,10 @@ class Socket(asyncio.Protocol):
         "_wasted",
         "address",
         "connection",
+        "account",
         "sockets",
         "transport",
+        "home",
         "write",
     )
 
@@ -87,12 +92,17 @@ class Socket(asyncio.Protocol):
         self.address = address
         self.connection = secrets.token_hex(8)
         self._has_spoken = False
+        self.account: Account | None = None  # of its principal
+        self.home = sockets.limits.of_address(address)
+        if self.home is not None:
+            self.home.add_socket()
         self._rest = (
             bytearray()
         )  # the beginning of a frame, or what came while reading was paused
         self._need = 0  # bytes of it that make the next step possible
         self._fragments: list[bytes] | None = None
-        self._budget = sockets.burst
+        self._budget = sockets.burst  # what it may say before it asks for more
+        self._own = 0.0  # what its own rate leaves beyond that
         self._refilled = self._wasted = sockets.loop.time()
         self._waste = 0.0
         self._unknown = 0
@@ -138,7 +148,11 @@ class Socket(asyncio.Protocol):
     def member_for(
         self, principal: Principal, operations: int, prefix: bytes = b""
     ) -> Member:
-        """A member that lives on this socket. Without access control it is a connection, and nobody's account."""
+        """A member that lives on this socket. Without access control it is a connection, and nobody's account.
+
+        Raises RateLimited when its principal has too many sockets.
+        """
+        self.belong(principal)
         is_anonymous = principal is ANONYMOUS
         return Member(
             self.write,
@@ -306,30 +320,53 @@ class Socket(asyncio.Protocol):
         sockets.metrics.received_bytes += size
         self._budget -= 1 + size // sockets.bytes_per_message
         if self._budget < 0 and self._throttle is None:
-            now = sockets.loop.time()
-            self._budget = min(
-                sockets.burst,
-                self._budget + (now - self._refilled) * sockets.messages_per_second,
-            )
-            self._refilled = now
-            if self._budget < 0 and not self._is_closing:
+            wait = self._borrow()
+            if wait and not self._is_closing:
                 sockets.metrics.throttles += 1
                 self.pause()
-                wait = -self._budget / sockets.messages_per_second
-                self._throttle = sockets.loop.call_later(
-                    max(wait, 0.05), self._end_throttle
-                )
+                self._slow(wait)
+
+    def _borrow(self) -> float:
+        """What was lent is used up: ask for more; returns how many seconds to wait before it may be used.
+
+        A principal's account is asked once for many messages. Without one all that the socket has is lent to it.
+        """
+        sockets, account = self.sockets, self.account
+        rate, now = sockets.messages_per_second, sockets.loop.time()
+        debt = -self._budget
+        own = min(sockets.burst, self._own - debt + (now - self._refilled) * rate)
+        self._refilled = now
+        if account is None:
+            self._own, self._budget = 0.0, own
+            return max(0.0, -own / rate)
+        lent = max(0.0, min(own, LOAN))
+        self._own, self._budget = own - lent, lent
+        return max(-own / rate, account.lend(lent + debt, now))
+
+    def _slow(self, seconds: float) -> None:
+        self._throttle = self.sockets.loop.call_later(
+            max(seconds, 0.05), self._end_throttle
+        )
 
     def _end_throttle(self) -> None:
         self._throttle = None
-        sockets = self.sockets
-        now = sockets.loop.time()
-        self._budget = min(
-            sockets.burst,
-            self._budget + (now - self._refilled) * sockets.messages_per_second,
-        )
-        self._refilled = now
-        self.resume()
+        # A loan that was waited for is there; a debt to one's own rate has been paid, but nothing is lent yet.
+        wait = self._borrow() if self._budget <= 0 else 0.0
+        if wait:
+            self._slow(wait)
+        else:
+            self.resume()
+
+    def belong(self, principal: Principal) -> None:
+        """Count this socket, and what it says, for the principal that first came in on it. Raises RateLimited."""
+        if self.account is not None:
+            return
+        account = self.sockets.limits.of_principal(principal)
+        if account is not None:
+            account.check_sockets()
+            account.add_socket()
+            self.account = account
+            self._own, self._budget = self._budget, 0.0
 
     def waste(self, cost: float) -> None:
         """Count what brings nobody anything. Raises RateLimited when it becomes a flood."""
@@ -490,3 +527,7 @@ class Socket(asyncio.Protocol):
         self._throttle = self._full_since = self._linger = None
         self.sockets.discard(self, self._seat)
         self.left()
+        for account in (self.account, self.home):
+            if account is not None:
+                account.add_socket(-1)
+        self.account = self.home = None

@@ -11,6 +11,7 @@ from collab.errors import HandshakeTimeout
 from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server.access import Access
+from collab.server.limits import Limits
 
 if TYPE_CHECKING:
     from collab.server.socket import Socket
@@ -30,6 +31,7 @@ class Sockets:
         replica: Replica,
         metrics: Metrics,
         access: Access,
+        limits: Limits,
         *,
         max_message_bytes: int,
         max_outbox_bytes: int,
@@ -38,11 +40,11 @@ class Sockets:
         bytes_per_second: float,
         max_rooms_per_socket: int,
         max_sockets: int,
-        max_sockets_per_address: int,
         handshake_seconds: float,
         idle_seconds: float,
     ) -> None:
-        self.replica, self.metrics, self.access = replica, metrics, access
+        self.replica, self.metrics = replica, metrics
+        self.access, self.limits = access, limits
         self.max_message_bytes, self.max_outbox_bytes = (
             max_message_bytes,
             max_outbox_bytes,
@@ -52,10 +54,7 @@ class Sockets:
         self.bytes_per_message = max(1, int(bytes_per_second / messages_per_second))
         self.burst = messages_per_second * BURST_SECONDS
         self.max_rooms_per_socket = max_rooms_per_socket
-        self.max_sockets, self.max_sockets_per_address = (
-            max_sockets,
-            max_sockets_per_address,
-        )
+        self.max_sockets = max_sockets
         self.handshake_seconds, self.idle_seconds = handshake_seconds, idle_seconds
         self.loop = asyncio.get_running_loop()
         self.connections: set[Any] = set()  # uvicorn's: what it shuts down in the end

@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 
 from collab import logs
 from collab.protocol.frames import close_frame
+from collab.server.limits import Account
 from collab.server.socket import LINGER_SECONDS, Socket
 
 EXTENSION = "collab.upgrade"  # where the endpoint finds this object in its scope
@@ -57,6 +58,7 @@ class Upgrade(asyncio.Protocol):
         self._early = bytearray()
         self.transport: Any = None
         self.address = ""
+        self.seat: Account | None = None  # counts this one until it is a socket or gone
 
     # The transport's side
 
@@ -70,9 +72,15 @@ class Upgrade(asyncio.Protocol):
         self._state.connections.discard(self)
         if self._linger is not None:
             self._linger.cancel()
+        self._vacate()
         if not self._is_over:
             self._is_over = True
             self._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    def _vacate(self) -> None:
+        if self.seat is not None:
+            self.seat.add_socket(-1)
+            self.seat = None
 
     def shutdown(self) -> None:
         """uvicorn stops."""
@@ -252,6 +260,7 @@ class Upgrade(asyncio.Protocol):
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS
             )
         attached = become(self.transport, self.address)
+        self._vacate()
         if self._early:
             early = bytes(self._early)
             if not self.transport.is_closing():

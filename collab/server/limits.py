@@ -1,0 +1,278 @@
+"""How much one principal, tenant or address may have and do, over all its sockets and requests.
+
+A socket has a rate of its own (see `Socket`). What stands here keeps fifty sockets from having fifty times as much.
+Without access control there are no principals, and who comes from this machine has no address to speak of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Literal
+
+from collab.auth.failures import network_of
+from collab.auth.permissions import ANONYMOUS, Principal
+from collab.errors import RateLimited
+from collab.metrics import Metrics
+from collab.names import SEPARATOR
+
+BURST_SECONDS = 5.0  # of the sustained rate
+KEPT_ACCOUNTS = 10_000  # of those who have nothing open, in each table
+MAX_WAIT_SECONDS = (
+    10.0  # that a socket is not read since others of its account are fast
+)
+RETRY_SECONDS = 5.0  # where nobody can say when there is room again
+
+
+class Bucket:
+    """Tokens that come back with time. A rate of 0 is no bound."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate, self._tokens, self._at = rate, rate * BURST_SECONDS, now
+
+    def take(self, now: float) -> float:
+        """Take one if there is one; else the seconds until there is."""
+        if not self._rate:
+            return 0.0
+        self._refill(now)
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._rate
+        self._tokens -= 1
+        return 0.0
+
+    def owe(self, cost: float, now: float) -> float:
+        """Take what it costs in any case; the seconds until the debt is paid."""
+        if not self._rate:
+            return 0.0
+        self._refill(now)
+        self._tokens -= cost
+        return max(0.0, -self._tokens / self._rate)
+
+    def _refill(self, now: float) -> None:
+        full = self._rate * BURST_SECONDS
+        self._tokens = min(full, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What each account of a kind may have; 0 is no bound."""
+
+    kind: Literal["principal", "tenant", "address"]
+    sockets: int = 0
+    streams: int = 0
+    messages_per_second: float = 0.0
+    requests_per_second: float = 0.0
+
+
+class Account:
+    """What one principal, tenant or address has open, and what it has left of its rates."""
+
+    __slots__ = (
+        "_above",
+        "_metrics",
+        "_terms",
+        "messages",
+        "requests",
+        "sockets",
+        "streams",
+    )
+
+    def __init__(
+        self, terms: Terms, above: Account | None, metrics: Metrics, now: float
+    ) -> None:
+        self._terms, self._above, self._metrics = terms, above, metrics
+        self.sockets = self.streams = 0
+        self.messages = Bucket(terms.messages_per_second, now)
+        self.requests = Bucket(terms.requests_per_second, now)
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.sockets or self.streams)
+
+    def check_sockets(self) -> None:
+        """Raises RateLimited when no further socket may be opened."""
+        if 0 < self._terms.sockets <= self.sockets:
+            raise self._refused("sockets", RETRY_SECONDS)
+        if self._above is not None:
+            self._above.check_sockets()
+
+    def add_socket(self, count: int = 1) -> None:
+        """A socket was opened; with -1, closed."""
+        self.sockets += count
+        if self._above is not None:
+            self._above.add_socket(count)
+
+    def check_streams(self) -> None:
+        """Raises RateLimited when no further stream may be opened."""
+        if 0 < self._terms.streams <= self.streams:
+            raise self._refused("streams", RETRY_SECONDS)
+
+    def request(self, now: float) -> None:
+        """Count a request. Raises RateLimited."""
+        wait = self.requests.take(now)
+        if wait:
+            raise self._refused("requests", wait)
+
+    def lend(self, cost: float, now: float) -> float:
+        """What a socket may take in messages before it asks again; the seconds it must wait until it may.
+
+        Who asks is served in the order of asking: a debt is waited for, not tried again.
+        """
+        wait = self.messages.owe(cost, now)
+        if wait:
+            self._metrics.limited[f"messages_per_{self._terms.kind}"] += 1
+        if self._above is not None:
+            wait = max(wait, self._above.lend(cost, now))
+        return min(wait, MAX_WAIT_SECONDS)
+
+    def _refused(self, what: str, seconds: float) -> RateLimited:
+        kind = self._terms.kind
+        self._metrics.limited[f"{what}_per_{kind}"] += 1
+        return RateLimited(f"too many {what} of one {kind}", max(1.0, seconds))
+
+
+class Accounts:
+    """All accounts of one kind.
+
+    Who has nothing open is forgotten in the end, the longest unseen first; so there are never more than those that
+    have something open and twice KEPT_ACCOUNTS.
+    """
+
+    def __init__(
+        self, terms: Terms, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self._terms, self._metrics, self._clock = terms, metrics, clock
+        self._accounts: dict[str, Account] = {}
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def of(self, key: str, above: Account | None = None) -> Account:
+        """Somebody's account, made the first time."""
+        account = self._accounts.pop(key, None)
+        if account is None:
+            self._forget()
+            account = Account(self._terms, above, self._metrics, self._clock())
+        self._accounts[key] = account
+        return account
+
+    def _forget(self) -> None:
+        """Room for one more: the two that were not seen for longest go, unless they have something open."""
+        if len(self._accounts) < KEPT_ACCOUNTS:
+            return
+        for key in [key for key, _ in zip(self._accounts, range(2), strict=False)]:
+            account = self._accounts.pop(key)
+            if not account.is_idle:
+                self._accounts[key] = account
+
+
+class Limits:
+    """The accounts of a process. Every refusal is RateLimited, and counted by what it was about."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        max_sockets_per_principal: int = 0,
+        max_sockets_per_tenant: int = 0,
+        max_sockets_per_address: int = 0,
+        messages_per_second_per_principal: float = 0.0,
+        messages_per_second_per_tenant: float = 0.0,
+        requests_per_second_per_principal: float = 0.0,
+        requests_per_second_per_address: float = 0.0,
+        max_streams: int = 0,
+        max_streams_per_principal: int = 0,
+        key_of: Callable[[str], str] = network_of,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._metrics, self._clock, self._key_of = metrics, clock, key_of
+        self._principals = Accounts(
+            Terms(
+                kind="principal",
+                sockets=max_sockets_per_principal,
+                streams=max_streams_per_principal,
+                messages_per_second=messages_per_second_per_principal,
+                requests_per_second=requests_per_second_per_principal,
+            ),
+            metrics,
+            clock,
+        )
+        self._tenants = Accounts(
+            Terms(
+                kind="tenant",
+                sockets=max_sockets_per_tenant,
+                messages_per_second=messages_per_second_per_tenant,
+            ),
+            metrics,
+            clock,
+        )
+        self._addresses = Accounts(
+            Terms(
+                kind="address",
+                sockets=max_sockets_per_address,
+                requests_per_second=requests_per_second_per_address,
+            ),
+            metrics,
+            clock,
+        )
+        self._max_streams, self._streams = max_streams, 0
+        metrics.gauges["streams"] = lambda: self._streams
+
+    def of_principal(self, principal: Principal) -> Account | None:
+        """None without access control. Those without a tenant have no tenant's account above theirs."""
+        if principal is ANONYMOUS:
+            return None
+        tenant = principal.tenant
+        above = self._tenants.of(tenant) if tenant else None
+        return self._principals.of(f"{tenant}{SEPARATOR}{principal.id}", above)
+
+    def of_address(self, address: str) -> Account | None:
+        """None for this machine."""
+        key = self._key_of(address)
+        return self._addresses.of(key) if key else None
+
+    def check_sockets(self, principal: Principal) -> None:
+        """Raises RateLimited when a principal may not open a further socket."""
+        account = self.of_principal(principal)
+        if account is not None:
+            account.check_sockets()
+
+    def request(self, principal: Principal, address: str) -> None:
+        """Count one request, or one handshake. Raises RateLimited."""
+        now = self._clock()
+        for account in (self.of_address(address), self.of_principal(principal)):
+            if account is not None:
+                account.request(now)
+
+    @contextmanager
+    def stream(self, principal: Principal) -> Iterator[None]:
+        """Around an answer that goes on, such as server-sent events. Raises RateLimited before it begins."""
+        account = self.of_principal(principal)
+        if account is not None:
+            account.check_streams()
+        if 0 < self._max_streams <= self._streams:
+            self._metrics.limited["streams"] += 1
+            raise RateLimited("too many streams are open", RETRY_SECONDS)
+        self._streams += 1
+        if account is not None:
+            account.streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            if account is not None:
+                account.streams -= 1
+
+    def handshake(self, address: str) -> Account | None:
+        """Count a handshake, and a socket of that account until the caller takes it back. Raises RateLimited."""
+        account = self.of_address(address)
+        if account is not None:
+            account.request(self._clock())
+            account.check_sockets()
+            account.add_socket()
+        return account
