@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, Self
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, Self
 
 from collab.errors import CollabError
+
+DELETED_ROOM_SECONDS = 7 * 24 * 3600  # that a deleted room can be restored
+MAX_METADATA_BYTES = 16 * 1024
+ANSWER_SECONDS = 24 * 3600  # that an answer is remembered
+MAX_ANSWERS = 100_000  # the oldest gives way to the next
+MAX_ANSWER_BYTES = 32 * 1024
+
+Clock = Callable[[], int]  # Unix time in milliseconds
+
+
+def wall_clock() -> int:
+    """The time of this machine."""
+    return time.time_ns() // 1_000_000
 
 
 class Author(NamedTuple):
@@ -71,6 +85,16 @@ class RoomInfo(NamedTuple):
     bytes: int  # of log and checkpoints
     created_milliseconds: int
     changed_milliseconds: int
+    metadata: dict[str, Any]
+    history_seconds: int | None  # None: the log is kept for ever
+    deleted_milliseconds: int | None  # set in a room that can be restored
+
+
+class Remembered(NamedTuple):
+    """How a request was answered that may come again."""
+
+    digest: bytes  # of the request
+    answer: bytes
 
 
 Done = Callable[[Sequence[Entry], CollabError | None], None]
@@ -117,6 +141,37 @@ class Store(Protocol):
         """
         ...
 
+    async def create(
+        self,
+        room: str,
+        metadata: Mapping[str, Any],
+        *,
+        history_seconds: int | None = None,
+        epoch: str = "",
+    ) -> RoomInfo:
+        """Make a room that nobody has written to, at position 0. Conflict when there is one of that name.
+
+        `epoch` is that of the room where it is already open and empty: updates of another one would be refused.
+        Raises InvalidRequest and TooLarge for metadata, like `describe`.
+        """
+        ...
+
+    async def describe(self, room: str, metadata: Mapping[str, Any]) -> RoomInfo:
+        """Replace the metadata, a JSON object of at most 16 KB. Raises RoomNotFound, InvalidRequest, TooLarge."""
+        ...
+
+    async def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
+        """How long the log is kept; None for ever.
+
+        What is older goes when the older of the two checkpoints covers it: the document is never affected.
+        Raises RoomNotFound.
+        """
+        ...
+
+    async def info(self, room: str) -> RoomInfo | None:
+        """The room of that name; when there is none, the one that was deleted last and can be restored."""
+        ...
+
     async def checkpoint(
         self, room: str, checkpoint: Checkpoint, *, fence: int
     ) -> bool:
@@ -132,17 +187,55 @@ class Store(Protocol):
         ...
 
     async def rooms(
-        self, *, prefix: str = "", after: str = "", limit: int = 100
+        self,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int = 100,
+        deleted: bool = False,
     ) -> list[RoomInfo]:
-        """Rooms whose name begins with `prefix` and sorts (by code point) after `after`, in that order."""
+        """Rooms whose name begins with `prefix` and sorts (by code point) after `after`, in that order.
+
+        With `deleted` those that can be restored, instead of those that live.
+        """
         ...
 
     async def reject(self, room: str, position: int, reason: str) -> None:
         """Leave this row out of every later load: it kills the process that applies it."""
         ...
 
-    async def delete(self, room: str) -> None:
-        """Delete a room for good and leave a tombstone: entries of the deleted epoch are refused for ever."""
+    async def delete(self, room: str, *, purge: bool = False) -> None:
+        """Delete a room and leave a tombstone: entries of its epoch are refused, for ever once it is purged.
+
+        Its content is purged after the time that the store was told, or with `purge` now, together with what was
+        kept of earlier rooms of that name.
+        """
+        ...
+
+    async def restore(self, room: str) -> RoomInfo:
+        """Bring back the room that was deleted last, at the same epoch and position.
+
+        Conflict when a room of that name lives, RoomNotFound when there is none to restore or it was purged.
+        """
+        ...
+
+    async def tidy(self) -> None:
+        """Remove now what its time has come for: purged rooms, old log, old answers.
+
+        Happens by itself every few minutes; this is for who wants to see it done.
+        """
+        ...
+
+    async def remember(self, key: str, digest: bytes, answer: bytes) -> None:
+        """Keep an answer for 24 hours, the newest 100,000 of them.
+
+        Written behind all appends that were queued before, usually with their commit. Raises StoreUnavailable, and
+        ValueError for more than 32 KB.
+        """
+        ...
+
+    async def recall(self, key: str) -> Remembered | None:
+        """What `remember` was told."""
         ...
 
     async def begin_load(self, room: str) -> int:

@@ -3,34 +3,86 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Self
+from typing import Any, NamedTuple, Self
 
-from collab.errors import CollabError, RoomNotFound, StoreCorrupt
-from collab.store.base import Checkpoint, Done, Entry, RoomInfo, Row, Stored
+import orjson
+
+from collab.errors import CollabError, Conflict, RoomNotFound, StoreCorrupt
+from collab.store.base import (
+    ANSWER_SECONDS,
+    DELETED_ROOM_SECONDS,
+    MAX_ANSWERS,
+    Checkpoint,
+    Clock,
+    Done,
+    Entry,
+    Remembered,
+    RoomInfo,
+    Row,
+    Stored,
+    wall_clock,
+)
+from collab.store.records import check_answer, checked_history, encode_metadata
 
 
 class _Room:
     """One history of a room."""
 
-    def __init__(self, epoch: str, created: int) -> None:
-        self.epoch, self.created = epoch, created
-        self.rows: list[Row] = []  # the row at position n has index n - 1
+    def __init__(self, epoch: str, created: int, fence: int) -> None:
+        self.epoch, self.created, self.changed = epoch, created, created
+        self.rows: list[Row] = []  # the row at position n has index n - 1 - trimmed
+        self.trimmed = 0
         self.checkpoints: list[Checkpoint] = []  # the two newest, in order
         self.owners: dict[int, str] = {}
         self.rejected: dict[int, str] = {}
-        self.fence = 0
+        self.metadata = "{}"
+        self.history_seconds: int | None = None
+        self.fence = fence
+        self.deleted: int | None = None
+        self.purge = 0  # when a deleted one goes
+
+    @property
+    def position(self) -> int:
+        return self.trimmed + len(self.rows)
+
+    def after(self, position: int) -> list[Row]:
+        return self.rows[max(0, position - self.trimmed) :]
+
+    def trim(self, before: int) -> None:
+        """Forget rows that are older, as far as the older checkpoint covers them."""
+        if len(self.checkpoints) < 2:
+            return
+        covered, old = self.checkpoints[0].position - self.trimmed, 0
+        while old < covered and self.rows[old].milliseconds < before:
+            old += 1
+        del self.rows[:old]
+        self.trimmed += old
+
+
+class _Answer(NamedTuple):
+    milliseconds: int
+    remembered: Remembered
 
 
 class MemoryStore:
     """Keeps the whole contract, except that nothing outlives the process."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        deleted_room_seconds: float = DELETED_ROOM_SECONDS,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self._deleted_room_seconds, self._clock = deleted_room_seconds, clock
         self._rooms: dict[str, _Room] = {}
+        self._deleted: dict[str, list[_Room]] = {}  # that can be restored, in order
         self._tombstones: dict[str, set[str]] = {}
         self._tombstone_fences: dict[str, int] = {}
         self._owners: dict[str, dict[int, str]] = {}  # of rooms never written to
+        self._answers: dict[str, _Answer] = {}  # in order of time
         self._fences = count(1)
         self._loading: dict[str, int] = {}
 
@@ -56,23 +108,34 @@ class MemoryStore:
     def _append(self, entry: Entry) -> None:
         name, epoch, position, milliseconds, updates, authors = entry
         room = self._rooms.get(name)
-        if epoch in self._tombstones.get(name, ()):
-            raise RoomNotFound(f"room {name} was deleted")
         if room is None:
+            if epoch in self._tombstones.get(name, ()):
+                raise RoomNotFound(f"room {name} was deleted")
             if position != 1:
                 raise StoreCorrupt(f"room {name} does not begin at {position}")
-            room = self._rooms[name] = _Room(epoch, milliseconds)
-            room.fence = self._tombstone_fences.get(name, 0)
-            room.owners = self._owners.pop(name, {})
+            room = self._make(name, epoch, milliseconds)
         if room.epoch != epoch:
             raise RoomNotFound(f"room {name} has begun anew")
-        last = len(room.rows)
+        last = room.position
         if position > last + 1:
             raise StoreCorrupt(
                 f"room {name}: an update at {position} cannot follow one at {last}"
             )
         for at in range(last + 1 - position, len(updates)):
             room.rows.append(Row(position + at, milliseconds, authors[at], updates[at]))
+            room.changed = max(room.changed, milliseconds)
+
+    def _make(self, name: str, epoch: str, created: int) -> _Room:
+        fence = self._tombstone_fences.get(name, 0)
+        room = self._rooms[name] = _Room(epoch, created, fence)
+        room.owners = self._owners.pop(name, {})
+        return room
+
+    def _live(self, name: str) -> _Room:
+        room = self._rooms.get(name)
+        if room is None:
+            raise RoomNotFound(f"there is no room {name}")
+        return room
 
     async def bind(self, room: str, owners: dict[int, str]) -> None:
         known = self._rooms.get(room)
@@ -88,11 +151,11 @@ class MemoryStore:
         checkpoint = known.checkpoints[-1] if known.checkpoints else None
         tail = [
             (row.position, row.update)
-            for row in known.rows[checkpoint.position if checkpoint else 0 :]
+            for row in known.after(checkpoint.position if checkpoint else 0)
             if row.position not in known.rejected
         ]
         return Stored(
-            known.epoch, len(known.rows), checkpoint, tail, dict(known.owners), fence
+            known.epoch, known.position, checkpoint, tail, dict(known.owners), fence
         )
 
     async def checkpoint(
@@ -102,47 +165,133 @@ class MemoryStore:
         if known is None or fence < known.fence:
             return False
         newest = known.checkpoints[-1].position if known.checkpoints else 0
-        if not newest < checkpoint.position <= len(known.rows):
+        if not newest < checkpoint.position <= known.position:
             return False
         known.checkpoints = [*known.checkpoints[-1:], checkpoint]
         known.fence = fence
+        self._tidy_room(known)
         return True
 
     async def history(
         self, room: str, *, after: int = 0, limit: int = 1000
     ) -> list[Row]:
-        if room not in self._rooms:
-            raise RoomNotFound(f"there is no room {room}")
-        return self._rooms[room].rows[after : after + limit]
+        return self._live(room).after(after)[:limit]
+
+    async def create(
+        self,
+        room: str,
+        metadata: Mapping[str, Any],
+        *,
+        history_seconds: int | None = None,
+        epoch: str = "",
+    ) -> RoomInfo:
+        encoded, kept = encode_metadata(metadata), checked_history(history_seconds)
+        if room in self._rooms:
+            raise Conflict("there is a room of this name")
+        if epoch in self._tombstones.get(room, ()):
+            raise Conflict("this history of the room is over")
+        made = self._make(room, epoch or secrets.token_hex(8), self._clock())
+        made.metadata, made.history_seconds = encoded, kept
+        return _info(room, made)
+
+    async def describe(self, room: str, metadata: Mapping[str, Any]) -> RoomInfo:
+        known = self._live(room)
+        known.metadata = encode_metadata(metadata)
+        return _info(room, known)
+
+    async def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
+        known = self._live(room)
+        known.history_seconds = checked_history(history_seconds)
+        return _info(room, known)
+
+    async def info(self, room: str) -> RoomInfo | None:
+        known = self._rooms.get(room) or self._last_deleted(room)
+        return None if known is None else _info(room, known)
+
+    def _last_deleted(self, room: str) -> _Room | None:
+        kept = self._deleted.get(room)
+        return kept[-1] if kept and kept[-1].purge > self._clock() else None
 
     async def rooms(
-        self, *, prefix: str = "", after: str = "", limit: int = 100
+        self,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int = 100,
+        deleted: bool = False,
     ) -> list[RoomInfo]:
+        found: Mapping[str, _Room | None] = self._rooms
+        if deleted:
+            found = {name: self._last_deleted(name) for name in self._deleted}
         names = sorted(
-            name for name in self._rooms if name.startswith(prefix) and name > after
+            name for name in found if name.startswith(prefix) and name > after
         )
-        return [self._info(name, self._rooms[name]) for name in names[:limit]]
-
-    def _info(self, name: str, room: _Room) -> RoomInfo:
-        size = sum(len(row.update) for row in room.rows)
-        size += sum(len(checkpoint.snapshot) for checkpoint in room.checkpoints)
-        newest = room.checkpoints[-1].position if room.checkpoints else 0
-        changed = max((row.milliseconds for row in room.rows), default=room.created)
-        return RoomInfo(
-            name, room.epoch, len(room.rows), newest, size, room.created, changed
-        )
+        infos = ((name, found[name]) for name in names)
+        return [_info(name, room) for name, room in infos if room is not None][:limit]
 
     async def reject(self, room: str, position: int, reason: str) -> None:
-        if room not in self._rooms:
-            raise RoomNotFound(f"there is no room {room}")
-        self._rooms[room].rejected[position] = reason
+        self._live(room).rejected[position] = reason
 
-    async def delete(self, room: str) -> None:
+    async def delete(self, room: str, *, purge: bool = False) -> None:
         known = self._rooms.pop(room, None)
         self._owners.pop(room, None)
         if known is not None:
             self._tombstones.setdefault(room, set()).add(known.epoch)
-            self._tombstone_fences[room] = next(self._fences)
+            now = self._clock()
+            known.deleted = now
+            known.purge = now + int(self._deleted_room_seconds * 1000)
+            known.fence = self._tombstone_fences[room] = next(self._fences)
+            self._deleted.setdefault(room, []).append(known)
+        if purge:
+            for each in self._deleted.get(room, ()):
+                each.purge = 0
+        self._tidy_deleted()
+
+    async def restore(self, room: str) -> RoomInfo:
+        if room in self._rooms:
+            raise Conflict("there is a room of this name")
+        known = self._last_deleted(room)
+        if known is None:
+            raise RoomNotFound(f"there is no deleted room {room}, or no longer")
+        self._deleted[room].remove(known)
+        self._rooms[room] = known
+        known.deleted, known.fence = None, next(self._fences)
+        return _info(room, known)
+
+    async def tidy(self) -> None:
+        self._tidy_deleted()
+        for room in self._rooms.values():
+            self._tidy_room(room)
+        before = self._clock() - ANSWER_SECONDS * 1000
+        old = [key for key, each in self._answers.items() if each.milliseconds < before]
+        for key in old:
+            del self._answers[key]
+
+    def _tidy_deleted(self) -> None:
+        now = self._clock()
+        for name, rooms in list(self._deleted.items()):
+            kept = [room for room in rooms if room.purge > now]
+            if kept:
+                self._deleted[name] = kept
+            else:
+                del self._deleted[name]
+
+    def _tidy_room(self, room: _Room) -> None:
+        if room.history_seconds is not None:
+            room.trim(self._clock() - room.history_seconds * 1000)
+
+    async def remember(self, key: str, digest: bytes, answer: bytes) -> None:
+        check_answer(key, answer)
+        self._answers.pop(key, None)
+        self._answers[key] = _Answer(self._clock(), Remembered(digest, answer))
+        if len(self._answers) > MAX_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+
+    async def recall(self, key: str) -> Remembered | None:
+        found = self._answers.get(key)
+        if found is None or found.milliseconds < self._clock() - ANSWER_SECONDS * 1000:
+            return None
+        return found.remembered
 
     async def begin_load(self, room: str) -> int:
         earlier = self._loading.get(room, 0)
@@ -151,3 +300,20 @@ class MemoryStore:
 
     async def end_load(self, room: str) -> None:
         self._loading.pop(room, None)
+
+
+def _info(name: str, room: _Room) -> RoomInfo:
+    size = sum(len(row.update) for row in room.rows)
+    size += sum(len(checkpoint.snapshot) for checkpoint in room.checkpoints)
+    return RoomInfo(
+        name,
+        room.epoch,
+        room.position,
+        room.checkpoints[-1].position if room.checkpoints else 0,
+        size,
+        room.created,
+        room.changed,
+        orjson.loads(room.metadata),
+        room.history_seconds,
+        room.deleted,
+    )

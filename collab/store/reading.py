@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
 
 from collab import logs
 from collab.errors import RoomNotFound, StoreCorrupt, StoreUnavailable
-from collab.store.base import Author, Checkpoint, RoomInfo, Row, Stored
+from collab.store.base import (
+    ANSWER_SECONDS,
+    Author,
+    Checkpoint,
+    Remembered,
+    RoomInfo,
+    Row,
+    Stored,
+)
 from collab.store.records import (
     Damaged,
     Fields,
+    about_checksum,
+    answer_checksum,
     checkpoint_checksum,
     text_checksum,
     unpack_entry,
@@ -31,7 +43,7 @@ _ROWS = """
 
 
 class Live(NamedTuple):
-    """The row of a room that is not deleted."""
+    """The row of a room."""
 
     id: int
     name: str
@@ -52,12 +64,28 @@ def translate(error: sqlite3.Error, what: str) -> StoreCorrupt | StoreUnavailabl
     return kind(f"{what}: {error}")
 
 
+_ROOM = "SELECT id, name, epoch, created, fence, position, crc FROM room WHERE name = ?"
+_RESTORABLE = "deleted IS NOT NULL AND is_purged = 0 AND purge > :now"
+
+
 def find(db: sqlite3.Connection, name: str) -> Live | None:
     """The live room of that name."""
+    return _checked(
+        name, db.execute(f"{_ROOM} AND deleted IS NULL", (name,)).fetchone()
+    )
+
+
+def find_deleted(db: sqlite3.Connection, name: str, now: int) -> Live | None:
+    """The room of that name that was deleted last, when it can be restored."""
     row = db.execute(
-        "SELECT id, name, epoch, created, fence, position, crc FROM room WHERE name = ? AND deleted IS NULL",
-        (name,),
+        "SELECT id, name, epoch, created, fence, position, crc FROM room"
+        f" WHERE name = :name AND {_RESTORABLE} ORDER BY id DESC LIMIT 1",
+        {"name": name, "now": now},
     ).fetchone()
+    return _checked(name, row)
+
+
+def _checked(name: str, row: Sequence[Any] | None) -> Live | None:
     if row is None:
         return None
     *fields, checksum = row
@@ -221,27 +249,117 @@ def _author(db: sqlite3.Connection, number: int) -> Author:
     return Author(*row[:3])
 
 
+class About(NamedTuple):
+    """What is said about a room."""
+
+    metadata: dict[str, Any]
+    history_seconds: int | None
+
+
+def about(db: sqlite3.Connection, room: int) -> About:
+    """What is said about a room; nothing where nothing is, or where the record is damaged."""
+    return _about(
+        room,
+        db.execute(
+            "SELECT metadata, history, crc FROM about WHERE room = ?", (room,)
+        ).fetchone()
+        or (None, None, None),
+    )
+
+
+def _about(room: int, row: Sequence[Any]) -> About:
+    metadata, history_seconds, checksum = row
+    if checksum is None:
+        return About({}, None)
+    if checksum != about_checksum(room, metadata, history_seconds):
+        log.error("damaged metadata", room_number=room)
+        return About({}, None)
+    return About(orjson.loads(metadata), history_seconds)
+
+
+# With what the sweep has not yet moved counted in.
+_INFOS = """
+    SELECT r.id, r.name, r.epoch, max(r.position, coalesce(j.position, 0)),
+        coalesce((SELECT max(position) FROM checkpoint WHERE room = r.id), 0),
+        r.bytes + coalesce(j.bytes, 0)
+            + coalesce((SELECT sum(length(snapshot)) FROM checkpoint WHERE room = r.id), 0),
+        r.created, max(r.created, r.changed, coalesce(j.changed, 0)), r.deleted, a.metadata, a.history, a.crc
+    FROM room r LEFT JOIN about a ON a.room = r.id LEFT JOIN (
+        SELECT room, max(last) AS position, max(milliseconds) AS changed, sum(length(updates)) AS bytes
+        FROM journal GROUP BY room
+    ) j ON j.room = r.id
+"""
+
+
+def _info(row: Sequence[Any]) -> RoomInfo:
+    number, name, epoch, position, checkpoint, size, created, changed = row[:8]
+    metadata, history_seconds = _about(number, row[9:])
+    return RoomInfo(
+        name,
+        epoch,
+        position,
+        checkpoint,
+        size,
+        created,
+        changed,
+        metadata,
+        history_seconds,
+        deleted_milliseconds=row[8],
+    )
+
+
+def info(db: sqlite3.Connection, room: int) -> RoomInfo:
+    """The room of that number."""
+    return _info(db.execute(f"{_INFOS} WHERE r.id = ?", (room,)).fetchone())
+
+
+def info_of(db: sqlite3.Connection, name: str, now: int) -> RoomInfo | None:
+    """The live room of that name, else the one that was deleted last and can be restored."""
+    found = find(db, name) or find_deleted(db, name, now)
+    return None if found is None else info(db, found.id)
+
+
 def rooms(
-    db: sqlite3.Connection, prefix: str, after: str, limit: int
+    db: sqlite3.Connection,
+    prefix: str,
+    after: str,
+    limit: int,
+    *,
+    now: int,
+    deleted: bool,
 ) -> list[RoomInfo]:
-    """A page of the live rooms, with what the sweep has not yet moved counted in."""
+    """A page of the live rooms, or of those that can be restored: of each name the last one."""
+    which = "deleted IS NULL"
+    if deleted:
+        which = f"r.id IN (SELECT max(id) FROM room WHERE {_RESTORABLE} GROUP BY name)"
     return [
-        RoomInfo(*row)
+        _info(row)
         for row in db.execute(
-            """
-            SELECT r.name, r.epoch, max(r.position, coalesce(j.position, 0)),
-                coalesce((SELECT max(position) FROM checkpoint WHERE room = r.id), 0),
-                r.bytes + coalesce(j.bytes, 0)
-                    + coalesce((SELECT sum(length(snapshot)) FROM checkpoint WHERE room = r.id), 0),
-                r.created, max(r.changed, coalesce(j.changed, 0))
-            FROM room r LEFT JOIN (
-                SELECT room, max(last) AS position, max(milliseconds) AS changed, sum(length(updates)) AS bytes
-                FROM journal GROUP BY room
-            ) j ON j.room = r.id
-            WHERE r.deleted IS NULL AND r.name >= :prefix AND r.name > :after
+            f"""
+            {_INFOS} WHERE {which} AND r.name >= :prefix AND r.name > :after
                 AND substr(r.name, 1, :length) = :prefix
             ORDER BY r.name LIMIT :limit
             """,
-            {"prefix": prefix, "after": after, "length": len(prefix), "limit": limit},
+            {
+                "prefix": prefix,
+                "after": after,
+                "length": len(prefix),
+                "limit": limit,
+                "now": now,
+            },
         )
     ]
+
+
+def recall(db: sqlite3.Connection, key: str, now: int) -> Remembered | None:
+    """The answer that is remembered under that key."""
+    row = db.execute(
+        "SELECT milliseconds, digest, answer, crc FROM answer WHERE key = ?", (key,)
+    ).fetchone()
+    if row is None:
+        return None
+    milliseconds, digest, answer, checksum = row
+    if checksum != answer_checksum(key, milliseconds, digest, answer):
+        raise StoreCorrupt("the record of an earlier answer is damaged")
+    is_over = milliseconds < now - ANSWER_SECONDS * 1000
+    return None if is_over else Remembered(digest, answer)

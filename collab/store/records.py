@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from struct import Struct, error, pack, unpack_from
 from typing import Any
 from zlib import crc32
+
+import orjson
+
+from collab.errors import InvalidRequest, TooLarge
+from collab.store.base import MAX_ANSWER_BYTES, MAX_METADATA_BYTES
 
 _KEY = Struct("<qqqq").pack  # room, first position, last position, milliseconds
 _ONE = Struct("<II").pack  # length and author of a lone update
@@ -64,3 +69,38 @@ def checkpoint_checksum(
 def text_checksum(number: int, *texts: str | None) -> int:
     """The checksum of a row of names: a room's or an author's."""
     return crc32(repr((number, *texts)).encode("utf-8", "surrogatepass"))
+
+
+def about_checksum(room: int, metadata: str, history: int | None) -> int:
+    """The checksum of what is said about a room."""
+    return text_checksum(room, metadata, str(history))
+
+
+def answer_checksum(key: str, milliseconds: int, digest: bytes, answer: bytes) -> int:
+    """The checksum of a remembered answer."""
+    return crc32(answer, crc32(digest, text_checksum(milliseconds, key)))
+
+
+def checked_history(seconds: int | None) -> int | None:
+    """The time a log is kept, unchanged; InvalidRequest when it is none."""
+    if seconds is not None and not 0 <= seconds < 1 << 31:
+        raise InvalidRequest("the history is kept for 0 to 2147483647 seconds")
+    return seconds
+
+
+def encode_metadata(metadata: Mapping[str, Any]) -> str:
+    """As JSON; InvalidRequest when it is none, TooLarge."""
+    try:
+        encoded = orjson.dumps(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"the metadata is not a JSON object: {error}") from None
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise TooLarge(f"the metadata is larger than {MAX_METADATA_BYTES} bytes")
+    return encoded.decode()
+
+
+def check_answer(key: str, answer: bytes) -> None:
+    """ValueError when this cannot be remembered."""
+    key.encode()
+    if len(answer) > MAX_ANSWER_BYTES:
+        raise ValueError(f"an answer of {len(answer)} bytes is not kept")

@@ -84,6 +84,43 @@ MIGRATIONS = (
         PRIMARY KEY (room, position)
     ) WITHOUT ROWID;
     """,
+    """
+    -- When the content of a deleted room goes, in Unix milliseconds; 0 when that has begun.
+    ALTER TABLE room ADD COLUMN purge INTEGER;
+    UPDATE room SET purge = 0 WHERE deleted IS NOT NULL;
+    CREATE INDEX room_doomed ON room (purge) WHERE deleted IS NOT NULL AND is_purged = 0;
+
+    -- Not in `room`, whose rows every sweep writes anew.
+    CREATE TABLE about (
+        room INTEGER PRIMARY KEY,
+        metadata TEXT NOT NULL,            -- a JSON object
+        history INTEGER,                   -- seconds that the log is kept; NULL for ever
+        crc INTEGER NOT NULL
+    );
+    CREATE INDEX about_history ON about (room) WHERE history IS NOT NULL;
+
+    -- How requests were answered that may come again, in order of time.
+    CREATE TABLE answer (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        milliseconds INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        answer BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    );
+
+    -- What a repair took out of its place, as it was found.
+    CREATE TABLE aside (
+        n INTEGER PRIMARY KEY,
+        room INTEGER NOT NULL,
+        position INTEGER,                  -- the first and last that were lost with it
+        last INTEGER,
+        source TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        milliseconds INTEGER NOT NULL,
+        record TEXT NOT NULL               -- its columns as JSON, bytes as hexadecimal digits
+    );
+    """,
 )
 
 
@@ -149,6 +186,16 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
         db.executescript(
             f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION};"
             f"PRAGMA user_version = {number}; COMMIT"
+        )
+
+
+def check_current(db: sqlite3.Connection, path: Path) -> None:
+    """For who may not migrate: ConfigurationError when the tables are not of this version."""
+    version = check(db, path)
+    if version < len(MIGRATIONS):
+        raise ConfigurationError(
+            f"{path} was written by an older version (its tables have version {version}, this one needs "
+            f"{len(MIGRATIONS)}): start the server on it once, which brings it up to date"
         )
 
 

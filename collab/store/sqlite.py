@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -14,9 +14,21 @@ from typing import Any, Literal, Self, TypeVar
 from collab import logs
 from collab.errors import RoomNotFound, StoreUnavailable
 from collab.store import reading
-from collab.store.base import Checkpoint, Done, Entry, RoomInfo, Row, Stored
+from collab.store.base import (
+    DELETED_ROOM_SECONDS,
+    Checkpoint,
+    Clock,
+    Done,
+    Entry,
+    Remembered,
+    RoomInfo,
+    Row,
+    Stored,
+    wall_clock,
+)
 from collab.store.directory import Directory
-from collab.store.schema import check, connect
+from collab.store.records import check_answer, checked_history, encode_metadata
+from collab.store.schema import check_current, connect
 from collab.store.writer import Append, Job, Writer
 
 log = logs.logger(__name__)
@@ -41,6 +53,8 @@ class SqliteStore:
         reserve_bytes: int = 16 * 1024 * 1024,
         busy_seconds: float = 5.0,
         is_read_only: bool = False,
+        deleted_room_seconds: float = DELETED_ROOM_SECONDS,
+        clock: Clock = wall_clock,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         self.damaged_records = 0  # met and left aside, since a checkpoint covers them
@@ -54,6 +68,7 @@ class SqliteStore:
             factory=factory,
         )
         self._is_read_only = is_read_only
+        self._clock, self._deleted_room_seconds = clock, deleted_room_seconds
         self._generation = 0
         self._fences = count(1)  # of a store that cannot make checkpoints anyway
         self._writer: Writer | None = None
@@ -63,7 +78,7 @@ class SqliteStore:
     async def __aenter__(self) -> Self:
         """Raises StoreLocked, StoreCorrupt, ConfigurationError (a newer file) or StoreUnavailable."""
         if self._is_read_only:
-            await self._read(lambda db: check(db, self._directory.database))
+            await self._read(lambda db: check_current(db, self._directory.database))
             return self
         try:
             self._directory.lock()
@@ -76,6 +91,8 @@ class SqliteStore:
             asyncio.get_running_loop(),
             window_seconds=self._window_seconds,
             sweep_seconds=self._sweep_seconds,
+            deleted_room_seconds=self._deleted_room_seconds,
+            clock=self._clock,
             connect=self._connect,
             failed=self._failed,
         )
@@ -117,8 +134,42 @@ class SqliteStore:
     async def reject(self, room: str, position: int, reason: str) -> None:
         await self._write(lambda writer: writer.reject(room, position, reason))
 
-    async def delete(self, room: str) -> None:
-        await self._write(lambda writer: writer.delete(room))
+    async def create(
+        self,
+        room: str,
+        metadata: Mapping[str, Any],
+        *,
+        history_seconds: int | None = None,
+        epoch: str = "",
+    ) -> RoomInfo:
+        encoded, kept = encode_metadata(metadata), checked_history(history_seconds)
+        return await self._write(
+            lambda writer: writer.create(room, encoded, kept, epoch)
+        )
+
+    async def describe(self, room: str, metadata: Mapping[str, Any]) -> RoomInfo:
+        encoded = encode_metadata(metadata)
+        return await self._write(lambda writer: writer.describe(room, encoded))
+
+    async def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
+        kept = checked_history(history_seconds)
+        return await self._write(lambda writer: writer.retain(room, kept))
+
+    async def delete(self, room: str, *, purge: bool = False) -> None:
+        await self._write(lambda writer: writer.delete(room, purge))
+
+    async def restore(self, room: str) -> RoomInfo:
+        return await self._write(lambda writer: writer.restore(room))
+
+    async def tidy(self) -> None:
+        """In many small commits, so that appends are not held up."""
+        is_done = await self._write(lambda writer: writer.tidy(is_first=True))
+        while not is_done:
+            is_done = await self._write(lambda writer: writer.tidy(is_first=False))
+
+    async def remember(self, key: str, digest: bytes, answer: bytes) -> None:
+        check_answer(key, answer)
+        await self._write(lambda writer: writer.remember(key, digest, answer))
 
     def _open_writer(self) -> Writer:
         if self._writer is None:
@@ -152,9 +203,25 @@ class SqliteStore:
         return rows
 
     async def rooms(
-        self, *, prefix: str = "", after: str = "", limit: int = 100
+        self,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int = 100,
+        deleted: bool = False,
     ) -> list[RoomInfo]:
-        return await self._read(lambda db: reading.rooms(db, prefix, after, limit))
+        now = self._clock()
+        return await self._read(
+            lambda db: reading.rooms(db, prefix, after, limit, now=now, deleted=deleted)
+        )
+
+    async def info(self, room: str) -> RoomInfo | None:
+        now = self._clock()
+        return await self._read(lambda db: reading.info_of(db, room, now))
+
+    async def recall(self, key: str) -> Remembered | None:
+        now = self._clock()
+        return await self._read(lambda db: reading.recall(db, key, now))
 
     def _count_damaged(self, room: str, damaged: int) -> None:
         if damaged:

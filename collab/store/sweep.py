@@ -1,15 +1,36 @@
-"""The sweep: moves rows from the journal into the log, and removes what deleted rooms left, a chunk at a time."""
+"""The sweep: moves rows from the journal into the log, and removes what its time has come for, a chunk at a time."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from collab import logs
+from collab.store.base import ANSWER_SECONDS, Clock
+from collab.store.reading import about, checkpoints
 from collab.store.schema import SWEEP
+
+log = logs.logger(__name__)
 
 _FIRST_CHUNK, _MAX_CHUNK = 256, 16_384  # rows moved in one transaction
 _SECONDS_PER_CHUNK = 0.004
+_TIDY_SECONDS = 600.0  # between two looks for what its time has come for
+_ROOMS_PER_CHUNK = 64  # looked at for old rows
+
+_DOOMED = "SELECT id FROM room WHERE deleted IS NOT NULL AND is_purged = 0 AND purge <= ? LIMIT 1"
+
+# The rows at the beginning of a room's log that are old and that a checkpoint covers.
+_OLD = """
+    WITH some AS (
+        SELECT position, last, milliseconds, length(updates) AS size
+        FROM log WHERE room = :room ORDER BY position LIMIT :chunk
+    ), kept AS (
+        SELECT min(position) AS first FROM some WHERE NOT (last <= :covered AND milliseconds < :before)
+    )
+    SELECT count(*), max(position), sum(size) FROM some, kept
+    WHERE kept.first IS NULL OR position < kept.first
+"""
 
 
 class Sweep:
@@ -19,80 +40,84 @@ class Sweep:
     four milliseconds, since the next commit may be waiting for it, but larger than what a commit adds.
     """
 
-    def __init__(self, seconds: float, *, ended: Callable[[bool], None]) -> None:
+    def __init__(
+        self, seconds: float, *, clock: Clock, ended: Callable[[bool], None]
+    ) -> None:
         """`ended` is called when every row of before is in the log, and told whether the journal is empty."""
-        self.due: float | None = None  # monotonic time; None: nothing to sweep
         self.rows = 0  # of the last commit
-        self._seconds, self._ended = seconds, ended
+        self._seconds, self._clock, self._ended = seconds, clock, ended
         self._db: sqlite3.Connection
+        self._next: float | None = None  # monotonic time; None: the journal is empty
+        self._next_tidy = 0.0
+        self._tidying: Iterator[None] | None = None
         self._first_row, self._last_row = 1, 0  # of the journal
         self._top: int | None = None  # its last row when the sweep under way began
         self._chunk = _FIRST_CHUNK
-        self._is_purging = True
+
+    @property
+    def due(self) -> float:
+        """When to run next, in monotonic time."""
+        return (
+            self._next_tidy if self._next is None else min(self._next, self._next_tidy)
+        )
 
     def open(self, db: sqlite3.Connection) -> None:
         """Begin on a new connection."""
         self._db = db
-        self._is_purging, self._top = True, None
+        self._tidying, self._top = None, None
         self._first_row, self._last_row = db.execute(
             "SELECT coalesce((SELECT min(n) FROM journal), 1), coalesce((SELECT max(n) FROM journal), 0)"
         ).fetchone()
         db.executescript(SWEEP)
-        self.postpone()
+        self._next, self._next_tidy = time.monotonic() + self._seconds, 0.0
 
     def appended(self, last_row: int, rows: int) -> None:
         """So many rows are new in the journal."""
         self._last_row = last_row
         # Numbers begin anew when the last row is gone.
         self._first_row = min(self._first_row, last_row - rows + 1)
+        if self._next is None:
+            self._next = time.monotonic() + self._seconds
 
-    def purge(self) -> None:
-        """A room was deleted: remove its rows, beginning now."""
-        self._is_purging = True
-        self.due = time.monotonic()
+    def hurry(self) -> None:
+        """Look at once for what its time has come for."""
+        self._tidying, self._next_tidy = None, 0.0
 
     def postpone(self) -> None:
-        """The next sweep is a whole pause away."""
-        self.due = time.monotonic() + self._seconds
+        """Nothing can be done for now."""
+        self._next = self._next_tidy = time.monotonic() + max(self._seconds, 0.1)
 
     def run(self) -> None:
         """One chunk."""
         started = time.monotonic()
-        if not self._step():
+        if not self.step():
             elapsed = max(time.monotonic() - started, 1e-4)
             fit = int(self._chunk * _SECONDS_PER_CHUNK / elapsed)
             fit = min(max(fit, self._chunk // 2, 64), self._chunk * 2)
             self._chunk = min(max(fit, 2 * self.rows), _MAX_CHUNK)
 
     def run_all(self) -> None:
-        """Everything, at the start and at the end, when no commit waits."""
-        self._chunk = _MAX_CHUNK
-        while self.due is not None:
-            self._step()
+        """Empty the journal, at the start and at the end, when no commit waits."""
+        self._chunk, self._next = _MAX_CHUNK, 0.0
+        while self._next is not None:
+            self.step()
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         self._chunk = _FIRST_CHUNK
 
-    def _step(self) -> bool:
-        """True when there is nothing more to do for now; then the next sweep is set, if there will be one."""
-        if self._top is None:
-            self._top = self._last_row
-        if self._first_row <= self._top:
-            end = min(self._first_row + self._chunk - 1, self._top)
-            self._begin()
-            self._db.execute("INSERT INTO sweep VALUES (?)", (end,))
-            self._first_row = end + 1
-            if end < self._top:
+    def step(self) -> bool:
+        """True when there is nothing more to do for now; then the next time is set."""
+        if not self._move():
+            return False
+        if self._tidying is None and self._next_tidy <= time.monotonic():
+            self._tidying = self._tidy()
+        if self._tidying is not None:
+            if next(self._tidying, self) is not self:
                 return False
-        return self._purge_chunk() and self._end()
-
-    def _end(self) -> bool:
+            self._tidying, self._next_tidy = None, time.monotonic() + _TIDY_SECONDS
         is_empty = self._first_row > self._last_row
         self._top = None
-        if is_empty:
-            self.due = None
-        else:
-            self.postpone()
+        self._next = None if is_empty else time.monotonic() + self._seconds
         self._ended(is_empty)
         return True
 
@@ -100,22 +125,99 @@ class Sweep:
         if not self._db.in_transaction:
             self._db.execute("BEGIN IMMEDIATE")
 
-    def _purge_chunk(self) -> bool:
-        if not self._is_purging:
-            return True
+    def _move(self) -> bool:
+        if self._top is None:
+            self._top = self._last_row
+        if self._first_row <= self._top:
+            end = min(self._first_row + self._chunk - 1, self._top)
+            self._begin()
+            self._db.execute("INSERT INTO sweep VALUES (?)", (end,))
+            self._first_row = end + 1
+        return self._first_row > self._top
+
+    def _tidy(self) -> Iterator[None]:
+        """Stops after each chunk."""
+        yield from self._purge()
+        yield from self._trim()
+        yield from self._forget()
+
+    def _purge(self) -> Iterator[None]:
         db = self._db
-        row = db.execute(
-            "SELECT id FROM room WHERE deleted IS NOT NULL AND is_purged = 0"
-        ).fetchone()
-        if row is None:
-            self._is_purging = False
-            return True
+        while row := db.execute(_DOOMED, (self._clock(),)).fetchone():
+            self._begin()
+            begin_purge(db, row[0])
+            yield
+            is_purged = False
+            while not is_purged:
+                is_purged = self._purge_chunk(row[0])
+                yield
+
+    def _purge_chunk(self, room: int) -> bool:
         self._begin()
-        removed = db.execute(
+        removed = self._db.execute(
             "DELETE FROM log WHERE room = ?1 AND position IN"
             " (SELECT position FROM log WHERE room = ?1 LIMIT ?2)",
-            (row[0], self._chunk),
+            (room, self._chunk),
         ).rowcount
-        if removed < self._chunk:
-            db.execute("UPDATE room SET is_purged = 1 WHERE id = ?", row)
-        return False
+        if removed == self._chunk:
+            return False
+        self._db.execute("UPDATE room SET is_purged = 1 WHERE id = ?", (room,))
+        return True
+
+    def _trim(self) -> Iterator[None]:
+        room = 0
+        while rooms := self._db.execute(
+            "SELECT room FROM about WHERE history IS NOT NULL AND room > ? ORDER BY room LIMIT ?",
+            (room, _ROOMS_PER_CHUNK),
+        ).fetchall():
+            for (room,) in rooms:
+                yield from self._trim_room(room)
+            yield
+
+    def _trim_room(self, room: int) -> Iterator[None]:
+        seconds = about(self._db, room).history_seconds
+        if seconds is None:  # of a damaged record nothing is believed
+            return
+        before = self._clock() - seconds * 1000
+        while self._trim_chunk(room, before):
+            yield
+
+    def _trim_chunk(self, room: int, before: int) -> bool:
+        db = self._db
+        covered, count = db.execute(
+            "SELECT min(position), count(*) FROM checkpoint WHERE room = ?", (room,)
+        ).fetchone()
+        if count < 2:
+            return False
+        removed, last, size = db.execute(
+            _OLD,
+            {"room": room, "chunk": self._chunk, "covered": covered, "before": before},
+        ).fetchone()
+        if not removed or len(list(checkpoints(db, room))) < 2:
+            return False
+        self._begin()
+        db.execute("DELETE FROM log WHERE room = ? AND position <= ?", (room, last))
+        db.execute(
+            "UPDATE room SET bytes = max(0, bytes - ?) WHERE id = ?", (size, room)
+        )
+        return True
+
+    def _forget(self) -> Iterator[None]:
+        before = self._clock() - ANSWER_SECONDS * 1000
+        while True:
+            (last,) = self._db.execute(
+                "SELECT max(n) FROM (SELECT n, milliseconds FROM answer ORDER BY n LIMIT ?) WHERE milliseconds < ?",
+                (_FIRST_CHUNK, before),
+            ).fetchone()
+            if last is None:
+                return
+            self._begin()
+            self._db.execute("DELETE FROM answer WHERE n <= ?", (last,))
+            yield
+
+
+def begin_purge(db: sqlite3.Connection, room: int) -> None:
+    """Remove all of a deleted room but its log, which goes in chunks. It can no longer be restored."""
+    db.execute("UPDATE room SET purge = 0 WHERE id = ?", (room,))
+    for table in ("journal", "checkpoint", "owner", "rejected", "about", "aside"):
+        db.execute(f"DELETE FROM {table} WHERE room = ?", (room,))

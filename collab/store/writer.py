@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 import struct
 import threading
@@ -10,21 +11,46 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from collab import logs
-from collab.errors import CollabError, RoomNotFound, StoreCorrupt, StoreUnavailable
-from collab.store.base import Author, Checkpoint, Done, Entry
+from collab.errors import (
+    CollabError,
+    Conflict,
+    RoomNotFound,
+    StoreCorrupt,
+    StoreUnavailable,
+)
+from collab.store.base import (
+    MAX_ANSWERS,
+    Author,
+    Checkpoint,
+    Clock,
+    Done,
+    Entry,
+    RoomInfo,
+)
 from collab.store.directory import Directory
-from collab.store.reading import find, last_position, translate
+from collab.store.reading import (
+    Live,
+    about,
+    find,
+    find_deleted,
+    info,
+    last_position,
+    translate,
+)
 from collab.store.records import (
     Fields,
+    about_checksum,
+    answer_checksum,
     checkpoint_checksum,
+    encode_metadata,
     pack_entry,
     text_checksum,
 )
 from collab.store.schema import migrate
-from collab.store.sweep import Sweep
+from collab.store.sweep import Sweep, begin_purge
 
 log = logs.logger(__name__)
 
@@ -75,6 +101,8 @@ class Writer(threading.Thread):
         *,
         window_seconds: float,
         sweep_seconds: float,
+        deleted_room_seconds: float,
+        clock: Clock,
         connect: Callable[[], sqlite3.Connection],
         failed: Callable[[int], None],
     ) -> None:
@@ -85,7 +113,8 @@ class Writer(threading.Thread):
         self._directory, self._loop, self._notify_failed = directory, loop, failed
         self._connect = connect
         self._window = window_seconds
-        self._sweep = Sweep(sweep_seconds, ended=self._swept)
+        self._sweep = Sweep(sweep_seconds, clock=clock, ended=self._swept)
+        self._clock, self._deleted_room_seconds = clock, deleted_room_seconds
         self._db: sqlite3.Connection
         self._rooms: dict[str, _Known] = {}
         self._authors: dict[Author, int] = {}
@@ -140,18 +169,16 @@ class Writer(threading.Thread):
         is_last = work[-1] is None
         self._last_commit = time.monotonic()
         self._commit([item for item in work if item is not None])
-        if self._sweep.due is not None and self._sweep.due <= time.monotonic():
+        if self._sweep.due <= time.monotonic():
             self._sweep_some()  # in the rest of the window; the next commit is its commit, too
         return not is_last
 
-    def _patience(self) -> float | None:
-        """How long to wait for work before tidying up; None for as long as it takes."""
+    def _patience(self) -> float:
+        """How long to wait for work before tidying up."""
         if not self._is_failing and self._db.in_transaction:
             until = self._last_commit + self._window
-        elif self._sweep.due is not None:
-            until = self._sweep.due
         else:
-            return None
+            until = self._sweep.due
         return max(0.0, until - time.monotonic())
 
     def _tidy(self) -> None:
@@ -284,8 +311,6 @@ class Writer(threading.Thread):
             self._generation += 1
             self._fail(work, shown)
             return
-        if self._sweep.due is None:
-            self._sweep.postpone()
         for room in self._owners.keys() & self._rooms.keys():
             del self._owners[room]
         self._answer(work, refused, answers)
@@ -419,7 +444,9 @@ class Writer(threading.Thread):
         """The room of an entry, made when there is none of that name. RoomNotFound when its epoch is over."""
         live = find(self._db, entry.room)
         if live is None:
-            return self._make(entry)
+            if entry.position != 1:
+                self._refuse_late(entry)
+            return self._make(entry.room, entry.epoch, entry.milliseconds)
         if live.epoch != entry.epoch:
             raise RoomNotFound(f"room {entry.room} has begun anew")
         last = last_position(self._db, live.id, with_journal=not self._journal_is_known)
@@ -427,14 +454,19 @@ class Writer(threading.Thread):
         self._rooms[entry.room] = known
         return known
 
-    def _make(self, entry: Entry) -> _Known:
-        room, epoch, created = entry.room, entry.epoch, entry.milliseconds
+    def _refuse_late(self, entry: Entry) -> NoReturn:
+        room = entry.room
+        if self._db.execute(
+            "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, entry.epoch)
+        ).fetchone():
+            raise RoomNotFound(f"room {room} was deleted")
+        raise StoreCorrupt(f"room {room} does not begin at {entry.position}")
+
+    def _make(self, room: str, epoch: str, created: int) -> _Known:
         if self._db.execute(
             "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, epoch)
         ).fetchone():
             raise RoomNotFound(f"room {room} was deleted")
-        if entry.position != 1:
-            raise StoreCorrupt(f"room {room} does not begin at {entry.position}")
         self._begin()
         number = int(
             self._db.execute(
@@ -490,7 +522,7 @@ class Writer(threading.Thread):
         ).fetchone()
         if newest >= position:
             return False
-        now = _milliseconds()
+        now = self._clock()
         db.execute(
             "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)",
             (
@@ -514,29 +546,109 @@ class Writer(threading.Thread):
         )
 
     def reject(self, room: str, position: int, reason: str) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)",
+            (self._live(room).id, position, reason, self._clock()),
+        )
+
+    def create(
+        self,
+        room: str,
+        metadata: str,
+        history_seconds: int | None,
+        epoch: str,
+    ) -> RoomInfo:
+        """The metadata is encoded, as in the following."""
+        if find(self._db, room) is not None:
+            raise Conflict("there is a room of this name")
+        try:
+            known = self._make(room, epoch or secrets.token_hex(8), self._clock())
+        except RoomNotFound:
+            raise Conflict("this history of the room is over") from None
+        self._tell(known.id, metadata, history_seconds)
+        return info(self._db, known.id)
+
+    def describe(self, room: str, metadata: str) -> RoomInfo:
+        live = self._live(room)
+        self._tell(live.id, metadata, about(self._db, live.id).history_seconds)
+        return info(self._db, live.id)
+
+    def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
+        live = self._live(room)
+        metadata = encode_metadata(about(self._db, live.id).metadata)
+        self._tell(live.id, metadata, history_seconds)
+        return info(self._db, live.id)
+
+    def _live(self, room: str) -> Live:
         live = find(self._db, room)
         if live is None:
             raise RoomNotFound(f"there is no room {room}")
+        return live
+
+    def _tell(self, room: int, metadata: str, history_seconds: int | None) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)",
-            (live.id, position, reason, _milliseconds()),
+            "INSERT OR REPLACE INTO about VALUES (?, ?, ?, ?)",
+            (
+                room,
+                metadata,
+                history_seconds,
+                about_checksum(room, metadata, history_seconds),
+            ),
         )
 
-    def delete(self, room: str) -> None:
-        db = self._db
+    def delete(self, room: str, is_purged: bool) -> None:
+        db, now = self._db, self._clock()
         self._owners.pop(room, None)
-        live = find(db, room)
-        if live is None:
-            return
-        # The fence keeps a compactor of the old history from touching the next one.
-        db.execute(
-            "UPDATE room SET deleted = ?, fence = ? WHERE id = ?",
-            (_milliseconds(), self.next_fence(), live.id),
-        )
-        for table in ("journal", "checkpoint", "owner", "rejected"):
-            db.execute(f"DELETE FROM {table} WHERE room = ?", (live.id,))
         self._rooms.pop(room, None)
-        self._sweep.purge()  # the log's rows go in chunks
+        live = find(db, room)
+        if live is not None:
+            # The fence keeps a compactor of the old history from touching the next one.
+            db.execute(
+                "UPDATE room SET deleted = ?, purge = ?, fence = ? WHERE id = ?",
+                (
+                    now,
+                    now + int(self._deleted_room_seconds * 1000),
+                    self.next_fence(),
+                    live.id,
+                ),
+            )
+        if is_purged:
+            for (number,) in db.execute(
+                "SELECT id FROM room WHERE name = ? AND deleted IS NOT NULL AND is_purged = 0",
+                (room,),
+            ).fetchall():
+                begin_purge(db, number)
+            self._sweep.hurry()  # the log's rows go in chunks
+
+    def restore(self, room: str) -> RoomInfo:
+        db = self._db
+        if find(db, room) is not None:
+            raise Conflict("there is a room of this name")
+        deleted = find_deleted(db, room, self._clock())
+        if deleted is None:
+            raise RoomNotFound(f"there is no deleted room {room}, or no longer")
+        # The fence keeps out a compactor of a history that lay between.
+        db.execute(
+            "UPDATE room SET deleted = NULL, purge = NULL, fence = ? WHERE id = ?",
+            (self.next_fence(), deleted.id),
+        )
+        return info(db, deleted.id)
+
+    def tidy(self, is_first: bool) -> bool:
+        """A chunk of what the sweep does by itself; True when there is no more."""
+        if is_first:
+            self._sweep.hurry()
+        return self._sweep.step()
+
+    def remember(self, key: str, digest: bytes, answer: bytes) -> None:
+        now = self._clock()
+        number = self._db.execute(
+            "INSERT OR REPLACE INTO answer (key, milliseconds, digest, answer, crc) VALUES (?, ?, ?, ?, ?)",
+            (key, now, digest, answer, answer_checksum(key, now, digest, answer)),
+        ).lastrowid
+        self._db.execute(
+            "DELETE FROM answer WHERE n <= ?", ((number or 0) - MAX_ANSWERS,)
+        )
 
 
 def _settle(
@@ -602,7 +714,3 @@ def _statement(rows: int) -> str:
             + values
         )
     return statement
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from collab.errors import CollabError, RoomNotFound, StoreCorrupt
-from collab.store.base import Author, Checkpoint, Entry, Store
+from collab.errors import (
+    CollabError,
+    Conflict,
+    InvalidRequest,
+    RoomNotFound,
+    StoreCorrupt,
+    TooLarge,
+)
+from collab.store import base
+from collab.store.base import Author, Checkpoint, Entry, Remembered, Store
 from collab.store.memory import MemoryStore
 from collab.store.sqlite import SqliteStore
 
@@ -20,12 +28,37 @@ pytestmark = pytest.mark.anyio
 ALICE, BOB = Author("alice", "c1"), Author("bob", "c2", "turn-7")
 
 
+DAY = 24 * 3600
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 1_000_000
+
+    def __call__(self) -> int:
+        return self.milliseconds
+
+    def turn(self, seconds: float) -> None:
+        self.milliseconds += int(seconds * 1000)
+
+
+@pytest.fixture
+def clock() -> Hand:
+    return Hand()
+
+
 @pytest.fixture(params=["memory", "sqlite", "sqlite, swept at once"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Hand
+) -> AsyncIterator[Store]:
     makers: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
-        "memory": MemoryStore,
-        "sqlite": lambda: SqliteStore(tmp_path, sweep_seconds=3600),
-        "sqlite, swept at once": lambda: SqliteStore(tmp_path, sweep_seconds=0),
+        "memory": lambda: MemoryStore(clock=clock),
+        "sqlite": lambda: SqliteStore(tmp_path, sweep_seconds=3600, clock=clock),
+        "sqlite, swept at once": lambda: SqliteStore(
+            tmp_path, sweep_seconds=0, clock=clock
+        ),
     }
     async with makers[request.param]() as store:
         yield store
@@ -251,7 +284,7 @@ async def test_rooms_are_listed_by_page_and_prefix(store: Store) -> None:
     assert [info.name for info in some] == ["b%"]
     assert infos[0][1:4] == ("e1", 1, 1)
     assert infos[0].bytes >= 13
-    assert infos[0][5:] == (1000, 1000)
+    assert infos[0][5:] == (1000, 1000, {}, None, None)
 
 
 async def test_a_deleted_room_is_gone_and_its_late_entries_are_refused(
@@ -326,3 +359,313 @@ async def test_many_rooms_in_one_commit(store: Store) -> None:
 
     assert (await store.load("room-1234")).tail == [(1, b"1234")]
     assert len(await store.rooms(limit=5000)) == 2000
+
+
+# What is said about a room
+
+
+async def test_a_room_is_made_before_anybody_writes(store: Store, clock: Hand) -> None:
+    made = await store.create("notes", {"title": "Notes"})
+
+    stored = await store.load("notes")
+    answers = await append(store, entry(1, b"a", epoch=made.epoch))
+
+    assert (stored.epoch, stored.position) == (made.epoch, 0)
+    assert made.metadata == {"title": "Notes"}
+    assert made.created_milliseconds == made.changed_milliseconds == clock()
+    assert [error for _, error in answers] == [None]
+    assert await store.info("notes") == (await store.rooms())[0]
+
+
+async def test_a_room_is_not_made_twice(store: Store) -> None:
+    await append(store, entry(1, b"a"))
+
+    with pytest.raises(Conflict):
+        await store.create("notes", {})
+
+
+async def test_a_room_that_is_open_already_keeps_its_epoch(store: Store) -> None:
+    await store.create("notes", {}, epoch="e1")
+
+    answers = await append(store, entry(1, b"a"))
+
+    assert [error for _, error in answers] == [None]
+
+
+async def test_a_room_is_not_made_with_an_epoch_that_is_over(store: Store) -> None:
+    await append(store, entry(1, b"a"))
+    await store.delete("notes")
+
+    with pytest.raises(Conflict):
+        await store.create("notes", {}, epoch="e1")
+
+
+async def test_owners_from_before_a_room_is_made_are_kept(store: Store) -> None:
+    await store.bind("notes", {7: "alice"})
+    await store.create("notes", {})
+
+    assert (await store.load("notes")).owners == {7: "alice"}
+
+
+async def test_metadata_is_replaced_and_retention_stays(store: Store) -> None:
+    await append(store, entry(1, b"a"))
+    await store.retain("notes", 60)
+
+    described = await store.describe("notes", {"tags": ["a", {"b": None}], "n": 1.5})
+
+    assert described.metadata == {"tags": ["a", {"b": None}], "n": 1.5}
+    assert described.history_seconds == 60
+    assert described == await store.info("notes")
+    assert (await store.retain("notes", None)).metadata == described.metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error"),
+    [
+        ({"x": "y" * base.MAX_METADATA_BYTES}, TooLarge),
+        ({"x": object()}, InvalidRequest),
+        ({"x": 1 << 70}, InvalidRequest),
+        ({"x": "\ud800"}, InvalidRequest),
+    ],
+)
+async def test_metadata_that_cannot_be_kept_changes_nothing(
+    store: Store, metadata: dict[str, Any], error: type[CollabError]
+) -> None:
+    await store.create("notes", {"title": "Notes"})
+
+    with pytest.raises(error):
+        await store.describe("notes", metadata)
+
+    info = await store.info("notes")
+    assert info is not None
+    assert info.metadata == {"title": "Notes"}
+
+
+async def test_nothing_is_said_about_a_room_that_is_not_there(store: Store) -> None:
+    with pytest.raises(RoomNotFound):
+        await store.describe("notes", {})
+    with pytest.raises(RoomNotFound):
+        await store.retain("notes", 1)
+    assert await store.info("notes") is None
+
+
+@pytest.mark.parametrize("seconds", [-1, 1 << 31])
+async def test_a_retention_out_of_range_is_refused(store: Store, seconds: int) -> None:
+    await append(store, entry(1, b"a"))
+
+    with pytest.raises(InvalidRequest):
+        await store.retain("notes", seconds)
+
+
+# Deleted rooms
+
+
+async def test_a_deleted_room_comes_back_as_it_was(store: Store, clock: Hand) -> None:
+    await append(store, entry(1, b"a", b"b", b"c"))
+    await store.bind("notes", {7: "alice"})
+    await store.reject("notes", 2, "kills")
+    await store.describe("notes", {"title": "Notes"})
+    fence = (await store.load("notes")).fence
+    await store.checkpoint("notes", Checkpoint(1, b"a"), fence=fence)
+    before = await store.load("notes")
+    clock.turn(DAY)
+    await store.delete("notes")
+    clock.turn(6 * DAY)
+    await store.tidy()
+    deleted = await store.info("notes")
+
+    restored = await store.restore("notes")
+
+    after = await store.load("notes")
+    answers = await append(store, entry(4, b"d"))
+    assert after[:5] == before[:5]
+    assert deleted is not None
+    assert deleted.deleted_milliseconds == 1_000_000 + DAY * 1000
+    assert restored == deleted._replace(deleted_milliseconds=None)
+    assert restored.metadata == {"title": "Notes"}
+    assert [error for _, error in answers] == [None]
+
+
+async def test_a_compactor_from_before_the_deletion_changes_nothing(
+    store: Store,
+) -> None:
+    await append(store, entry(1, b"a"))
+    old = (await store.load("notes")).fence
+    await store.delete("notes")
+    await append(store, entry(1, b"new", epoch="e2"))
+    between = (await store.load("notes")).fence
+    await store.delete("notes", purge=True)
+    await append(store, entry(1, b"x", epoch="e3"))
+    await store.delete("notes")
+    await store.restore("notes")
+
+    assert not await store.checkpoint("notes", Checkpoint(1, b"old"), fence=old)
+    assert not await store.checkpoint("notes", Checkpoint(1, b"new"), fence=between)
+
+
+async def test_deleted_rooms_are_listed_apart(store: Store) -> None:
+    await append(store, entry(1, b"a"), entry(1, b"a", room="other"))
+    await store.delete("notes")
+    await append(store, entry(1, b"b", epoch="e2"))
+    await store.delete("notes")
+
+    assert [info.name for info in await store.rooms()] == ["other"]
+    assert [info[:2] for info in await store.rooms(deleted=True)] == [("notes", "e2")]
+    assert await store.rooms(deleted=True, prefix="o") == []
+
+
+async def test_a_deleted_room_does_not_come_back_over_a_new_one(store: Store) -> None:
+    await append(store, entry(1, b"a"))
+    await store.delete("notes")
+    await append(store, entry(1, b"b", epoch="e2"))
+
+    with pytest.raises(Conflict):
+        await store.restore("notes")
+
+
+async def test_what_was_never_deleted_cannot_be_restored(store: Store) -> None:
+    with pytest.raises(RoomNotFound):
+        await store.restore("notes")
+
+
+async def test_after_its_time_a_deleted_room_is_gone_for_good(
+    store: Store, clock: Hand
+) -> None:
+    await append(store, entry(1, b"a"))
+    await store.delete("notes")
+    clock.turn(base.DELETED_ROOM_SECONDS)
+
+    with pytest.raises(RoomNotFound):
+        await store.restore("notes")
+    assert await store.info("notes") is None
+    assert await store.rooms(deleted=True) == []
+
+
+@pytest.mark.parametrize("is_purged_later", [False, True])
+async def test_the_epoch_of_a_purged_room_stays_over(
+    store: Store, clock: Hand, is_purged_later: bool
+) -> None:
+    await append(store, entry(1, b"a"))
+    await store.delete("notes", purge=not is_purged_later)
+    clock.turn(base.DELETED_ROOM_SECONDS if is_purged_later else 0)
+    await store.tidy()
+
+    answers = await append(store, entry(1, b"late"))
+
+    assert isinstance(answers[0][1], RoomNotFound)
+    with pytest.raises(RoomNotFound):
+        await store.restore("notes")
+
+
+async def test_a_purge_takes_what_was_kept_of_earlier_rooms(store: Store) -> None:
+    await append(store, entry(1, b"a"))
+    await store.delete("notes")
+
+    await store.delete("notes", purge=True)
+
+    with pytest.raises(RoomNotFound):
+        await store.restore("notes")
+
+
+# Retention
+
+
+async def checkpointed(store: Store, *positions: int) -> None:
+    for position in positions:
+        fence = (await store.load("notes")).fence
+        checkpoint = Checkpoint(position, b"at %d" % position)
+        assert await store.checkpoint("notes", checkpoint, fence=fence)
+
+
+async def test_old_log_that_both_checkpoints_cover_goes(
+    store: Store, clock: Hand
+) -> None:
+    for position in range(1, 11):
+        await append(store, entry(position, b"x", milliseconds=clock()))
+        clock.turn(60)
+    await checkpointed(store, 6, 8)
+    await store.retain("notes", 330)  # positions 6 to 10 are younger
+    before = await store.load("notes")
+
+    await store.tidy()
+
+    assert [row.position for row in await store.history("notes")] == [6, 7, 8, 9, 10]
+    assert [row.position for row in await store.history("notes", after=7, limit=2)] == [
+        8,
+        9,
+    ]
+    assert (await store.load("notes"))[:5] == before[:5]
+
+
+async def test_log_that_only_the_newest_checkpoint_covers_stays(
+    store: Store, clock: Hand
+) -> None:
+    for position in range(1, 11):
+        await append(store, entry(position, b"x", milliseconds=clock()))
+    await checkpointed(store, 4, 8)
+    await store.retain("notes", 0)
+    clock.turn(1)
+
+    await store.tidy()
+
+    assert [row.position for row in await store.history("notes")] == [5, 6, 7, 8, 9, 10]
+    answers = await append(store, entry(11, b"y", milliseconds=clock()))
+    assert [error for _, error in answers] == [None]
+    assert list((await store.load("notes")).tail) == [
+        (9, b"x"),
+        (10, b"x"),
+        (11, b"y"),
+    ]
+
+
+async def test_log_is_kept_where_there_are_no_two_checkpoints(
+    store: Store, clock: Hand
+) -> None:
+    await append(store, entry(1, b"a", b"b", milliseconds=clock()))
+    await store.retain("notes", 0)
+    await checkpointed(store, 2)
+    clock.turn(DAY)
+
+    await store.tidy()
+
+    assert len(await store.history("notes")) == 2
+
+
+async def test_log_is_kept_where_nothing_was_said(store: Store, clock: Hand) -> None:
+    for position in range(1, 4):
+        await append(store, entry(position, b"x", milliseconds=clock()))
+    await checkpointed(store, 2, 3)
+    clock.turn(1000 * DAY)
+
+    await store.tidy()
+
+    assert len(await store.history("notes")) == 3
+
+
+# Answers
+
+
+async def test_an_answer_is_recalled(store: Store) -> None:
+    await store.remember("alice:k1", b"digest", b"answer")
+    await store.remember("alice:k1", b"digest 2", b"answer 2")
+
+    assert await store.recall("alice:k1") == Remembered(b"digest 2", b"answer 2")
+    assert await store.recall("alice:k2") is None
+
+
+async def test_an_answer_is_forgotten_after_a_day(store: Store, clock: Hand) -> None:
+    await store.remember("alice:k1", b"digest", b"answer")
+    clock.turn(DAY)
+    await store.remember("alice:k2", b"digest", b"answer")
+    clock.turn(1)
+
+    before = await store.recall("alice:k1"), await store.recall("alice:k2")
+    await store.tidy()
+    after = await store.recall("alice:k1"), await store.recall("alice:k2")
+
+    assert before == after == (None, Remembered(b"digest", b"answer"))
+
+
+async def test_an_answer_that_is_too_large_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        await store.remember("k", b"", bytes(base.MAX_ANSWER_BYTES + 1))

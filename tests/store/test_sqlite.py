@@ -274,7 +274,7 @@ async def test_rows_of_a_deleted_room_are_purged(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path, sweep_seconds=0) as store:
         for position in range(1, 51):
             await append(store, entry(position, b"secret"))
-        await store.delete("notes")
+        await store.delete("notes", purge=True)
         await append(store, entry(1, b"x", room="other"))
 
     assert rows(tmp_path, "SELECT count(*) FROM log") == [(1,)]
