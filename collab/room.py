@@ -223,6 +223,9 @@ class Room:
     def __len__(self) -> int:
         return len(self._members)
 
+    def __contains__(self, member: Member) -> bool:
+        return member in self._members
+
     @property
     def members(self) -> Iterator[Member]:
         return iter(list(self._members))

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
         False,
         description="Let the names in jwt_jwks_url and webhook_url lead into your own network.",
     )
+    allow_query_token: bool = Field(
+        False,
+        description="Take a token from ?token= in an address too, where logs and histories keep it. Tickets may always.",
+    )
 
     # Durability
     durability: Literal["eager", "strict"] = Field(

@@ -372,6 +372,11 @@ def _principal(key: Key) -> Principal:
         expires=key.expires,
         token=key.id,
         issued=key.created,
+        stamp={
+            "id": key.principal,
+            "name": key.name or key.principal,
+            "kind": key.kind,
+        },
     )
 
 

@@ -1,18 +1,32 @@
-"""Access control at the edge: what a peer shows becomes a principal, and a principal enters a room or is refused."""
+"""Access control at the edge: what a peer shows becomes a principal, and a principal enters a room or is refused.
+
+What it may do there is asked again once a second and after every change: rights change under live sockets.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from starlette.requests import HTTPConnection
 
+from collab import logs
 from collab.auth.authority import Authority
 from collab.auth.base import Credential
-from collab.auth.permissions import READ, Principal
-from collab.errors import PermissionDenied
-from collab.names import room_key, room_name
+from collab.auth.permissions import PRESENCE, READ, WRITE, Principal
+from collab.auth.registry import KEY_PREFIX, Registry
+from collab.auth.tickets import TICKET_PREFIX, Tickets
+from collab.errors import CollabError, PermissionDenied, Unauthenticated
+from collab.names import room_key, room_name, split_key
+from collab.protocol.yjs import TOKEN_PREFIX
 from collab.replica import Replica
-from collab.room import Room
+from collab.room import Member, Room
+
+REVIEW_SECONDS = 1.0
+CERTIFICATE = "collab.certificate"  # where a scope has what the TLS handshake verified
+ENDED = "this credential has expired or was revoked"
+
+log = logs.logger(__name__)
 
 
 class Entry(NamedTuple):
@@ -26,25 +40,69 @@ class Entry(NamedTuple):
 class Access:
     """What every way in asks: sockets of all dialects and the REST API."""
 
-    def __init__(self, authority: Authority, replica: Replica) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        replica: Replica,
+        *,
+        registry: Registry | None = None,
+        tickets: Tickets | None = None,
+        allow_query_token: bool = False,
+    ) -> None:
         self.authority, self._replica = authority, replica
+        self.registry, self.tickets = registry or Registry(None), tickets or Tickets()
+        self._allow_query_token = allow_query_token
+        self._is_behind = False  # the registry could not be read the last time
+        self.registry.changed = self.review
+
+    # What a peer shows
 
     def credential(self, connection: HTTPConnection) -> Credential:
-        """What a request or an upgrade shows by itself."""
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        """What a request or an upgrade shows by itself, in one of the places for it.
+
+        Raises Unauthenticated for two tokens, and for one in the address, where logs and histories keep it; only a
+        ticket may stand there, since it is used up.
+        """
         address = connection.client.host if connection.client else ""
+        if self.authority.is_open:
+            return Credential(address=address)
+        shown = [*_in_headers(connection), *self._in_address(connection)]
+        if len(shown) > 1:
+            raise Unauthenticated("two tokens were shown where one is wanted")
         return Credential(
-            token=token.strip() if scheme.lower() == "bearer" else "", address=address
+            token=shown[0] if shown else "",
+            certificate=connection.scope.get("extensions", {}).get(CERTIFICATE),
+            address=address,
         )
 
-    async def enter(self, credential: Credential, name: str) -> Entry:
-        """Let a principal into a room, opening it if need be.
+    def _in_address(self, connection: HTTPConnection) -> list[str]:
+        query = connection.query_params
+        shown = [
+            token
+            for name in ("ticket", "token")
+            for token in query.getlist(name)
+            if token
+        ]
+        for token in shown:
+            is_allowed = self._allow_query_token and not token.startswith(KEY_PREFIX)
+            if not (is_allowed or token.startswith(TICKET_PREFIX)):
+                raise Unauthenticated("a token in the address is not taken here")
+        return shown
+
+    # Coming in
+
+    async def enter(self, shown: Credential | Principal, name: str) -> Entry:
+        """Let a principal into a room, opening it if need be. Somebody who is authenticated already is not again.
 
         Raises Unauthenticated, PermissionDenied, InvalidRoomName, and what `Replica.open` raises. There is no `await`
         after the rights were looked at, so that what is returned is true when it is used at once.
         """
         room_name(name)
-        principal = await self.authority.authenticate(credential, name)
+        principal = (
+            shown
+            if isinstance(shown, Principal)
+            else await self.authority.authenticate(shown, name)
+        )
         self.allow(principal, name, READ)
         room = await self._replica.open(room_key(principal.tenant, name))
         return Entry(room, principal, self.allow(principal, name, READ))
@@ -56,5 +114,92 @@ class Access:
         """
         operations = self.authority.operations(principal, name)
         if operations & operation != operation:
+            if self.authority.has_ended(principal):
+                raise Unauthenticated(ENDED)
             raise PermissionDenied("you may not do this in this room")
         return operations
+
+    async def refresh(self, member: Member, credential: Credential) -> None:
+        """Let a live member go on with a new credential of the same principal.
+
+        Raises Unauthenticated, or PermissionDenied when it is somebody else's; the member then stays as it was.
+        """
+        name = split_key(member.room.name)[1]
+        principal = await self.authority.authenticate(credential, name)
+        before = member.principal
+        if (principal.tenant, principal.id) != (before.tenant, before.id):
+            raise PermissionDenied("a member stays who it is")
+        member.principal = principal
+        if member in member.room:
+            self._review(member, name)
+
+    # While they are here
+
+    async def watch(self) -> None:
+        """Runs for the life of the server: nothing that ends or is taken back holds for more than two seconds."""
+        while not self.authority.is_open:
+            await asyncio.sleep(REVIEW_SECONDS)
+            try:
+                await self.authority.poll()
+                self._is_behind = False
+            except CollabError as error:
+                if not self._is_behind:
+                    log.error("the registry cannot be read", reason=str(error))
+                self._is_behind = True
+            except Exception:
+                log.exception("a bug met the registry")
+            self.review()
+
+    def review(self) -> None:
+        """What every live member may do now; who may not even read any more has to go."""
+        if self.authority.is_open:
+            return
+        for room in self._replica.rooms:
+            name = split_key(room.name)[1]
+            for member in room.members:
+                try:
+                    self._review(member, name)
+                except Exception:
+                    log.exception("a bug met the review of rights", room=room.name)
+
+    def _review(self, member: Member, name: str) -> None:
+        authority = self.authority
+        principal = authority.recheck(member.principal, name)
+        if principal is None:
+            return self._expel(member, Unauthenticated(ENDED))
+        member.principal = principal
+        operations = authority.operations(principal, name)
+        if operations == member.operations:
+            return
+        if not operations & READ:
+            has_ended = authority.has_ended(principal)
+            return self._expel(
+                member,
+                Unauthenticated(ENDED)
+                if has_ended
+                else PermissionDenied("you may no longer read this room"),
+            )
+        lost = member.operations & ~operations
+        moved = member.operations ^ operations
+        member.operations = operations
+        if lost & PRESENCE:
+            member.room.awareness.leave(member)
+            self._replica.present(member.room)
+        if moved & WRITE:
+            member.line.rights_changed(member)
+
+    def _expel(self, member: Member, error: CollabError) -> None:
+        member.operations = 0  # whatever it has sent already
+        member.line.expel(member, error)
+
+
+def _in_headers(connection: HTTPConnection) -> list[str]:
+    shown = []
+    for value in connection.headers.getlist("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            shown.append(token.strip())
+    for offered in connection.scope.get("subprotocols", ()):
+        if offered.startswith(TOKEN_PREFIX):
+            shown.append(offered[len(TOKEN_PREFIX) :])
+    return [token for token in shown if token]

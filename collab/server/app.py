@@ -21,6 +21,10 @@ from collab.audit.audit import Audit
 from collab.auth.authority import Authority
 from collab.auth.base import Verifier
 from collab.auth.failures import Failures
+from collab.auth.keys import Keys
+from collab.auth.registry import FILE as REGISTRY_FILE
+from collab.auth.registry import Registry
+from collab.auth.tickets import Tickets
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
@@ -107,17 +111,26 @@ def make_limits(settings: Settings, metrics: Metrics) -> Limits:
     )
 
 
+def make_registry(settings: Settings) -> Registry:
+    is_kept = settings.store != "memory"
+    return Registry(settings.data / REGISTRY_FILE if is_kept else None)
+
+
 @asynccontextmanager
 async def make_authority(
-    settings: Settings, metrics: Metrics
+    settings: Settings, metrics: Metrics, registry: Registry, tickets: Tickets
 ) -> AsyncIterator[Authority]:
     """The verifiers in the order of the setting. Raises ConfigurationError for a key that must not be used."""
     async with AsyncExitStack() as stack:
-        verifiers: list[Verifier] = []
+        verifiers: list[Verifier] = [tickets] if settings.auth else []
         for kind in settings.auth:
-            raise ConfigurationError(f"auth {kind} is not there yet")
+            match kind:
+                case "keys":
+                    verifiers.append(Keys(registry))
+                case _:
+                    raise ConfigurationError(f"auth {kind} is not there yet")
         failures = Failures(metrics, per_minute=settings.auth_failures_per_minute)
-        yield Authority(verifiers, failures=failures)
+        yield Authority(verifiers, registry, failures=failures)
 
 
 def make_sockets(
@@ -150,6 +163,7 @@ def make_api(
     return Api(
         ROUTES,
         access=sockets.access,
+        limits=sockets.limits,
         replica=replica,
         metrics=metrics,
         max_body_bytes=settings.max_message_bytes,
@@ -269,12 +283,20 @@ async def serve(settings: Settings) -> None:
     """Run until a signal. Raises StoreLocked, StoreCorrupt or ConfigurationError when it cannot start."""
     metrics = Metrics()
     listening = _listen(settings.host, settings.port)
+    tickets = Tickets()
     async with (
         _audited(settings, metrics) as audit,
         make_replica(settings, make_store(settings), metrics, audit) as replica,
-        make_authority(settings, metrics) as authority,
+        make_registry(settings) as registry,
+        make_authority(settings, metrics, registry, tickets) as authority,
     ):
-        access = Access(authority, replica)
+        access = Access(
+            authority,
+            replica,
+            registry=registry,
+            tickets=tickets,
+            allow_query_token=settings.allow_query_token,
+        )
         limits = make_limits(settings, metrics)
         sockets = make_sockets(settings, replica, metrics, access, limits)
         config = uvicorn.Config(
@@ -294,11 +316,14 @@ async def serve(settings: Settings) -> None:
         )
         server = Server(config, settings, replica, sockets)
         audit.record("start", version=collab.__version__)
-        beat = asyncio.get_running_loop().create_task(sockets.beat())
+        loop = asyncio.get_running_loop()
+        beat = loop.create_task(sockets.beat())
+        watch = loop.create_task(access.watch())
         try:
             await server.serve(sockets=[listening])
         finally:
             beat.cancel()
+            watch.cancel()
 
 
 @asynccontextmanager

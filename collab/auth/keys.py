@@ -1,0 +1,23 @@
+"""API keys as credentials: `ck_<id>.<secret>`, looked up in the registry."""
+
+from __future__ import annotations
+
+from collab.auth.base import Credential
+from collab.auth.permissions import Principal
+from collab.auth.registry import KEY_PREFIX, Registry
+from collab.errors import Unauthenticated
+
+
+class Keys:
+    """The verifier of API keys. Whether a key has ended is asked of the registry, like a revocation."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def verify(self, credential: Credential, room: str) -> Principal | None:
+        if not credential.token.startswith(KEY_PREFIX):
+            return None
+        principal = self._registry.holder(credential.token)
+        if principal is None:
+            raise Unauthenticated("this key is not valid here")
+        return principal
