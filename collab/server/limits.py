@@ -242,12 +242,17 @@ class Limits:
         if account is not None:
             account.check_sockets()
 
-    def request(self, principal: Principal, address: str) -> None:
-        """Count one request, or one handshake. Raises RateLimited."""
-        now = self._clock()
-        for account in (self.of_address(address), self.of_principal(principal)):
-            if account is not None:
-                account.request(now)
+    def arrive(self, address: str) -> None:
+        """Count one request before anybody looks at it. Raises RateLimited."""
+        account = self.of_address(address)
+        if account is not None:
+            account.request(self._clock())
+
+    def request(self, principal: Principal) -> None:
+        """Count one request of somebody who is known by now. Raises RateLimited."""
+        account = self.of_principal(principal)
+        if account is not None:
+            account.request(self._clock())
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:

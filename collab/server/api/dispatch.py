@@ -32,6 +32,7 @@ from collab.room import Room
 from collab.server.access import Access
 from collab.server.api import reading
 from collab.server.api.repeats import Repeats
+from collab.server.limits import Limits
 from collab.server.responses import Problem
 
 JSON = "application/json"
@@ -148,12 +149,14 @@ class Api:
         routes: Sequence[Route],
         *,
         access: Access,
+        limits: Limits,
         replica: Replica,
         metrics: Metrics,
         max_body_bytes: int,
     ) -> None:
         self.routes = routes
-        self.access, self.replica, self.metrics = access, replica, metrics
+        self.access, self.limits = access, limits
+        self.replica, self.metrics = replica, metrics
         self.repeats = Repeats()
         self._max_body_bytes = max_body_bytes
         self._tree: dict[str, Any] = {}
@@ -230,10 +233,13 @@ class Api:
         call = Call(self, route, request, ANONYMOUS, parameters)
         if "room" in parameters:
             call.room = room_name(parameters["room"])
+        credential = self.access.credential(request)
+        self.limits.arrive(credential.address)
         if route.needs != "none":
             call.principal = await self.access.authority.authenticate(
-                self.access.credential(request), call.room
+                credential, call.room
             )
+            self.limits.request(call.principal)
         if isinstance(route.needs, int) and not route.names:
             call.operations = self.access.allow(call.principal, call.room, route.needs)
         await self._read(call)
