@@ -68,6 +68,8 @@ COUNTERS = {
     "received_bytes": "Bytes of messages received from clients.",
     "connections": "Sockets accepted.",
     "awareness_messages": "Presence messages received.",
+    "denied_updates": "Updates of members who may only read; nobody has looked into them.",
+    "denied_presence": "Presence messages of members who may not be seen; dropped.",
     "logged_updates": "Updates committed to the store.",
     "commits": "Group commits.",
     "append_failures": "Commits that failed and were tried again.",
@@ -92,9 +94,9 @@ GAUGES = {
     "unsaved_seconds": "Age of the oldest update that is not yet logged.",
     "unsaved_updates": "Updates that are not yet logged.",
     "stashed_bytes": "Bytes that wait for what is missing, over all rooms.",
+    "streams": "Open streams of events over HTTP.",
     "loop_lag_seconds": "How late the event loop ran a timer, last measured.",
 }
-    "streams": "Open streams of events over HTTP.",
 
 
 class Metrics(Collector):
@@ -113,17 +115,18 @@ class Metrics(Collector):
         self.gate_mismatches = self.client_id_conflicts = self.compactions = (
             self.compaction_failures
         ) = 0
+        self.denied_updates = self.denied_presence = 0
         self.throttles = self.audit_lines = self.audit_lost = 0
         self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
         self.closes: Counter[str] = Counter()  # by error code
         self.refused_requests: Counter[str] = Counter()  # by HTTP status
         # By route of the API, as its table has it, and class of status.
         self.requests: Counter[tuple[str, str]] = Counter()
+        self.limited: Counter[str] = Counter()  # by limit: a closed set of words
+        self.limits: defaultdict[str, float] = defaultdict(float)  # what each is set to
         self.logged = Histogram(
             "collab_logged_seconds",
             "Time from an update's arrival to its commit.",
-        self.limited: Counter[str] = Counter()  # by limit: a closed set of words
-        self.limits: defaultdict[str, float] = defaultdict(float)  # what each is set to
             _TIME,
         )
         self.apply = Histogram(
@@ -159,15 +162,15 @@ class Metrics(Collector):
                 "status",
                 self.refused_requests,
             ),
-        ):
-            family = CounterMetricFamily(f"collab_{name}", help, labels=[label])
-            for value, count in sorted(counter.items()):
             (
                 "limited",
                 "Times somebody was refused or made to wait by a limit on principals, tenants or addresses.",
                 "limit",
                 self.limited,
             ),
+        ):
+            family = CounterMetricFamily(f"collab_{name}", help, labels=[label])
+            for value, count in sorted(counter.items()):
                 family.add_metric([value], count)
             yield family
         answers = CounterMetricFamily(
@@ -178,15 +181,15 @@ class Metrics(Collector):
         for labels, count in sorted(self.requests.items()):
             answers.add_metric(labels, count)
         yield answers
-        yield self.logged.family()
-        yield self.apply.family()
-
         limits = GaugeMetricFamily(
             "collab_limit", "What each limit is set to; 0 is no bound.", labels=["name"]
         )
         for name, most in sorted(self.limits.items()):
             limits.add_metric([name], most)
         yield limits
+        yield self.logged.family()
+        yield self.apply.family()
+
     def registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         registry.register(self)

@@ -463,15 +463,17 @@ class Replica:
         for room in self._rooms.values():
             room.unwritable = self._trouble
             for member in room.members:
-                member.line.notify("read-only")
+                if member.may_write:
+                    member.line.notify("read-only")
 
     def _healed(self) -> None:
         """Ask everybody for what was refused meanwhile."""
         for room in self._rooms.values():
             room.unwritable = None
             for member in room.members:
-                member.line.notify("writable")
-                room.ask(member)
+                if member.may_write:
+                    member.line.notify("writable")
+                    room.ask(member)
 
     # Presence
 

@@ -28,12 +28,12 @@ STATELESS, BROADCAST_STATELESS, CLOSE, SYNC_STATUS, PING, PONG = 5, 6, 7, 8, 9, 
 TOKEN, DENIED, AUTHENTICATED = 0, 1, 2
 
 MAX_ADDRESS_BYTES = 512
-MAX_TOKEN_BYTES = 16_384
 MAX_VERSION_BYTES = 64
 
 PING_MESSAGE = bytes((PING,))  # concerns the socket: it has no address
 APPLIED = b"\x08\x01"
 NOT_APPLIED = b"\x08\x00"
+TOKEN_REQUEST = b"\x02\x00"  # say your token again; version 2 passes over it
 
 
 class Addressed(NamedTuple):
@@ -85,7 +85,7 @@ def _read_auth(reader: Reader) -> Auth:
     kind = reader.read_varint()
     if kind != TOKEN:
         raise InvalidMessage(f"unknown authentication message {kind}")
-    token = reader.read_string(MAX_TOKEN_BYTES)
+    token = reader.read_string(yjs.MAX_TOKEN_BYTES)
     version = None if reader.at_end else reader.read_string(MAX_VERSION_BYTES)
     return Auth(token, version)
 

@@ -23,11 +23,18 @@ STEP_1, STEP_2, UPDATE = 0, 1, 2
 
 # Subprotocol of clients that want to know more; the numbers avoid every type in use by Hocuspocus and Y-Sweet.
 COLLAB_V1 = "collab.v1"
-HELLO, ACK, REFUSED, NOTICE = 110, 111, 112, 113
+HELLO, ACK, REFUSED, NOTICE, TOKEN = 110, 111, 112, 113, 114
 LOGGED = 2  # level of an acknowledgement: committed to the room's log
+
+# How a browser shows a token: as one more subprotocol, which is never answered.
+TOKEN_PREFIX = "collab.token."
+MAX_TOKEN_BYTES = 16_384
 
 NOTHING = b"\x00\x00"  # an update that holds nothing
 KEEP_ALIVE = b"\x01\x01\x00"  # an awareness update about nobody: the shortest message every client understands
+
+
+_TOKEN_TYPE = bytes((TOKEN,))
 
 
 def keystroke(frame: bytes) -> bytes | None:
@@ -71,6 +78,16 @@ def read_sync(reader: Reader) -> SyncStep1 | SyncStep2 | Update:
     raise InvalidMessage(f"unknown sync message {step}")
 
 
+def read_token(frame: bytes) -> str | None:
+    """The new token of a `collab.v1` client, None when the frame says something else. Raises InvalidMessage."""
+    if frame[:1] != _TOKEN_TYPE:
+        return None
+    reader = Reader(frame, 1)
+    token = reader.read_string(MAX_TOKEN_BYTES)
+    reader.expect_end()
+    return token
+
+
 def sync_step_1(state_vector: bytes) -> bytes:
     return b"\x00\x00" + encode_bytes(state_vector)
 
@@ -96,7 +113,9 @@ def permission_denied(reason: str) -> bytes:
 
 
 def hello(epoch: str, *, is_writable: bool) -> bytes:
-    """The first message of `collab.v1`: version of the protocol, history of the room, whether it can be edited now."""
+    """The first message of `collab.v1`: version of the protocol, history of the room, whether this member can edit it
+    now.
+    """
     return (
         bytes((HELLO, 1))
         + encode_string(epoch)
@@ -124,8 +143,6 @@ def refused(sequence: int, code: str, reason: str) -> bytes:
     )
 
 
-def notice(kind: str, retry_after_milliseconds: int = 0) -> bytes:
-    """Something the client should know: `drain`, `read-only`, `writable`."""
-    return (
-        bytes((NOTICE,)) + encode_string(kind) + encode_varint(retry_after_milliseconds)
-    )
+def notice(kind: str, milliseconds: int = 0) -> bytes:
+    """Something the client should know: `drain`, `read-only`, `writable`, `expires`."""
+    return bytes((NOTICE,)) + encode_string(kind) + encode_varint(milliseconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from collab import logs
@@ -9,12 +10,14 @@ from collab.auth.base import Credential
 from collab.errors import (
     CollabError,
     DocumentBroken,
+    HandshakeTimeout,
     InvalidMessage,
     Overrun,
     PermissionDenied,
     StoreUnavailable,
 )
 from collab.names import room_name
+from collab.outbox import NO_STATE_VECTOR
 from collab.protocol import hocuspocus, yjs
 from collab.protocol.frames import frame
 from collab.protocol.messages import (
@@ -32,11 +35,13 @@ from collab.protocol.messages import (
 )
 from collab.room import Member
 from collab.server.socket import Socket
-from collab.server.sockets import Sockets
+from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.server.y_websocket import QUESTION_COST
 
 MAX_WAITING_BYTES = 65_536
 MAX_WAITING_MESSAGES = 100
+# A client is asked for a new token when its own ends within this time.
+RENEWAL_SECONDS = 30.0
 
 _PING = frame(hocuspocus.PING_MESSAGE)
 _WHO = bytes((yjs.QUERY_AWARENESS,))
@@ -48,17 +53,23 @@ class Place:
     """One document on this socket: its member, or what waits until there is one."""
 
     __slots__ = (
+        "ends",
         "has_asked",
+        "is_denied",
         "is_opening",
         "member",
         "questions",
         "refused",
         "waiting",
+        "was_here",
     )
 
     def __init__(self) -> None:
         self.member: Member | None = None
         self.is_opening = False
+        self.is_denied = False  # until its client shows another token
+        self.was_here = False  # and was expelled
+        self.ends = 0.0  # of the credential that a new one was asked for
         self.has_asked = False
         self.waiting: list[Message] = []
         self.questions = 0  # of the client, whose own answer to ours is still to come
@@ -86,7 +97,15 @@ class Place:
 class HocuspocusSocket(Socket):
     """Addresses are answered exactly as they came."""
 
-    __slots__ = ("_deferred", "_pings", "_places", "_waiting_bytes", "credential")
+    __slots__ = (
+        "_beats",
+        "_deferred",
+        "_has_entered",
+        "_pings",
+        "_places",
+        "_waiting_bytes",
+        "credential",
+    )
 
     dialect = "hocuspocus"
 
@@ -99,6 +118,8 @@ class HocuspocusSocket(Socket):
         self._places: dict[bytes, Place] = {}
         self._waiting_bytes = 0
         self._pings = False  # since version 4 the client understands a ping
+        self._has_entered = False  # into any room
+        self._beats = 0  # until then
         # Questions that must wait until the peer has read.
         self._deferred: dict[bytes, bytes] = {}
         super().__init__(transport, sockets, address)
@@ -123,6 +144,24 @@ class HocuspocusSocket(Socket):
                 self.write(frame(address + yjs.KEEP_ALIVE))
                 return
 
+    def beat(self) -> None:
+        super().beat()
+        if not self._has_entered:
+            self._beats += 1
+            is_late = self._beats * BEAT_SECONDS > self.sockets.idle_seconds
+            if is_late and not any(p.is_opening for p in self._places.values()):
+                self.close(HandshakeTimeout("no document was opened"))
+        elif not self.is_full:
+            self._ask_tokens(time.time() + RENEWAL_SECONDS)
+
+    def _ask_tokens(self, until: float) -> None:
+        """Ask, once each, for successors of the tokens that end by then."""
+        for place in self._places.values():
+            member = place.member
+            if member is not None and place.ends < member.principal.expires <= until:
+                place.ends = member.principal.expires
+                member.send(hocuspocus.TOKEN_REQUEST)
+
     def receive(self, message: bytes) -> None:
         address, said = hocuspocus.decode(message)
         place = self._places.get(address)
@@ -130,11 +169,13 @@ class HocuspocusSocket(Socket):
             self._handle(place, place.member, said)
         elif type(said) is Pong:
             self.waste(1)
-        elif type(said) is Auth:
-            self._authenticate(address, said)
         elif type(said) is Detach:
             self.waste(1)
             self._places.pop(address, None)
+        elif type(said) is Auth and (place is None or not place.is_opening):
+            self._authenticate(address, said)
+        elif place is not None and place.is_denied:
+            self._drop(place, said)
         else:
             self._wait(address, said, len(message))
 
@@ -144,11 +185,24 @@ class HocuspocusSocket(Socket):
         place = self._places.get(address)
         if place is None:
             if len(self._places) >= self.sockets.max_rooms_per_socket:
-                raise Overrun(
-                    f"more than {self.sockets.max_rooms_per_socket} documents on one socket"
-                )
+                self._make_room()
             place = self._places[address] = Place()
         return place
+
+    def _make_room(self) -> None:
+        for address, place in self._places.items():
+            if place.is_denied:
+                del self._places[address]
+                return
+        raise Overrun(
+            f"more than {self.sockets.max_rooms_per_socket} documents on one socket"
+        )
+
+    def _drop(self, place: Place, message: Message) -> None:
+        """The client has been told that it may not; it goes on for a while, or for ever."""
+        self.waste(1)
+        if isinstance(message, Update):
+            place.refused += 1
 
     def _wait(self, address: bytes, message: Message, size: int) -> None:
         """Clients do not wait for the answer to their authentication, so what they say next is kept for a moment."""
@@ -159,8 +213,8 @@ class HocuspocusSocket(Socket):
         if not place.is_opening and type(message) is SyncStep1:
             # Version 2 says no token when it has none: it begins with the question.
             self._authenticate(address, Auth("", None))
-            if address not in self._places:
-                return  # denied
+            if place.is_denied:
+                return
         self._waiting_bytes += size
         place.waiting.append(message)
         count = sum(len(other.waiting) for other in self._places.values())
@@ -178,9 +232,15 @@ class HocuspocusSocket(Socket):
             self.waste(QUESTION_COST)
             return
         place = self._place(address)
-        if not place.is_opening:
-            place.is_opening = True
-            self.sockets.replica.start(self._open(address, place, name))
+        place.is_opening, place.is_denied = True, False
+        credential = self._credential(auth)
+        self.sockets.replica.start(self._open(address, place, name, credential))
+
+    def _credential(self, auth: Auth) -> Credential:
+        """A document's own token goes before what the handshake has shown."""
+        if auth.token:
+            return Credential(token=auth.token, address=self.address)
+        return self.credential
 
     def _deny(self, address: bytes, error: CollabError) -> None:
         """Refuse one document; the socket stays."""
@@ -188,19 +248,22 @@ class HocuspocusSocket(Socket):
         log.warning(
             "document denied", code=error.code, reason=str(error), address=self.address
         )
-        place = self._places.pop(address, None)
-        if place is not None and place.waiting:
-            self._waiting_bytes = (
-                0
-                if not any(p.waiting for p in self._places.values())
-                else self._waiting_bytes
-            )
+        place = self._places.get(address)
+        if place is not None:
+            place.is_opening, place.is_denied = False, True
+            place.waiting.clear()
+            if error.http_status >= 500:  # not for ever
+                del self._places[address]
+            if not any(p.waiting for p in self._places.values()):
+                self._waiting_bytes = 0
         self.write(frame(address + hocuspocus.permission_denied(str(error))))
 
-    async def _open(self, address: bytes, place: Place, name: str) -> None:
+    async def _open(
+        self, address: bytes, place: Place, name: str, credential: Credential
+    ) -> None:
         replica = self.sockets.replica
         try:
-            entry = await self.sockets.access.enter(self.credential, name)
+            entry = await self.sockets.access.enter(credential, name)
             room = entry.room
             if self._places.get(address) is not place:
                 return  # gone meanwhile
@@ -216,8 +279,16 @@ class HocuspocusSocket(Socket):
             return
         member.is_full = self.is_full
         place.member = member
+        place.is_opening = False
+        self._has_entered = True
         member.send(hocuspocus.authenticated(may_write=member.may_write))
         room.introduce(member)
+        if place.was_here:
+            # With the same socket its client does not begin anew by itself.
+            place.was_here = False
+            room.answer(member, NO_STATE_VECTOR)
+            if member.may_write:
+                room.ask(member)
         waiting, place.waiting = place.waiting, []
         self._waiting_bytes = 0
         try:
@@ -225,6 +296,26 @@ class HocuspocusSocket(Socket):
                 self._handle(place, member, message)
         except CollabError as error:
             self.close(error)
+
+    # What the server changes
+
+    def rights_changed(self, member: Member) -> None:
+        member.send(hocuspocus.authenticated(may_write=member.may_write))
+        if member.may_write:
+            member.room.ask(member)  # for what was refused meanwhile
+
+    def renewed(self, member: Member) -> None:
+        member.send(hocuspocus.authenticated(may_write=member.may_write))
+
+    def expel(self, member: Member, error: CollabError) -> None:
+        place = self._places[member.prefix]
+        place.member = None
+        place.was_here = True
+        self._deny(member.prefix, error)
+        if self._pings:
+            # So that it sees nobody any more. Version 2 fails over this message.
+            self.write(frame(member.prefix + hocuspocus.close(str(error))))
+        self.sockets.replica.leave(member.room, member)
 
     # After it
 
@@ -242,7 +333,12 @@ class HocuspocusSocket(Socket):
                 # The client counts on a question for every one of its own, and begins to count anew.
                 place.questions += 1
                 place.refused = 0
-                room.ask(member)
+                if member.may_write:
+                    room.ask(member)
+                elif room.document.has_seen(state_vector):
+                    self._settle(place, member)
+                else:
+                    self._refuse(place, member, precise=True)
                 if self.is_full:
                     self._deferred[member.prefix] = state_vector
                 else:
@@ -253,13 +349,16 @@ class HocuspocusSocket(Socket):
                 self.waste(1)
                 room.introduce(member)
             case Stateless(text):
-                room.relay(member, hocuspocus.stateless(text))
+                if member.may_write:
+                    room.relay(member, hocuspocus.stateless(text))
+                else:
+                    self.waste(1)
             case Detach():
                 self.waste(1)
                 del self._places[member.prefix]
                 self.sockets.replica.leave(room, member)
             case Auth(_, _):
-                self.waste(1)  # sent again; checked once there is access control
+                self.renew(member, self._credential(message))
             case Unknown(number):
                 self._stray(number)
 
@@ -269,35 +368,46 @@ class HocuspocusSocket(Socket):
         room = member.room
         try:
             is_new = self.update(member, update, precise=precise)
+        except PermissionDenied:
+            self.sockets.metrics.denied_updates += 1
+            self.waste(1)
+            if precise and update == yjs.NOTHING:
+                self._settle(place, member)
+            else:
+                self._refuse(place, member, precise=precise)
+            return
         except StoreUnavailable:
             # The room asks again when it can save.
-            place.refuse(precise=precise)
-            room.owe(member, hocuspocus.NOT_APPLIED)
-            return
-        except PermissionDenied:
-            place.settle(precise=precise)
-            room.owe(member, hocuspocus.NOT_APPLIED)
+            self._refuse(place, member, precise=precise)
             return
         except DocumentBroken:
             self.sockets.replica.start(self.sockets.replica.rebuild(room))
             raise InvalidMessage("this update cannot be applied") from None
-        for _ in range(place.settle(precise=precise)):
+        if precise:
+            self._settle(place, member)
+        else:
             room.owe(member, hocuspocus.APPLIED)
         if not is_new:
             self.sockets.metrics.repeats += 1
             if not precise:
                 self.waste(1)
 
+    def _settle(self, place: Place, member: Member) -> None:
+        """The client's answer to a question has come, or nothing of it is missing."""
+        for _ in range(place.settle(precise=True)):
+            member.room.owe(member, hocuspocus.APPLIED)
+
+    def _refuse(self, place: Place, member: Member, *, precise: bool) -> None:
+        place.refuse(precise=precise)
+        member.room.owe(member, hocuspocus.NOT_APPLIED)
+
     def _present(self, member: Member, states: bytes) -> None:
-        sockets, room = self.sockets, member.room
-        sockets.metrics.awareness_messages += 1
-        reply = room.awareness.apply(states, member, sockets.loop.time())
+        reply = self.present(member, states)
         if reply is not None:
             member.send(yjs.awareness_message(reply))
             if self._pings:
                 # Version 4 takes the higher clock but says nothing until it is asked.
                 member.send(_WHO)
-        sockets.replica.present(room)
 
     def _stray(self, number: int) -> None:
         if number == hocuspocus.BROADCAST_STATELESS:

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 from collab import logs
 from collab.errors import CollabError, RateLimited
 from collab.names import room_name
-from collab.protocol.yjs import COLLAB_V1
+from collab.protocol.yjs import COLLAB_V1, TOKEN_PREFIX
 from collab.server.access import Entry
 from collab.server.hocuspocus import HocuspocusSocket
 from collab.server.responses import Json
@@ -57,9 +57,8 @@ class Rooms:
         ]
 
     async def y_websocket(self, websocket: WebSocket) -> None:
-        offered = websocket.scope["subprotocols"]
-        is_v1 = COLLAB_V1 in offered
-        subprotocol = COLLAB_V1 if is_v1 else next(iter(offered), None)
+        is_v1 = COLLAB_V1 in websocket.scope["subprotocols"]
+        subprotocol = COLLAB_V1 if is_v1 else _first_offered(websocket)
 
         def become(transport: Any, address: str, entry: Entry) -> Socket:
             return RoomSocket(transport, self._sockets, address, entry, is_v1=is_v1)
@@ -76,9 +75,7 @@ class Rooms:
         await self._enter(websocket, name if is_same else "", None, become)
 
     async def hocuspocus(self, websocket: WebSocket) -> None:
-        if not await self._admit(
-            websocket, next(iter(websocket.scope["subprotocols"]), None)
-        ):
+        if not await self._admit(websocket, _first_offered(websocket)):
             return
         credential = self._sockets.access.credential(websocket)
         websocket.scope["extensions"][EXTENSION].attach(
@@ -133,10 +130,10 @@ class Rooms:
         """One room per socket: open it, and join it without an `await` in between."""
         if not await self._admit(websocket, subprotocol):
             return
-            self._sockets.limits.check_sockets(entry.principal)
         try:
             access = self._sockets.access
             entry = await access.enter(access.credential(websocket), name)
+            self._sockets.limits.check_sockets(entry.principal)
             websocket.scope["extensions"][EXTENSION].attach(
                 lambda transport, address: become(transport, address, entry)
             )
@@ -151,6 +148,12 @@ class Rooms:
                 address=address,
             )
             await websocket.close(error.close_code, str(error))
+
+
+def _first_offered(websocket: WebSocket) -> str | None:
+    """The subprotocol to answer when it means nothing to us. A token among them is not one."""
+    offered: list[str] = websocket.scope["subprotocols"]
+    return next((one for one in offered if not one.startswith(TOKEN_PREFIX)), None)
 
 
 async def upgrade_required(request: Request) -> Response:

@@ -14,7 +14,8 @@ from typing import Any
 from websockets.speedups import apply_mask
 
 from collab import logs
-from collab.auth.permissions import ANONYMOUS, Principal
+from collab.auth.base import Credential
+from collab.auth.permissions import ANONYMOUS, PRESENCE, Principal
 from collab.document.document import ANONYMOUS as ANONYMOUS_OWNER
 from collab.errors import (
     CollabError,
@@ -27,8 +28,8 @@ from collab.errors import (
 )
 from collab.protocol.frames import PING, close_frame, pong_frame
 from collab.room import Member
-from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.server.limits import Account
+from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.store.base import Author
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG_OPCODE = 0, 1, 2, 8, 9, 10
@@ -37,10 +38,11 @@ MAX_UNKNOWN = 10
 # Of messages that bring nothing: pings, repeats, questions asked again and again.
 WASTE_BURST = 400.0
 WASTE_PER_SECOND = 20.0
+RENEWAL_COST = 20.0  # of a new token for a live member: to verify one is work
 CHARGED_BYTES = 4096
+LOAN = 50.0  # messages that are taken from a principal's account at once
 # Of the process's time, that long messages of one socket may take, bursts aside.
 CPU_SHARE = 0.2
-LOAN = 50.0  # messages that are taken from a principal's account at once
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
 
@@ -64,9 +66,9 @@ class Socket(asyncio.Protocol):
         "_is_closing",
         "_linger",
         "_need",
+        "_own",
         "_probed",
         "_refilled",
-        "_own",
         "_rest",
         "_seat",
         "_silences",
@@ -74,12 +76,12 @@ class Socket(asyncio.Protocol):
         "_unknown",
         "_waste",
         "_wasted",
+        "account",
         "address",
         "connection",
-        "account",
+        "home",
         "sockets",
         "transport",
-        "home",
         "write",
     )
 
@@ -90,12 +92,12 @@ class Socket(asyncio.Protocol):
         self.write = transport.write
         self.sockets = sockets
         self.address = address
-        self.connection = secrets.token_hex(8)
-        self._has_spoken = False
         self.account: Account | None = None  # of its principal
         self.home = sockets.limits.of_address(address)
         if self.home is not None:
             self.home.add_socket()
+        self.connection = secrets.token_hex(8)
+        self._has_spoken = False
         self._rest = (
             bytearray()
         )  # the beginning of a frame, or what came while reading was paused
@@ -144,6 +146,9 @@ class Socket(asyncio.Protocol):
 
     def expel(self, member: Member, error: CollabError) -> None:
         self.close(error)
+
+    def renewed(self, member: Member) -> None:
+        """Tell a client that understands it that its new credential was taken."""
 
     def member_for(
         self, principal: Principal, operations: int, prefix: bytes = b""
@@ -300,6 +305,35 @@ class Socket(asyncio.Protocol):
             seconds = thread_time() - begun
             self._budget -= seconds / CPU_SHARE * self.sockets.messages_per_second
         self._spend(len(message))
+
+    def present(self, member: Member, states: bytes) -> bytes | None:
+        """Take in what a member says of itself; returns what it must be told. Dropped when it may not be seen."""
+        sockets, room = self.sockets, member.room
+        sockets.metrics.awareness_messages += 1
+        if not member.operations & PRESENCE:
+            sockets.metrics.denied_presence += 1
+            self.waste(1)
+            return None
+        reply = room.awareness.apply(states, member, sockets.loop.time())
+        sockets.replica.present(room)
+        return reply
+
+    def renew(self, member: Member, credential: Credential) -> None:
+        """A member shows a new credential for the rest of its stay; what it says meanwhile goes by the old one."""
+        self.waste(RENEWAL_COST)
+        self.sockets.replica.start(self._renew(member, credential))
+
+    async def _renew(self, member: Member, credential: Credential) -> None:
+        try:
+            await self.sockets.access.refresh(member, credential)
+        except CollabError as error:
+            # When nobody can say what the new one is worth, the old one goes on until it ends.
+            if error.http_status < 500 and member in self.members():
+                self.expel(member, error)
+            return
+        member.user = member.principal.stamp or None
+        if member in self.members():
+            self.renewed(member)
 
     def update(self, member: Member, update: bytes, *, precise: bool) -> bool:
         """Hand an update to its room; one in 64 is timed. Raises what `Room.update` raises."""
@@ -525,9 +559,9 @@ class Socket(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._throttle = self._full_since = self._linger = None
-        self.sockets.discard(self, self._seat)
-        self.left()
         for account in (self.account, self.home):
             if account is not None:
                 account.add_socket(-1)
         self.account = self.home = None
+        self.sockets.discard(self, self._seat)
+        self.left()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from collab.errors import CollabError
+from collab.errors import CollabError, PermissionDenied
 from collab.protocol import ysweet
 from collab.protocol.messages import Barrier, SyncStep2
 from collab.server.access import Entry
@@ -17,7 +17,7 @@ class YSweetSocket(RoomSocket):
 
     The barrier says that all the client's edits are saved. The client sends one before it has told us what it did
     while it was away, and goes on after an update that could not be saved: such a barrier waits until the client
-    has answered our question for what we lack.
+    has answered our question for what we lack. A reader is not asked: what it has seen is compared with what is here.
     """
 
     __slots__ = ("_has_told", "_waiting")
@@ -48,6 +48,16 @@ class YSweetSocket(RoomSocket):
     def _update(self, update: bytes, *, precise: bool) -> None:
         self._has_told = self._has_told or precise
         super()._update(update, precise=precise)
+
+    def _answer(self, state_vector: bytes) -> None:
+        room = self.member.room
+        if not self.member.may_write:
+            self._has_told = room.document.has_seen(state_vector)
+            self._tell()
+        super()._answer(state_vector)
+
+    def _warn(self, error: PermissionDenied) -> None:
+        """Its barrier does not come back: it has no ears for more, and would return after any close."""
 
     def _refuse(self, error: CollabError) -> None:
         self._has_told = False

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from math import isfinite
 from typing import Any
 
-from collab.errors import CollabError, DocumentBroken, InvalidMessage, StoreUnavailable
+from collab.auth.base import Credential
+from collab.errors import (
+    CollabError,
+    DocumentBroken,
+    InvalidMessage,
+    PermissionDenied,
+    StoreUnavailable,
+)
 from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.protocol.messages import (
@@ -23,6 +32,9 @@ from collab.server.sockets import Sockets
 
 QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
 MAX_REMINDED = 8  # client ids of one connection
+MAX_FORBIDDEN = (
+    3  # updates of a reader whose client has no other way to learn that it is one
+)
 
 _KEEP_ALIVE = frame(yjs.KEEP_ALIVE)
 
@@ -32,6 +44,7 @@ class RoomSocket(Socket):
 
     __slots__ = (
         "_deferred",
+        "_forbidden",
         "_has_asked",
         "_position",
         "_reminded",
@@ -55,6 +68,7 @@ class RoomSocket(Socket):
         room = entry.room
         self.is_v1 = is_v1
         self._has_asked = False
+        self._forbidden = 0
         self._position = room.position
         self._repeats = 0
         self._reminded: set[int] = set()
@@ -64,8 +78,9 @@ class RoomSocket(Socket):
         sockets.replica.join(room, self.member)
         if is_v1:
             epoch = room.epoch if room.position else ""
-            self.member.send(yjs.hello(epoch, is_writable=room.unwritable is None))
-        if room.unwritable is None:
+            self.member.send(yjs.hello(epoch, is_writable=self.is_writable))
+            self._tell_end()
+        if self.is_writable:
             room.ask(self.member)
         room.introduce(self.member)
 
@@ -82,14 +97,34 @@ class RoomSocket(Socket):
         if self.is_v1:
             self.member.send(yjs.notice(kind, retry_after_milliseconds))
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the member's updates are taken now."""
+        return self.member.may_write and self.member.room.unwritable is None
+
     def rights_changed(self, member: Member) -> None:
-        may_write = member.may_write and member.room.unwritable is None
-        self.notify("writable" if may_write else "read-only")
+        self.notify("writable" if self.is_writable else "read-only")
+        if self.is_writable:
+            member.room.ask(member)  # for what was refused meanwhile
+
+    def renewed(self, member: Member) -> None:
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """How long the credential lasts, so that the client can show a new one in time."""
+        expires = self.member.principal.expires
+        if self.is_v1 and isfinite(expires):
+            left = max(0, int((expires - time.time()) * 1000))
+            self.member.send(yjs.notice("expires", left))
 
     def receive(self, message: bytes) -> None:
         update = yjs.keystroke(message)
         if update is not None:
             self._update(update, precise=False)
+            return
+        token = yjs.read_token(message) if self.is_v1 else None
+        if token is not None:
+            self.renew(self.member, Credential(token=token, address=self.address))
             return
         for one in yjs.decode(message):
             self._handle(one)
@@ -115,6 +150,9 @@ class RoomSocket(Socket):
         room = member.room
         try:
             is_new = self.update(member, update, precise=precise)
+        except PermissionDenied as error:
+            self._forbid(update, error)
+            return
         except StoreUnavailable as error:
             # A stock client keeps the edit and offers it again when the room asks, once it can save.
             self._refuse(error)
@@ -142,6 +180,24 @@ class RoomSocket(Socket):
         """Its first echo may have been lost with an earlier connection: this is the only acknowledgement it reads."""
         self.member.room.owe(self.member, yjs.update_message(update))
 
+    def _forbid(self, update: bytes, error: PermissionDenied) -> None:
+        """A reader has sent an update, and nobody has looked into it."""
+        self.sockets.metrics.denied_updates += 1
+        self.waste(1)
+        if update == yjs.NOTHING and not self.is_v1:
+            return
+        self._refuse(error)
+        self._warn(error)
+
+    def _warn(self, error: PermissionDenied) -> None:
+        """Stock clients only write this to their console."""
+        if self.is_v1:
+            return
+        self._forbidden += 1
+        self.member.send(yjs.permission_denied(str(error)))
+        if self._forbidden >= MAX_FORBIDDEN:
+            raise error
+
     def _refuse(self, error: CollabError) -> None:
         if self.is_v1:
             self.member.send(yjs.refused(self.member.sequence, error.code, str(error)))
@@ -162,15 +218,12 @@ class RoomSocket(Socket):
             self.member.room.answer(self.member, state_vector)
 
     def _present(self, states: bytes) -> None:
-        sockets, room = self.sockets, self.member.room
-        sockets.metrics.awareness_messages += 1
         count = len(self.member.clients)
-        reply = room.awareness.apply(states, self.member, sockets.loop.time())
+        reply = self.present(self.member, states)
         if len(self.member.clients) > count:
             self._remind()
         if reply is not None:
             self.member.send(yjs.awareness_message(reply))
-        sockets.replica.present(room)
 
     def _remind(self) -> None:
         """The member has said which client it is: it may have been here before."""
