@@ -193,13 +193,12 @@ class Chain:
             if found.seq > head.seq:
                 head = found  # a crash came between the lines and the head
             if torn:
-                # Nothing is ever cut off: the torn line stays, and the next one vouches for it.
+                # Nothing is ever cut off: what stands there stays.
                 opening = b"\n"
-                details = {
-                    "bytes": len(torn),
-                    "sha256": hashlib.sha256(torn).hexdigest(),
-                }
-                pending.append(Happening(time.time(), "torn", details=details))
+                if _head_of(torn).seq != head.seq:
+                    digest = hashlib.sha256(torn).hexdigest()
+                    details = {"bytes": len(torn), "sha256": digest}
+                    pending.append(Happening(time.time(), "torn", details=details))
         pending += happenings
         if not pending:
             return
@@ -224,16 +223,19 @@ class Chain:
         os.ftruncate(self._lock, len(written))
 
     def _tail(self, size: int) -> tuple[Head, bytes]:
-        """The last whole line that reads, and what a crash left behind it."""
+        """The last line that reads, and what stands there without its end of line."""
         start = max(0, size - TAIL_BYTES)
-        *lines, torn = os.pread(self._file, size - start, start).split(b"\n")
-        for line in reversed(lines):
-            try:
-                found = orjson.loads(line)
-                return Head(int(found["seq"]), str(found["hash"])), torn
-            except (ValueError, KeyError, TypeError):
-                continue
-        return Head(), torn
+        lines = os.pread(self._file, size - start, start).split(b"\n")
+        heads = (_head_of(line) for line in reversed(lines))
+        return next((head for head in heads if head.seq), Head()), lines[-1]
+
+
+def _head_of(line: bytes) -> Head:
+    try:
+        found = orjson.loads(line)
+        return Head(int(found["seq"]), str(found["hash"]))
+    except (ValueError, KeyError, TypeError):
+        return Head()
 
 
 def _write_all(file: int, content: bytes) -> None:
