@@ -10,7 +10,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
@@ -20,6 +20,7 @@ from collab.auth.claims import MAX_TEXT_BYTES
 from collab.errors import ConfigurationError
 
 Algorithm = Literal["EdDSA", "ES256", "RS256", "HS256"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 MAX_FILE_BYTES = 65_536
 MAX_KEYS = 16  # a token without `kid` is tried with each key of its algorithm
@@ -214,29 +215,39 @@ def _check_size(jwk: dict[str, Any]) -> None:
     modulus = jwk.get("n")
     if type(modulus) is not str or len(modulus) > MAX_RSA_BITS // 6 + 4:
         raise WeakKey(f"an RSA key of more than {MAX_RSA_BITS} bits")
+    if len(modulus) < MIN_RSA_BITS // 6:
+        raise WeakKey(f"an RSA key of less than {MIN_RSA_BITS} bits")
 
 
 def _from_pem(content: bytes) -> SigningKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from joserfc.jwk import import_key
+    from cryptography.hazmat.primitives.serialization import (
+        load_pem_private_key,
+        load_pem_public_key,
+    )
 
     if content.count(b"-----BEGIN ") != 1:
         raise WeakKey("more than one PEM block; several keys go into a JWKS")
-    for kind, algorithm in (("OKP", "EdDSA"), ("EC", "ES256"), ("RSA", "RS256")):
-        try:
-            key = import_key(content, kind)  # type: ignore[call-overload]
-        except (JoseError, ValueError, TypeError):
-            continue
-        public = key.public_key
-        if isinstance(public, ec.EllipticCurvePublicKey):
-            public = public.curve
-        if isinstance(
-            public, ed25519.Ed25519PublicKey | rsa.RSAPublicKey | ec.SECP256R1
-        ):
-            return _pinned(algorithm, "", lambda key=key: key)  # type: ignore[arg-type]
-    raise WeakKey(
-        "not a PEM key that is used here: Ed25519, P-256 or RSA, without a password"
-    )
+    try:
+        key: Any = (
+            load_pem_private_key(content, None)
+            if b"PRIVATE" in content
+            else load_pem_public_key(content)
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise WeakKey("not a PEM key that can be read without a password") from None
+    match key:
+        case ed25519.Ed25519PublicKey() | ed25519.Ed25519PrivateKey():
+            return _pinned("EdDSA", "", lambda: OKPKey.import_key(key))
+        case ec.EllipticCurvePublicKey() | ec.EllipticCurvePrivateKey():
+            if isinstance(key.curve, ec.SECP256R1):
+                return _pinned("ES256", "", lambda: ECKey.import_key(key))
+        case rsa.RSAPublicKey() | rsa.RSAPrivateKey():
+            if key.key_size < MIN_RSA_BITS:
+                raise WeakKey(f"an RSA key of less than {MIN_RSA_BITS} bits")
+            return _pinned("RS256", "", lambda: RSAKey.import_key(key))
+    raise WeakKey("not a PEM key that is used here: Ed25519, P-256 or RSA")
 
 
 def _from_secret(content: bytes) -> SigningKey:
@@ -265,9 +276,7 @@ def _pinned(algorithm: Algorithm, id: str, make: Any) -> SigningKey:
     if isinstance(key, RSAKey):
         bits = key.public_key.key_size
         if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-            raise WeakKey(
-                f"an RSA key of {bits} bits; {MIN_RSA_BITS} are needed, {MAX_RSA_BITS} are enough"
-            )
+            raise WeakKey(f"an RSA key of {bits} bits; it must have {MIN_RSA_BITS}")
     elif isinstance(key, OctKey):
         _secret(key.raw_value)
     elif isinstance(key, OKPKey):

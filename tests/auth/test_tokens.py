@@ -1,0 +1,504 @@
+"""Tokens at the verifier: what is good, and every row J of the catalogue that is not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forging import (
+    AUDIENCE,
+    FORGERIES,
+    ISSUER,
+    Forgery,
+    Issuer,
+    encode,
+    public_bytes,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joserfc.jwk import ECKey, OctKey, OKPKey
+
+from collab.auth.base import Credential
+from collab.auth.permissions import HISTORY, PRESENCE, READ, WRITE, Principal
+from collab.auth.signing import (
+    ALGORITHMS,
+    FileKeys,
+    SigningKey,
+    WeakKey,
+    from_jwk,
+    is_readable_by_others,
+    make_key,
+    read_keys,
+)
+from collab.auth.tokens import Tokens, mint
+from collab.errors import ConfigurationError, Unauthenticated
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="module")
+def tokens(issuer: Issuer) -> Tokens:
+    return verifier(issuer)
+
+
+def verifier(issuer: Issuer, /, **options: Any) -> Tokens:
+    keys = [from_jwk(jwk) for jwk in issuer.jwks()["keys"]]
+    return Tokens(FileKeys(keys), **{"audience": AUDIENCE, "issuer": ISSUER} | options)
+
+
+async def ask(tokens: Tokens, token: str) -> Principal | None:
+    return await tokens.verify(Credential(token), "notes")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_good_token_of_each_algorithm_is_taken(
+    issuer: Issuer, tokens: Tokens, algorithm: str
+):
+    token = issuer.sign({}, issuer.claims(sub=algorithm), algorithm)
+
+    principal = await ask(tokens, token)
+
+    assert principal is not None
+    assert principal.id == algorithm
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "forgery", FORGERIES, ids=lambda each: f"{each.row} {each.name}"
+)
+async def test_a_forged_token_is_refused(
+    issuer: Issuer, tokens: Tokens, forgery: Forgery
+):
+    token = forgery.make(issuer)
+
+    with pytest.raises(Unauthenticated, match="this token is not valid here"):
+        await ask(tokens, token)
+
+
+@pytest.mark.anyio
+async def test_the_claims_say_who_it_is(issuer: Issuer, tokens: Tokens):
+    expires = int(time.time()) + 60
+    token = issuer.token(
+        sub="user|7",
+        name="Ada 👩‍💻",
+        kind="agent",
+        tenant="acme",
+        jti="t-1",
+        exp=expires,
+        rooms={"notes": ["read", "write"]},
+        prefixes={"team-a/": ["read", "presence", "history"]},
+    )
+
+    principal = await ask(tokens, token)
+
+    assert principal is not None
+    assert (principal.id, principal.tenant, principal.kind) == (
+        "user|7",
+        "acme",
+        "agent",
+    )
+    assert (principal.token, principal.expires) == ("t-1", expires)
+    assert principal.stamp == {"id": "user|7", "name": "Ada 👩‍💻", "kind": "agent"}
+    assert principal.operations("notes") == READ | WRITE
+    assert principal.operations("team-a/x") == READ | PRESENCE | HISTORY
+    assert principal.operations("team-ax") == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["*", "a*", "room1", "room[0-9]", ".*", "team/*"])
+async def test_the_name_of_a_room_is_never_a_pattern(
+    issuer: Issuer, tokens: Tokens, name: str
+):
+    token = issuer.token(rooms={name: ["read"]}, prefixes=None)
+
+    principal = await ask(tokens, token)
+
+    assert principal is not None
+    assert principal.operations(name) == READ
+    for other in ("notes", "a", "ab", "room10", "room", "team/x", "team/"):
+        assert principal.operations(other) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"]
+)
+async def test_both_classes_of_token_are_taken_in_any_case(
+    issuer: Issuer, tokens: Tokens, typ: str
+):
+    assert await ask(tokens, issuer.sign({"typ": typ}, issuer.claims())) is not None
+
+
+@pytest.mark.anyio
+async def test_ours_may_be_one_of_several_audiences(issuer: Issuer, tokens: Tokens):
+    assert await ask(tokens, issuer.token(aud=["other", AUDIENCE])) is not None
+
+
+@pytest.mark.anyio
+async def test_without_a_setting_audience_and_issuer_are_not_looked_at(issuer: Issuer):
+    tokens = verifier(issuer, audience="", issuer="")
+
+    assert await ask(tokens, issuer.token(aud=None, iss=None)) is not None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("header", [{"jku": "http://127.0.0.1:1/"}, {"x5c": ["MIIB"]}])
+async def test_where_a_token_says_its_key_is_makes_no_difference(
+    issuer: Issuer, tokens: Tokens, header: dict[str, Any]
+):
+    assert await ask(tokens, issuer.sign(header, issuer.claims())) is not None
+
+
+@pytest.mark.anyio
+async def test_a_clock_that_is_a_little_ahead_is_forgiven(
+    issuer: Issuer, tokens: Tokens
+):
+    ahead = time.time() + 50
+
+    principal = await ask(tokens, issuer.token(iat=ahead, nbf=ahead))
+
+    assert principal is not None
+    assert principal.issued <= time.time()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("token", ["", "ck_1.secret", "tk_secret", "abc", "a.b"])
+async def test_what_is_no_token_of_this_kind_is_for_another_verifier(
+    tokens: Tokens, token: str
+):
+    assert await ask(tokens, token) is None
+
+
+@pytest.mark.anyio
+async def test_a_token_without_a_key_id_is_tried_with_all_keys_of_its_algorithm(
+    issuer: Issuer, tokens: Tokens
+):
+    token = issuer.sign({"kid": None}, issuer.claims(), "ES256")
+
+    assert await ask(tokens, token) is not None
+
+
+@pytest.mark.anyio
+async def test_a_key_without_an_id_fits_any(tmp_path: Path, issuer: Issuer):
+    path = tmp_path / "key.pem"
+    path.write_bytes(issuer.keys["RS256"].material.as_pem(private=False))
+    tokens = Tokens(FileKeys(read_keys(path, ALGORITHMS)))
+
+    token = issuer.sign(
+        {"kid": "whatever the login calls it"}, issuer.claims(), "RS256"
+    )
+
+    assert await ask(tokens, token) is not None
+
+
+# Verified once
+
+
+class Counting:
+    """Keys that count how often one is looked for."""
+
+    def __init__(self, keys: Sequence[SigningKey]) -> None:
+        self.keys, self.asked = FileKeys(keys), 0
+        self.is_withdrawn = False
+
+    async def find(self, id: str, algorithm: str) -> Sequence[SigningKey]:
+        self.asked += 1
+        return [] if self.is_withdrawn else await self.keys.find(id, algorithm)
+
+    def holds(self, thumbprint: str) -> bool:
+        return not self.is_withdrawn and self.keys.holds(thumbprint)
+
+
+@pytest.mark.anyio
+async def test_a_token_is_verified_once_and_not_for_each_room(issuer: Issuer):
+    keys = Counting([issuer.keys["EdDSA"]])
+    tokens, token = Tokens(keys), issuer.token()
+
+    found = {await tokens.verify(Credential(token), room) for room in ("a", "b", "c")}
+
+    assert len(found) == 1
+    assert keys.asked == 1
+
+
+@pytest.mark.anyio
+async def test_a_verified_token_ends_in_time(issuer: Issuer):
+    now = [time.time()]
+    tokens, token = verifier(issuer, clock=lambda: now[0]), issuer.token()
+    assert await ask(tokens, token) is not None
+
+    now[0] += 601
+
+    with pytest.raises(Unauthenticated):
+        await ask(tokens, token)
+
+
+@pytest.mark.anyio
+async def test_a_verified_token_ends_with_its_key(issuer: Issuer):
+    keys = Counting([issuer.keys["EdDSA"]])
+    tokens, token = Tokens(keys), issuer.token()
+    assert await ask(tokens, token) is not None
+
+    keys.is_withdrawn = True
+
+    with pytest.raises(Unauthenticated):
+        await ask(tokens, token)
+
+
+@pytest.mark.anyio
+async def test_only_so_many_verified_tokens_are_kept(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("collab.auth.tokens.MAX_VERIFIED", 2)
+    keys = Counting([issuer.keys["EdDSA"]])
+    tokens = Tokens(keys)
+    first, second, third = (issuer.token(sub=name) for name in "abc")
+
+    for token in (first, second, first, third, first):
+        await ask(tokens, token)
+
+    assert keys.asked == 3
+    await ask(tokens, second)
+    assert keys.asked == 4
+
+
+# Any bytes
+
+
+@pytest.mark.anyio
+@settings(deadline=None, max_examples=200)
+@given(text=st.text(max_size=200))
+async def test_no_text_does_more_than_be_refused(issuer: Issuer, text: str):
+    tokens = verifier(issuer)
+
+    assert await outcome(tokens, text) is None
+
+
+@pytest.mark.anyio
+@settings(deadline=None, max_examples=300)
+@given(at=st.integers(0, 2_000), with_=st.binary(max_size=4), cut=st.integers(0, 4))
+async def test_no_change_to_a_good_token_leaves_it_good(
+    issuer: Issuer, tokens: Tokens, at: int, with_: bytes, cut: int
+):
+    good = issuer.token(sub="fuzzed")
+    at %= len(good)
+    changed = good[:at] + with_.decode("latin-1") + good[at + cut :]
+
+    assert changed == good or await outcome(tokens, changed) is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.anyio
+@settings(deadline=None, max_examples=300)
+@given(
+    claims=st.dictionaries(
+        st.sampled_from(
+            "sub exp nbf iat aud iss jti kind name tenant rooms prefixes".split()
+        ),
+        json_values,
+        max_size=4,
+    ),
+    header=st.dictionaries(
+        st.sampled_from(["alg", "typ", "kid", "crit", "b64", "jku", "jwk", "cty"]),
+        json_values,
+        max_size=2,
+    ),
+)
+async def test_signed_nonsense_is_refused_or_is_a_principal(
+    issuer: Issuer, tokens: Tokens, claims: dict[str, Any], header: dict[str, Any]
+):
+    token = issuer.sign(header, issuer.claims() | claims)
+
+    principal = await outcome(tokens, token)
+
+    assert principal is None or json.dumps(principal.stamp)
+
+
+async def outcome(tokens: Tokens, token: str) -> Principal | None:
+    try:
+        return await ask(tokens, token)
+    except Unauthenticated:
+        return None
+
+
+# Keys
+
+
+def test_a_made_key_is_its_owners_alone_and_signs(tmp_path: Path):
+    path = tmp_path / "key.json"
+
+    made = make_key(path)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not is_readable_by_others(path)
+    (read,) = read_keys(path, ALGORITHMS)
+    assert read.verifies(b"content", made.sign(b"content"))
+
+
+def test_a_key_file_is_never_written_over(tmp_path: Path):
+    path = tmp_path / "key.json"
+    path.write_text("precious")
+
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        make_key(path)
+
+    assert path.read_text() == "precious"
+
+
+def test_what_is_printed_of_a_key_holds_nothing_of_it(tmp_path: Path):
+    key = make_key(tmp_path / "key.json")
+
+    assert str(key.material.as_dict(private=True)["d"]) not in repr(key)
+    assert key.thumbprint not in repr(key).replace(key.id, "")
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "RS256"])
+@pytest.mark.parametrize("is_private", [True, False])
+def test_a_pem_file_is_one_key(
+    tmp_path: Path, issuer: Issuer, algorithm: str, is_private: bool
+):
+    path = tmp_path / "key.pem"
+    path.write_bytes(issuer.keys[algorithm].material.as_pem(private=is_private))
+
+    (key,) = read_keys(path, ALGORITHMS)
+
+    assert (key.algorithm, key.is_secret) == (algorithm, is_private)
+
+
+def test_a_file_of_other_bytes_is_a_secret(tmp_path: Path):
+    path = tmp_path / "secret"
+    path.write_text("0123456789abcdef0123456789abcdef\n")
+
+    (key,) = read_keys(path, ALGORITHMS)
+
+    assert (key.algorithm, key.is_secret) == ("HS256", True)
+    path.chmod(0o644)
+    assert is_readable_by_others(path)
+
+
+def unfit_jwks() -> list[tuple[str, Any]]:
+    ed = OKPKey.generate_key("Ed25519").as_dict(private=False)
+    small = {"kty": "OKP", "crv": "Ed25519"}
+    return [
+        ("no object", []),
+        ("no kty", {}),
+        ("another type", {"kty": "PQ", "crv": "x"}),
+        ("Ed448", OKPKey.generate_key("Ed448").as_dict(private=False)),
+        ("X25519", OKPKey.generate_key("X25519").as_dict(private=False)),
+        ("P-384", ECKey.generate_key("P-384").as_dict(private=False)),
+        ("secp256k1", ECKey.generate_key("secp256k1").as_dict(private=False)),
+        ("RSA of 1024 bits", {"kty": "RSA", "e": "AQAB", "n": encode(b"\xff" * 128)}),
+        ("RSA of 2047 bits", {"kty": "RSA", "e": "AQAB", "n": encode(b"\x7f" + b"\xff" * 255)}),
+        ("RSA of 512 bits", {"kty": "RSA", "e": "AQAB", "n": "w" + "A" * 85}),
+        ("RSA of 65,536 bits", {"kty": "RSA", "e": "AQAB", "n": "w" * 10_923}),
+        ("RSA that is a number", {"kty": "RSA", "e": "AQAB", "n": 5}),
+        ("31 bytes of secret", OctKey.import_key(b"0123456789abcdef0123456789abcde").as_dict(private=True)),
+        ("no secret at all", {"kty": "oct", "k": ""}),
+        ("a secret of one byte, often", {"kty": "oct", "k": "A" * 60}),
+        ("another alg", {**ed, "alg": "RS256"}),
+        ("alg none", {**ed, "alg": "none"}),
+        ("alg a list", {**ed, "alg": ["EdDSA"]}),
+        ("for encryption", {**ed, "use": "enc"}),
+        ("for wrapping", {**ed, "key_ops": ["wrapKey"]}),
+        ("key_ops a text", {**ed, "key_ops": "verify"}),
+        ("kid a number", {**ed, "kid": 1}),
+        ("kid of 1 KB", {**ed, "kid": "k" * 1024}),
+        ("a short point", {**ed, "x": "AAAA"}),
+        ("a point off the curve", {**ECKey.generate_key("P-256").as_dict(private=False), "x": "A" * 43}),
+        ("no point", small),
+        ("the neutral point", {**small, "x": "AQ" + "A" * 41}),
+        ("a point of small order", {**small, "x": "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o"}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "jwk"), unfit_jwks(), ids=lambda each: each if isinstance(each, str) else "")  # fmt: skip
+def test_a_weak_or_unfit_key_is_refused(name: str, jwk: Any, tmp_path: Path):
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [jwk]}))
+
+    with pytest.raises(WeakKey):
+        from_jwk(jwk)
+    with pytest.raises(ConfigurationError, match="jwks"):
+        read_keys(path, ALGORITHMS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"short",
+        b"{",
+        b'{"keys": []}',
+        b'{"keys": 1}',
+        b"a" * 64,
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJx4ZZ8vYqVzTgCVf4fYVfXvHh3C8n0yDk7mDnS0Z2rq me\n",
+        b"x" * 70_000,
+    ],
+)
+def test_a_file_that_holds_no_key_is_one_sentence(tmp_path: Path, content: bytes):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="file"):
+        read_keys(path, ALGORITHMS)
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        read_keys(tmp_path / "nothing", ALGORITHMS)
+
+
+@pytest.mark.parametrize("form", ["ssh", "DER"])
+@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "RS256"])
+def test_a_public_key_in_another_form_is_never_taken_for_a_secret(
+    tmp_path: Path, issuer: Issuer, algorithm: str, form: str
+):
+    path = tmp_path / "key"
+    path.write_bytes(public_bytes(issuer, algorithm, form))
+
+    with pytest.raises(ConfigurationError):
+        read_keys(path, ALGORITHMS)
+
+
+def test_a_key_for_an_algorithm_that_is_not_wanted_is_refused(tmp_path: Path):
+    path = tmp_path / "secret"
+    path.write_text("0123456789abcdef0123456789abcdef")
+
+    with pytest.raises(ConfigurationError, match="HS256, which jwt_algorithms"):
+        read_keys(path, ("EdDSA",))
+
+
+def test_a_published_secret_is_none(issuer: Issuer):
+    (jwk,) = issuer.jwks("HS256")["keys"]
+
+    with pytest.raises(WeakKey, match="published"):
+        from_jwk(jwk, is_published=True)
+
+
+@pytest.mark.anyio
+async def test_a_minted_token_is_taken(tmp_path: Path):
+    key = make_key(tmp_path / "key.json")
+    tokens = Tokens(FileKeys([key]))
+
+    principal = await ask(tokens, mint(key, {"sub": "a", "exp": time.time() + 60}))
+
+    assert principal is not None
+    assert principal.grants == ()
