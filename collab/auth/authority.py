@@ -45,11 +45,7 @@ class Authority:
     ) -> None:
         self._verifiers, self._overrides, self._clock = verifiers, overrides, clock
         self._failures = failures
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is no access control at all."""
-        return not self._verifiers
+        self.is_open = not verifiers  # there is no access control at all
 
     async def authenticate(self, credential: Credential, room: str = "") -> Principal:
         """The principal behind a credential.
@@ -98,10 +94,9 @@ class Authority:
             return principal.operations(room)
         if self.has_ended(principal) or principal.room not in ("", room):
             return 0
-        found = principal.operations(room)
-        if self._overrides is not None:
-            found |= self._overrides.granted(principal, room)
-        return found
+        if self._overrides is None:
+            return principal.operations(room)
+        return principal.operations(room) | self._overrides.granted(principal, room)
 
     def has_ended(self, principal: Principal) -> bool:
         """Whether its credential has expired or was revoked."""

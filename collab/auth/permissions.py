@@ -57,8 +57,14 @@ class Grant(NamedTuple):
     operations: int
     is_prefix: bool = False
 
-    def covers(self, room: str) -> bool:
-        return room.startswith(self.room) if self.is_prefix else room == self.room
+
+def allowed(grants: Iterable[Grant], room: str) -> int:
+    """All that these grants allow in a room."""
+    found = 0
+    for name, operations, is_prefix in grants:
+        if room.startswith(name) if is_prefix else room == name:
+            found |= operations
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +88,7 @@ class Principal:
 
     def operations(self, room: str) -> int:
         """What its own grants allow in a room of its tenant."""
-        found = 0
-        for grant in self.grants:
-            if grant.covers(room):
-                found |= grant.operations
-        return found
+        return allowed(self.grants, room)
 
 
 # Without access control everybody is this, and only this machine can connect.

@@ -167,6 +167,7 @@ class State:
     revocations: tuple[Revocation, ...] = ()
     principals: dict[tuple[str, str], float] = field(default_factory=dict)
     tokens: frozenset[tuple[str, str]] = frozenset()
+    marked: frozenset[str] = frozenset()  # token ids of which there is anything to say
     next_end: float = inf  # when the next key, grant or revocation ends
 
 
@@ -342,6 +343,9 @@ def read(db: sqlite3.Connection, now: float) -> State:
         *(each.expires for each in grants),
         *(each.expires for each in revocations),
     )
+    tokens = frozenset(
+        (each.tenant, each.subject) for each in revocations if each.kind == "token"
+    )
     return State(
         keys={key.id: key for key in keys},
         hashes=dict(db.execute("SELECT id, hash FROM key")),
@@ -355,9 +359,8 @@ def read(db: sqlite3.Connection, now: float) -> State:
             for each in revocations
             if each.kind == "principal"
         },
-        tokens=frozenset(
-            (each.tenant, each.subject) for each in revocations if each.kind == "token"
-        ),
+        tokens=tokens,
+        marked=frozenset((*ends, *(token for _, token in tokens))),
         next_end=min((moment for moment in moments if moment > now), default=inf),
     )
 

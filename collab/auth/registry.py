@@ -20,7 +20,7 @@ from math import inf
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
-from collab.auth.permissions import Grant, Kind, Principal
+from collab.auth.permissions import Grant, Kind, Principal, allowed
 from collab.auth.records import (
     MAX_GRANTS,
     Granted,
@@ -134,22 +134,19 @@ class Registry:
         granted = self._state.granted
         if not granted:
             return 0
-        found = 0
-        for grant in granted.get((principal.tenant, principal.id), ()):
-            if grant.covers(room):
-                found |= grant.operations
-        return found
+        grants = granted.get((principal.tenant, principal.id))
+        return allowed(grants, room) if grants else 0
 
     def is_revoked(self, principal: Principal) -> bool:
         state = self._state
         token = principal.token
-        if token in state.ends and state.ends[token] <= self._clock():
-            return True
-        if state.tokens and (
-            (principal.tenant, token) in state.tokens
-            or (ANY_TENANT, token) in state.tokens
-        ):
-            return True
+        if token in state.marked:
+            if state.ends.get(token, inf) <= self._clock():
+                return True
+            if not state.tokens.isdisjoint(
+                ((principal.tenant, token), (ANY_TENANT, token))
+            ):
+                return True
         if not state.principals:
             return False
         made = state.principals.get((principal.tenant, principal.id))
