@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal, Self
 
@@ -24,6 +24,7 @@ from collab.errors import (
     DocumentBroken,
     Draining,
     Refused,
+    RoomNotFound,
     RoomUnavailable,
     StoreUnavailable,
 )
@@ -31,7 +32,7 @@ from collab.journal import Journal
 from collab.metrics import Metrics
 from collab.protocol import yjs
 from collab.room import Member, Room, RoomState, Visitor
-from collab.store.base import Entry, Store
+from collab.store.base import Entry, RoomInfo, Store
 
 AWARENESS_SECONDS = (
     0.02  # presence leaves at most once in this time, the latest state of each client
@@ -86,6 +87,7 @@ class Replica:
         self._loading: dict[str, asyncio.Task[Room | CollabError]] = {}
         self._rebuilding: dict[str, asyncio.Task[None]] = {}
         self._quarantined: set[str] = set()
+        self._deleting: set[str] = set()
         self._idle: dict[str, float] = {}  # rooms without members, since when
         self._dirty: list[Room] = []
         self._present: dict[Room, None] = {}  # rooms whose presence changed
@@ -172,6 +174,8 @@ class Replica:
                 return room
             if self.is_draining:
                 raise Draining("the server restarts; come back in a moment")
+            if name in self._deleting:
+                raise RoomNotFound("this room was deleted")
             if name in self._quarantined:
                 raise RoomUnavailable(
                     "this room is quarantined: its log could not be opened"
@@ -184,6 +188,53 @@ class Replica:
                 raise opened
             if opened.state is not RoomState.CLOSED:
                 return opened
+
+    async def create(
+        self, name: str, metadata: Mapping[str, Any], *, history_seconds: int | None
+    ) -> RoomInfo:
+        """Make a room before anybody has written there. Raises Conflict when there is one, and what the store raises.
+
+        Whoever waits in the empty room may write on: it stays the same room.
+        """
+        try:
+            epoch = (await self.open(name)).epoch
+        except RoomNotFound:
+            epoch = ""  # it was deleted, and nobody is there
+        return await self.store.create(
+            name, metadata, history_seconds=history_seconds, epoch=epoch
+        )
+
+    async def delete(self, name: str) -> None:
+        """Delete a room: who is there is closed with 4404, and edits are refused from the first moment on.
+
+        What was taken in before is saved and comes back with the room. Raises RoomNotFound, StoreUnavailable.
+        """
+        gone = RoomNotFound("this room was deleted")
+        self._deleting.add(name)
+        room = None
+        try:
+            work: asyncio.Task[Any] | None
+            while work := self._loading.get(name) or self._rebuilding.get(name):
+                await asyncio.wait([work])
+            room = self._rooms.get(name)
+            if room is not None:
+                room.unwritable = gone
+            if not await self.settle():
+                raise StoreUnavailable("nothing can be saved at the moment")
+            await self.store.delete(name)
+        except BaseException:
+            if room is not None:
+                room.unwritable = self._trouble
+            raise
+        finally:
+            self._deleting.discard(name)
+        self._quarantined.discard(name)
+        room = self._rooms.get(name)
+        if room is not None:
+            members = list(room.members)
+            self._forget(room)
+            for member in members:
+                member.line.expel(member, gone)
 
     async def logged(self, room: Room, position: int) -> None:
         """Wait until the log holds everything up to `position`.
@@ -288,6 +339,11 @@ class Replica:
 
     async def _document(self, name: str) -> tuple[Document, str, int, int, int]:
         stored = await self.store.load(name)
+        if not stored.epoch:
+            info = await self.store.info(name)
+            if info is not None and info.deleted_milliseconds is not None:
+                # Its members come back with all that was in it; only `create` or `restore` lets them in.
+                raise RoomNotFound("this room was deleted")
         document = Document.load(
             stored.checkpoint.snapshot if stored.checkpoint else None,
             [update for _, update in stored.tail],

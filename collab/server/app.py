@@ -31,6 +31,7 @@ from collab.replica import Replica
 from collab.server import ops, playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
+from collab.server.api.presence import Guests
 from collab.server.api.routes import ROUTES, api_routes
 from collab.server.http import Http
 from collab.server.limits import Limits
@@ -166,6 +167,7 @@ def make_api(
         limits=sockets.limits,
         replica=replica,
         metrics=metrics,
+        guests=Guests(),
         max_body_bytes=settings.max_message_bytes,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from collab import logs
 from collab.auth.permissions import ANONYMOUS, Principal
+from collab.auth.registry import Registry
+from collab.auth.tickets import Tickets
 from collab.errors import (
     CollabError,
     MethodNotAllowed,
@@ -34,6 +36,12 @@ from collab.server.api import reading
 from collab.server.api.repeats import Repeats
 from collab.server.limits import Limits
 from collab.server.responses import Problem
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from collab.server.api.presence import Guests
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -79,6 +87,28 @@ class Call:
     def connection(self) -> str:
         """Stands in the log of the room where a socket's members have their connection."""
         return str(self.request.state.id)
+
+    @property
+    def address(self) -> str:
+        return self.request.client.host if self.request.client else ""
+
+    async def audit(self, event: str, **details: Any) -> None:
+        """Write down what is about to be done; raises StoreUnavailable when that fails, and then it must not be."""
+        await self.api.replica.audit.confirmed(event, **self._happening(details))
+
+    def record(self, event: str, **details: Any) -> None:
+        """Write down what was done, without waiting for it."""
+        self.api.replica.audit.record(event, **self._happening(details))
+
+    def _happening(self, details: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "principal": self.principal.id,
+            "tenant": self.principal.tenant,
+            "room": self.key if self.room else "",
+            "address": self.address,
+            "request": self.connection,
+            **details,
+        }
 
     async def open(self) -> Room:
         """The live room. What the route needs was true when the request came, and is true again now."""
@@ -152,12 +182,18 @@ class Api:
         limits: Limits,
         replica: Replica,
         metrics: Metrics,
+        guests: Guests,
         max_body_bytes: int,
+        registry: Registry | None = None,
+        tickets: Tickets | None = None,
     ) -> None:
         self.routes = routes
         self.access, self.limits = access, limits
         self.replica, self.metrics = replica, metrics
-        self.repeats = Repeats()
+        # None where there is no access control.
+        self.registry, self.tickets = registry, tickets
+        self.repeats = Repeats(replica.store)
+        self.guests = guests  # present without a socket
         self._max_body_bytes = max_body_bytes
         self._tree: dict[str, Any] = {}
         for route in routes:

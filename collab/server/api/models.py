@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    model_validator,
 )
 
 from collab.errors import InvalidRoomName
@@ -119,6 +120,11 @@ class RoomInfo(Model):
     bytes: int = Field(description="Of log and checkpoints.")
     created_milliseconds: int
     changed_milliseconds: int
+    deleted_milliseconds: int | None = Field(
+        description="Null while the room is there."
+    )
+    metadata: dict[str, JsonValue]
+    history_seconds: int | None = Field(description="Null: the log is kept for ever.")
     members: int = Field(description="Connections at this server now.")
 
 
@@ -129,7 +135,36 @@ class Rooms(Model):
     )
 
 
+class NewRoom(Model):
+    name: RoomName
+    metadata: Metadata = {}
+    history_seconds: HistorySeconds | None = None
+
+
+class RoomChange(Model):
+    """What is not named stays as it is."""
+
+    metadata: Metadata = Field({}, description="In place of what was there.")
+    history_seconds: HistorySeconds | None = None
+
+
 # Presence
+
+
+class Stay(Model):
+    """To be present without a socket."""
+
+    state: dict[str, JsonValue] = Field(
+        description="As a client's awareness state: `user` with a `name` and a `color`, a `cursor`."
+    )
+    ttl_seconds: int = Field(
+        30, ge=1, le=300, description="Gone after that, unless it is said again."
+    )
+
+
+class Stayed(Model):
+    client: int = Field(description="The client id that the others see.")
+    expires_milliseconds: int
 
 
 class Present(Model):
@@ -163,3 +198,122 @@ class MemberInfo(Model):
 
 class Members(Model):
     members: list[MemberInfo]
+
+
+# Credentials
+
+
+Principal = Annotated[str, Field(min_length=1, max_length=256)]
+Seconds = Annotated[
+    int, Field(ge=1, le=10 * 365 * 24 * 3600, description="Then it ends by itself.")
+]
+
+
+class Ticket(Model):
+    room: RoomName | None = Field(None, description="Good for this room only.")
+
+
+class NewTicket(Model):
+    ticket: str = Field(
+        description="For `?ticket=` in the address of a socket. Good once."
+    )
+    expires_milliseconds: int
+
+
+class Scope(Model):
+    """Operations in one room, or in all whose names begin with a prefix."""
+
+    room: RoomName | None = None
+    prefix: str | None = Field(
+        None,
+        max_length=256,
+        pattern="^(.*/)?$",
+        description="Ends in a slash; empty is every room.",
+    )
+    operations: list[OperationName] = Field(min_length=1, max_length=5)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.room is None) == (self.prefix is None):
+            raise ValueError("name either a room or a prefix")
+        return self
+
+
+class NewKey(Model):
+    principal: Principal
+    kind: Literal["human", "agent", "service"] = "service"
+    name: str = Field("", max_length=256, description="To be shown to others.")
+    grants: list[Scope] = Field(max_length=100)
+    seconds: Seconds | None = None
+
+
+class KeyInfo(Model):
+    """An API key without its secret."""
+
+    id: str
+    principal: str
+    tenant: str
+    kind: str
+    name: str
+    grants: list[dict[str, JsonValue]]
+    created: float
+    expires: float | None
+    revoked: float | None
+    replaced_by: str | None
+
+
+class MadeKey(Model):
+    key: KeyInfo
+    token: str = Field(description="Shown this once.")
+
+
+class Keys(Model):
+    keys: list[KeyInfo]
+
+
+class NewGrant(Scope):
+    principal: Principal
+    seconds: Seconds | None = None
+
+
+class GrantInfo(Model):
+    tenant: str
+    principal: str
+    room: str | None = None
+    prefix: str | None = None
+    operations: list[str]
+    created: float
+    expires: float | None
+
+
+class Grants(Model):
+    grants: list[GrantInfo]
+
+
+class GrantsQuery(Model):
+    principal: str | None = Field(None, max_length=256)
+
+
+class GrantQuery(Model):
+    principal: Principal
+    room: RoomName | None = None
+    prefix: str | None = Field(None, max_length=256)
+
+
+class Revocation(Model):
+    """All credentials of a principal that were issued until now, or one by its id."""
+
+    principal: Principal | None = None
+    token: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="The `jti` of a JWT, the id of an API key."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.principal is None) == (self.token is None):
+            raise ValueError("name either a principal or a token")
+        return self
+
+
+class Revoked(Model):
+    keys: int = Field(description="API keys that ended with it.")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,17 +15,22 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from collab.errors import Conflict, InvalidRequest
+from collab import logs
+from collab.errors import Conflict, InvalidRequest, StoreUnavailable
+from collab.names import SEPARATOR
+from collab.store.base import Remembered, Store
 
 if TYPE_CHECKING:
     from collab.server.api.dispatch import Call
 
-KEEP_SECONDS = 24 * 3600
-MAX_REMEMBERED = 10_000  # then the oldest is forgotten
 MAX_KEY_CHARACTERS = 255
+MAX_KEPT_BYTES = 16_384
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _KEPT_HEADERS = ("content-type", "etag", "location")
-_SECRET = b"secret"
+_UNTOLD = b"untold"
+
+
+log = logs.logger(__name__)
 
 
 @dataclass(slots=True)
@@ -38,13 +41,11 @@ class Repeat:
 
 
 class Repeats:
-    """What was answered under which key."""
+    """What was answered under which key; the store keeps it for 24 hours."""
 
-    def __init__(self) -> None:
-        self._under_way: set[tuple[str, str]] = set()
-        self._known: OrderedDict[tuple[str, str], tuple[float, bytes, bytes]] = (
-            OrderedDict()
-        )
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._under_way: set[str] = set()
 
     @asynccontextmanager
     async def once(self, call: Call) -> AsyncIterator[Repeat]:
@@ -53,37 +54,29 @@ class Repeats:
         if key is None:
             yield Repeat()
             return
-        who = (f"{call.principal.tenant}\x1f{call.principal.id}", key)
+        who = SEPARATOR.join((call.principal.tenant, call.principal.id, key))
         if who in self._under_way:
             raise Conflict("a request with this Idempotency-Key is under way")
         digest = _digest(call)
         self._under_way.add(who)
         try:
-            known = self._recall(who)
+            known = await self._store.recall(who)
             if known is not None:
                 yield Repeat(_replay(known, digest))
                 return
             repeat = Repeat()
             yield repeat
             if repeat.answer is not None and repeat.answer.status_code < 300:
-                self._remember(who, digest, _pack(call, repeat.answer))
+                await self._remember(who, digest, _pack(call, repeat.answer))
         finally:
             self._under_way.discard(who)
 
-    def _recall(self, who: tuple[str, str]) -> tuple[bytes, bytes] | None:
-        now = time.monotonic()
-        while self._known:
-            at, _, _ = next(iter(self._known.values()))
-            if now - at < KEEP_SECONDS:
-                break
-            self._known.popitem(last=False)
-        found = self._known.get(who)
-        return found[1:] if found else None
-
-    def _remember(self, who: tuple[str, str], digest: bytes, answer: bytes) -> None:
-        if len(self._known) >= MAX_REMEMBERED:
-            self._known.popitem(last=False)
-        self._known[who] = (time.monotonic(), digest, answer)
+    async def _remember(self, who: str, digest: bytes, answer: bytes) -> None:
+        try:
+            await self._store.remember(who, digest, answer)
+        except StoreUnavailable:
+            # What was asked for is done and saved. Only a repeat of it would not be known.
+            log.warning("an answer cannot be remembered")
 
 
 def _key(call: Call) -> str | None:
@@ -113,9 +106,9 @@ def _digest(call: Call) -> bytes:
 
 
 def _pack(call: Call, answer: Response) -> bytes:
-    """An answer as it is kept. One that holds a credential is not."""
-    if call.route.is_secret:
-        return _SECRET
+    """An answer as it is kept. One that holds a credential is not, and none of ours is too long."""
+    if call.route.is_secret or len(bytes(answer.body)) > MAX_KEPT_BYTES:
+        return _UNTOLD
     headers = "".join(
         f"{name}: {answer.headers[name]}\n"
         for name in _KEPT_HEADERS
@@ -124,14 +117,12 @@ def _pack(call: Call, answer: Response) -> bytes:
     return f"{answer.status_code}\n{headers}\n".encode() + bytes(answer.body)
 
 
-def _replay(known: tuple[bytes, bytes], digest: bytes) -> Response:
-    asked, packed = known
-    if asked != digest:
+def _replay(known: Remembered, digest: bytes) -> Response:
+    packed = known.answer
+    if known.digest != digest:
         raise Conflict("this Idempotency-Key stands for another request")
-    if packed == _SECRET:
-        raise Conflict(
-            "this was done before, and its answer held a secret that is told only once"
-        )
+    if packed == _UNTOLD:
+        raise Conflict("this was done before, and its answer is told only once")
     head, _, body = packed.partition(b"\n\n")
     status, *lines = head.decode().split("\n")
     headers = dict(line.split(": ", 1) for line in lines)

@@ -25,7 +25,10 @@ async def list_rooms(call: Call) -> models.Rooms:
     found: list[models.RoomInfo] = []
     for _ in range(MAX_SEEN // PORTION):
         portion = await call.api.replica.store.rooms(
-            prefix=begin + query.prefix, after=after, limit=PORTION
+            prefix=begin + query.prefix,
+            after=after,
+            limit=PORTION,
+            deleted=query.deleted,
         )
         for info in portion:
             name = info.name[len(begin) :]
@@ -40,11 +43,46 @@ async def list_rooms(call: Call) -> models.Rooms:
     return models.Rooms(rooms=found, next=_cursor(after[len(begin) :]))
 
 
+async def create(call: Call) -> models.RoomInfo:
+    """Rooms need not be created: who may write in one makes it by writing. This one is empty and described."""
+    wanted: models.NewRoom = call.body
+    await call.audit("room.create")
+    info = await call.api.replica.create(
+        call.key, wanted.metadata, history_seconds=wanted.history_seconds
+    )
+    return _shown(call, info, call.room)
+
+
 async def describe(call: Call) -> models.RoomInfo:
-    portion = await call.api.replica.store.rooms(prefix=call.key, limit=1)
-    if not portion or portion[0].name != call.key:
+    """As the log has it; a room that nobody has written to or created is none."""
+    info = await call.api.replica.store.info(call.key)
+    if info is None or info.deleted_milliseconds is not None:
         raise RoomNotFound("there is no such room")
-    return _shown(call, portion[0], call.room)
+    return _shown(call, info, call.room)
+
+
+async def change(call: Call) -> models.RoomInfo:
+    """Replaces the metadata, and says how long the log is kept; what is not named stays."""
+    wanted: models.RoomChange = call.body
+    store = call.api.replica.store
+    await call.audit("room.describe")
+    if "metadata" in wanted.model_fields_set:
+        await store.describe(call.key, wanted.metadata)
+    if "history_seconds" in wanted.model_fields_set:
+        await store.retain(call.key, wanted.history_seconds)
+    return await describe(call)
+
+
+async def delete(call: Call) -> None:
+    """Everybody in it is disconnected with 4404. It can be restored for some days, and cannot be joined meanwhile."""
+    await call.audit("room.delete")
+    await call.api.replica.delete(call.key)
+
+
+async def restore(call: Call) -> models.RoomInfo:
+    """Brings a deleted room back as it was."""
+    await call.audit("room.restore")
+    return _shown(call, await call.api.replica.store.restore(call.key), call.room)
 
 
 def _shown(call: Call, info: base.RoomInfo, name: str) -> models.RoomInfo:
@@ -56,6 +94,9 @@ def _shown(call: Call, info: base.RoomInfo, name: str) -> models.RoomInfo:
         bytes=info.bytes,
         created_milliseconds=info.created_milliseconds,
         changed_milliseconds=info.changed_milliseconds,
+        deleted_milliseconds=info.deleted_milliseconds,
+        metadata=info.metadata,
+        history_seconds=info.history_seconds,
         members=len(live) if live else 0,
     )
 

@@ -6,9 +6,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.routing import Route as StarletteRoute
 
-from collab.auth.permissions import ADMIN, READ
-from collab.errors import NothingHere, RoomNotFound
-from collab.server.api import members, models, presence, rooms
+from collab.auth.permissions import ADMIN, PRESENCE, READ
+from collab.errors import Conflict, NothingHere, RoomNotFound, RoomUnavailable
+from collab.server.api import credentials, members, models, presence, rooms
 from collab.server.api.dispatch import JSON, Api, Call, Route, json
 from collab.server.api.openapi import describe
 from collab.server.responses import Json
@@ -30,12 +30,38 @@ ROUTES: tuple[Route, ...] = (
         summary="List the rooms you may read", query=models.RoomsQuery, gives=json(models.Rooms),
     ),
     Route(
+        method="POST", path="/v1/rooms", needs=ADMIN, names="name", handler=rooms.create,
+        summary="Create a room", takes=json(models.NewRoom), status=201, gives=json(models.RoomInfo),
+    ),
+    Route(
         method="GET", path="/v1/rooms/{room}", needs=READ, handler=rooms.describe,
         summary="Describe a room", gives=json(models.RoomInfo), errors=(RoomNotFound,),
     ),
     Route(
+        method="PATCH", path="/v1/rooms/{room}", needs=ADMIN, handler=rooms.change,
+        summary="Change a room's metadata or how long its log is kept",
+        takes=json(models.RoomChange), gives=json(models.RoomInfo), errors=(RoomNotFound,),
+    ),
+    Route(
+        method="DELETE", path="/v1/rooms/{room}", needs=ADMIN, handler=rooms.delete,
+        summary="Delete a room", status=204, errors=(RoomNotFound,),
+    ),
+    Route(
+        method="POST", path="/v1/rooms/{room}/restore", needs=ADMIN, handler=rooms.restore,
+        summary="Restore a deleted room", gives=json(models.RoomInfo), errors=(RoomNotFound,),
+    ),
+    Route(
         method="GET", path="/v1/rooms/{room}/presence", needs=READ, handler=presence.read,
         summary="Who is present", gives=json(models.Presence),
+    ),
+    Route(
+        method="PUT", path="/v1/rooms/{room}/presence", needs=PRESENCE, handler=presence.stay,
+        summary="Be present without a socket", takes=json(models.Stay), gives=json(models.Stayed),
+        errors=(RoomNotFound, RoomUnavailable),
+    ),
+    Route(
+        method="DELETE", path="/v1/rooms/{room}/presence", needs=PRESENCE, handler=presence.leave,
+        summary="Be present no longer", status=204,
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/members", needs=READ, handler=members.list_members,
@@ -44,6 +70,41 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="DELETE", path="/v1/rooms/{room}/members/{connection}", needs=ADMIN, handler=members.disconnect,
         summary="Disconnect a member", status=204, errors=(NothingHere,),
+    ),
+    Route(
+        method="POST", path="/v1/tickets", needs="self", handler=credentials.ticket,
+        summary="Get a ticket for a socket", takes=json(models.Ticket), status=201, gives=json(models.NewTicket),
+        is_secret=True,
+    ),
+    Route(
+        method="GET", path="/v1/keys", needs=ADMIN, handler=credentials.list_keys,
+        summary="List API keys", gives=json(models.Keys), errors=(Conflict,),
+    ),
+    Route(
+        method="POST", path="/v1/keys", needs=ADMIN, handler=credentials.create_key,
+        summary="Make an API key", takes=json(models.NewKey), status=201, gives=json(models.MadeKey),
+        is_secret=True,
+    ),
+    Route(
+        method="DELETE", path="/v1/keys/{key}", needs=ADMIN, handler=credentials.revoke_key,
+        summary="Revoke an API key", status=204, errors=(NothingHere,),
+    ),
+    Route(
+        method="GET", path="/v1/grants", needs=ADMIN, handler=credentials.list_grants,
+        summary="List grants", query=models.GrantsQuery, gives=json(models.Grants), errors=(Conflict,),
+    ),
+    Route(
+        method="POST", path="/v1/grants", needs=ADMIN, handler=credentials.grant,
+        summary="Grant operations", takes=json(models.NewGrant), status=201, gives=json(models.GrantInfo),
+    ),
+    Route(
+        method="DELETE", path="/v1/grants", needs=ADMIN, handler=credentials.withdraw,
+        summary="Take a grant back", query=models.GrantQuery, status=204, errors=(NothingHere,),
+    ),
+    Route(
+        method="POST", path="/v1/revocations", needs=ADMIN, handler=credentials.revoke,
+        summary="Revoke a principal or a token", takes=json(models.Revocation), status=201,
+        gives=json(models.Revoked), errors=(NothingHere,),
     ),
 )
 # fmt: on

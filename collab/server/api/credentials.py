@@ -1,0 +1,149 @@
+"""Tickets for oneself; keys, grants and revocations by an administrator of the tenant."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TypeVar
+
+from collab.auth.permissions import Grant, names_of, operations_of
+from collab.auth.registry import Registry
+from collab.errors import Conflict, InvalidRequest, PermissionDenied
+from collab.names import SEPARATOR
+from collab.server.api import models
+from collab.server.api.dispatch import Call
+
+T = TypeVar("T")
+
+
+async def ticket(call: Call) -> models.NewTicket:
+    """What a page shows in the address of a socket in place of its token: good once, for a minute at most."""
+    wanted: models.Ticket = call.body
+    token, expires = _there(call.api.tickets).issue(call.principal, wanted.room or "")
+    call.record("ticket", for_room=wanted.room or "")
+    return models.NewTicket(ticket=token, expires_milliseconds=int(expires * 1000))
+
+
+async def list_keys(call: Call) -> models.Keys:
+    """Of the tenant, without secrets; ended ones too, for a month."""
+    return models.Keys(
+        keys=[
+            models.KeyInfo(**key.shown())
+            for key in _registry(call).keys(call.principal.tenant)
+        ]
+    )
+
+
+async def create_key(call: Call) -> models.MadeKey:
+    """Its token is in this answer and nowhere else. It can be allowed no more than you are."""
+    wanted: models.NewKey = call.body
+    grants = tuple(_allowed(call, scope) for scope in wanted.grants)
+    await call.audit("key.create", subject=wanted.principal)
+    registry = _registry(call)
+    key, token = await registry.change(
+        registry.create_key,
+        wanted.principal,
+        grants,
+        tenant=call.principal.tenant,
+        kind=wanted.kind,
+        name=wanted.name,
+        seconds=wanted.seconds or inf,
+    )
+    return models.MadeKey(key=models.KeyInfo(**key.shown()), token=token)
+
+
+async def revoke_key(call: Call) -> None:
+    """Whoever is connected with it is disconnected within two seconds."""
+    id = call.parameters["key"]
+    await call.audit("key.revoke", key=id)
+    registry = _registry(call)
+    await registry.change(registry.revoke_key, id, tenant=call.principal.tenant)
+
+
+async def list_grants(call: Call) -> models.Grants:
+    """Those that were made here, beyond what the credentials themselves say."""
+    query: models.GrantsQuery = call.query
+    return models.Grants(
+        grants=[
+            models.GrantInfo(**each.shown())
+            for each in _registry(call).grants(call.principal.tenant, query.principal)
+        ]
+    )
+
+
+async def grant(call: Call) -> models.GrantInfo:
+    """Takes effect at once, for who is connected too. In place of an earlier grant for the same room or prefix."""
+    wanted: models.NewGrant = call.body
+    allowed = _allowed(call, wanted)
+    await call.audit(
+        "grant",
+        subject=wanted.principal,
+        to=allowed.room,
+        is_prefix=allowed.is_prefix,
+        operations=names_of(allowed.operations),
+    )
+    registry = _registry(call)
+    made = await registry.change(
+        registry.grant,
+        wanted.principal,
+        allowed,
+        tenant=call.principal.tenant,
+        seconds=wanted.seconds or inf,
+    )
+    return models.GrantInfo(**made.shown())
+
+
+async def withdraw(call: Call) -> None:
+    """Only what was granted here; what a token says ends with the token."""
+    query: models.GrantQuery = call.query
+    if (query.room is None) == (query.prefix is None):
+        raise InvalidRequest("name either a room or a prefix")
+    is_prefix = query.prefix is not None
+    room = query.room if query.room is not None else query.prefix or ""
+    await call.audit("ungrant", subject=query.principal, to=room, is_prefix=is_prefix)
+    registry = _registry(call)
+    await registry.change(
+        registry.withdraw,
+        query.principal,
+        room,
+        is_prefix=is_prefix,
+        tenant=call.principal.tenant,
+    )
+
+
+async def revoke(call: Call) -> models.Revoked:
+    """All credentials of a principal that were issued until now, or one; whoever is connected with it is disconnected."""
+    wanted: models.Revocation = call.body
+    registry, tenant = _registry(call), call.principal.tenant
+    await call.audit("revoke", subject=wanted.principal or "", token=wanted.token or "")
+    if wanted.principal is not None:
+        keys = await registry.change(registry.revoke, wanted.principal, tenant=tenant)
+        return models.Revoked(keys=keys)
+    assert wanted.token is not None
+    await registry.change(registry.revoke_token, wanted.token, tenant=tenant)
+    return models.Revoked(keys=0)
+
+
+def _registry(call: Call) -> Registry:
+    return _there(call.api.registry)
+
+
+def _there(part: T | None) -> T:
+    if part is None:
+        raise Conflict("there is no access control on this server")
+    return part
+
+
+def _allowed(call: Call, scope: models.Scope) -> Grant:
+    """The grant that is meant. Raises PermissionDenied when it holds more than who makes it has."""
+    operations = operations_of(scope.operations)
+    if scope.room is not None:
+        grant = Grant(scope.room, operations)
+        probe = scope.room
+    else:
+        grant = Grant(scope.prefix or "", operations, is_prefix=True)
+        # Of no room's name, so that only grants for all of the prefix count.
+        probe = grant.room + SEPARATOR
+    has = call.api.access.authority.operations(call.principal, probe)
+    if has & operations != operations:
+        raise PermissionDenied("nobody can grant more than it has")
+    return grant
