@@ -94,9 +94,10 @@ class Authority:
             return principal.operations(room)
         if self.has_ended(principal) or principal.room not in ("", room):
             return 0
-        if self._overrides is None:
-            return principal.operations(room)
-        return principal.operations(room) | self._overrides.granted(principal, room)
+        found = principal.operations(room)
+        if self._overrides is not None:
+            found |= self._overrides.granted(principal, room)
+        return found & principal.at_most
 
     def has_ended(self, principal: Principal) -> bool:
         """Whether its credential has expired or was revoked."""

@@ -83,6 +83,7 @@ class Principal:
     token: str = ""
     issued: float = 0.0  # seconds since 1970: a revocation of the principal ends what is older; 0 is not known
     room: str = ""  # the only room it is good for, when there is one
+    at_most: int = EVERYTHING  # of whatever is granted to it
     is_lent: bool = False  # its verifier must be asked again, see `Rechecker`
     stamp: dict[str, str] = field(default_factory=dict, compare=False)
 

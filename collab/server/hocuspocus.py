@@ -7,6 +7,7 @@ from typing import Any
 
 from collab import logs
 from collab.auth.base import Credential
+from collab.auth.permissions import Principal
 from collab.errors import (
     CollabError,
     DocumentBroken,
@@ -104,17 +105,19 @@ class HocuspocusSocket(Socket):
         "_pings",
         "_places",
         "_waiting_bytes",
-        "credential",
+        "shown",
     )
 
     dialect = "hocuspocus"
 
     def __init__(
-        self, transport: Any, sockets: Sockets, address: str, credential: Credential
+        self,
+        transport: Any,
+        sockets: Sockets,
+        address: str,
+        shown: Credential | Principal,
     ) -> None:
-        self.credential = (
-            credential  # of the handshake; a document's own token goes before it
-        )
+        self.shown = shown  # in the handshake; a document's own token goes before it
         self._places: dict[bytes, Place] = {}
         self._waiting_bytes = 0
         self._pings = False  # since version 4 the client understands a ping
@@ -233,14 +236,13 @@ class HocuspocusSocket(Socket):
             return
         place = self._place(address)
         place.is_opening, place.is_denied = True, False
-        credential = self._credential(auth)
-        self.sockets.replica.start(self._open(address, place, name, credential))
+        shown = self._shown(auth)
+        self.sockets.replica.start(self._open(address, place, name, shown))
 
-    def _credential(self, auth: Auth) -> Credential:
-        """A document's own token goes before what the handshake has shown."""
+    def _shown(self, auth: Auth) -> Credential | Principal:
         if auth.token:
             return Credential(token=auth.token, address=self.address)
-        return self.credential
+        return self.shown
 
     def _deny(self, address: bytes, error: CollabError) -> None:
         """Refuse one document; the socket stays."""
@@ -259,11 +261,15 @@ class HocuspocusSocket(Socket):
         self.write(frame(address + hocuspocus.permission_denied(str(error))))
 
     async def _open(
-        self, address: bytes, place: Place, name: str, credential: Credential
+        self,
+        address: bytes,
+        place: Place,
+        name: str,
+        shown: Credential | Principal,
     ) -> None:
         replica = self.sockets.replica
         try:
-            entry = await self.sockets.access.enter(credential, name)
+            entry = await self.sockets.access.enter(shown, name)
             room = entry.room
             if self._places.get(address) is not place:
                 return  # gone meanwhile
@@ -358,7 +364,11 @@ class HocuspocusSocket(Socket):
                 del self._places[member.prefix]
                 self.sockets.replica.leave(room, member)
             case Auth(_, _):
-                self.renew(member, self._credential(message))
+                shown = self._shown(message)
+                if isinstance(shown, Credential):
+                    self.renew(member, shown)
+                else:
+                    self.waste(1)  # nothing new
             case Unknown(number):
                 self._stray(number)
 

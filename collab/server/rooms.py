@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from collab import logs
-from collab.errors import CollabError, RateLimited
+from collab.auth.base import Credential
+from collab.auth.permissions import EVERYTHING, READ, WRITE, Principal
+from collab.auth.tickets import TICKET_PREFIX
+from collab.errors import CollabError, InvalidRequest, RateLimited
 from collab.names import room_name
 from collab.protocol.yjs import COLLAB_V1, TOKEN_PREFIX
 from collab.server.access import Entry
@@ -77,26 +82,48 @@ class Rooms:
     async def hocuspocus(self, websocket: WebSocket) -> None:
         if not await self._admit(websocket, _first_offered(websocket)):
             return
-        credential = self._sockets.access.credential(websocket)
+        access = self._sockets.access
+        try:
+            credential = access.credential(websocket)
+            shown: Credential | Principal = credential
+            if credential.token.startswith(TICKET_PREFIX):
+                # It is used up at once, and good for all documents whose messages bring no token.
+                shown = await access.authority.authenticate(credential)
+        except CollabError as error:
+            await self._refuse(websocket, error)
+            return
         websocket.scope["extensions"][EXTENSION].attach(
             lambda transport, address: HocuspocusSocket(
-                transport, self._sockets, address, credential
+                transport, self._sockets, address, shown
             )
         )
 
     async def y_sweet_auth(self, request: Request) -> Response:
-        """What a Y-Sweet client asks before it connects. There is no access control yet, hence no token."""
+        """What a Y-Sweet client, or the backend of its application, asks before the client connects.
+
+        The client token is a ticket: the client asks for another one each time it has failed to connect with it.
+        """
         name = room_name(request.path_params["room"])
         host = request.headers["host"]
         secure = "s" if request.url.scheme == "https" else ""
-        return Json(
-            {
-                "url": f"ws{secure}://{host}/d/{quote(name)}/ws",
-                "baseUrl": f"http{secure}://{host}/d/{quote(name)}",
-                "docId": name,
-                "authorization": "full",
-            }
-        )
+        answer = {
+            "url": f"ws{secure}://{host}/d/{quote(name)}/ws",
+            "baseUrl": f"http{secure}://{host}/d/{quote(name)}",
+            "docId": name,
+            "authorization": "full",
+        }
+        access = self._sockets.access
+        if not access.authority.is_open:
+            credential = access.credential(request)
+            self._sockets.limits.arrive(credential.address)
+            principal = await access.authority.authenticate(credential, name)
+            self._sockets.limits.request(principal)
+            if await _wants_to_read_only(request):
+                principal = replace(principal, at_most=EVERYTHING & ~WRITE)
+            if not access.allow(principal, name, READ) & WRITE:
+                answer["authorization"] = "read-only"
+            answer["token"], _ = access.tickets.issue(principal, name)
+        return Json(answer, headers={"cache-control": "no-store"})
 
     async def _admit(self, websocket: WebSocket, subprotocol: str | None) -> bool:
         """Refuse what a client should try again elsewhere or later, before it costs anything; else accept."""
@@ -138,16 +165,34 @@ class Rooms:
                 lambda transport, address: become(transport, address, entry)
             )
         except CollabError as error:
-            self._sockets.metrics.closes[error.code] += 1
-            address = websocket.client.host if websocket.client else ""
-            log.warning(
-                "socket refused",
-                code=error.code,
-                close_code=error.close_code,
-                reason=str(error),
-                address=address,
-            )
-            await websocket.close(error.close_code, str(error))
+            await self._refuse(websocket, error)
+
+    async def _refuse(self, websocket: WebSocket, error: CollabError) -> None:
+        self._sockets.metrics.closes[error.code] += 1
+        address = websocket.client.host if websocket.client else ""
+        log.warning(
+            "socket refused",
+            code=error.code,
+            close_code=error.close_code,
+            reason=str(error),
+            address=address,
+        )
+        await websocket.close(error.close_code, str(error))
+
+
+async def _wants_to_read_only(request: Request) -> bool:
+    """What Y-Sweet's own SDK says in the body. Raises InvalidRequest."""
+    body = await request.body()
+    if not body:
+        return False
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise InvalidRequest("the body is not JSON") from None
+    wanted = said.get("authorization", "full") if isinstance(said, dict) else None
+    if wanted not in ("full", "read-only"):
+        raise InvalidRequest("authorization is full or read-only")
+    return bool(wanted == "read-only")
 
 
 def _first_offered(websocket: WebSocket) -> str | None:
