@@ -12,11 +12,11 @@ from pydantic.fields import FieldInfo
 
 import collab
 from collab import logs, settings
-from collab.commands import auditing, contents  # registers its commands
+from collab.commands import auditing, contents, keys  # registers its commands
 from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, app
 from collab.errors import CollabError, ConfigurationError
 
-__all__ = ["auditing", "contents", "main"]
+__all__ = ["auditing", "contents", "keys", "main"]
 
 
 def _version(shown: bool) -> None:

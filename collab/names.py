@@ -46,6 +46,14 @@ def principal_id(id: str) -> str:
     return id
 
 
+def shown_name(name: str) -> str:
+    """What somebody is called before others, or InvalidRequest."""
+    fault = _fault(name)
+    if fault:
+        raise InvalidRequest(f"a name must {fault}")
+    return name
+
+
 def _fault(name: str) -> str:
     if not name or name.isspace():
         return "not be empty or blank"

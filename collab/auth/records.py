@@ -19,8 +19,9 @@ from collab.errors import (
     NothingHere,
     StoreCorrupt,
 )
-from collab.names import room_name
+from collab.names import SEPARATOR, room_name
 
+ANY_TENANT = SEPARATOR  # no tenant can be called that
 MAX_KEYS, MAX_GRANTS, MAX_REVOCATIONS = 10_000, 50_000, 50_000
 
 _APPLICATION = 0x636F6C61  # "cola": tells these files from any other SQLite file
@@ -128,6 +129,15 @@ class Revocation(NamedTuple):
     subject: str
     made: float
     expires: float  # when it is forgotten
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "tenant": None if self.tenant == ANY_TENANT else self.tenant,
+            self.kind: self.subject,
+            "made": self.made,
+            "expires": self.expires,
+        }
 
 
 def shown_grant(grant: Grant) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from collab.auth.permissions import Grant, Kind, Principal, allowed
 from collab.auth.records import (
+    ANY_TENANT,
     MAX_GRANTS,
     Granted,
     Key,
@@ -45,14 +46,13 @@ from collab.errors import (
     StoreCorrupt,
     StoreUnavailable,
 )
-from collab.names import SEPARATOR, principal_id, tenant_name
+from collab.names import principal_id, shown_name, tenant_name
 
 FILE = "access.sqlite"
 KEY_PREFIX = "ck_"
 # No token lives longer, and clocks may differ: after this time nothing is left for a revocation to end.
 REVOCATION_SECONDS = 25 * 3600.0
 ENDED_SECONDS = 30 * 86400.0  # that a key is still listed after its end
-ANY_TENANT = SEPARATOR  # no tenant can be called that
 
 _NO_HASH = bytes(32)
 
@@ -141,9 +141,11 @@ class Registry:
         state = self._state
         token = principal.token
         if token in state.marked:
-            if state.ends.get(token, inf) <= self._clock():
-                return True
-            if not state.tokens.isdisjoint(
+            end = state.ends.get(token)
+            if end is not None:
+                if end <= self._clock():
+                    return True
+            elif not state.tokens.isdisjoint(
                 ((principal.tenant, token), (ANY_TENANT, token))
             ):
                 return True
@@ -206,7 +208,7 @@ class Registry:
             principal=principal_id(principal),
             tenant=tenant and tenant_name(tenant),
             kind=kind,
-            name=name,
+            name=name and shown_name(name),
             grants=tuple(checked(grant) for grant in grants),
             created=now,
             expires=now + seconds,
