@@ -164,6 +164,8 @@ class Replica:
         Raises RoomUnavailable for a quarantined room, Busy for a full one, Draining, StoreCorrupt. Join it without an `await` between.
         """
         while True:
+            if name in self._deleting:
+                raise RoomNotFound("this room was deleted")
             rebuilding = self._rebuilding.get(name)
             if rebuilding is not None:
                 await asyncio.shield(rebuilding)
@@ -174,8 +176,6 @@ class Replica:
                 return room
             if self.is_draining:
                 raise Draining("the server restarts; come back in a moment")
-            if name in self._deleting:
-                raise RoomNotFound("this room was deleted")
             if name in self._quarantined:
                 raise RoomUnavailable(
                     "this room is quarantined: its log could not be opened"
@@ -221,6 +221,9 @@ class Replica:
                 room.unwritable = gone
             if not await self.settle():
                 raise StoreUnavailable("nothing can be saved at the moment")
+            info = await self.store.info(name)
+            if info is None or info.deleted_milliseconds is not None:
+                raise RoomNotFound("there is no such room")
             await self.store.delete(name)
         except BaseException:
             if room is not None:

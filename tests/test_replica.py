@@ -329,12 +329,86 @@ async def test_a_room_whose_log_is_not_what_it_holds_begins_again() -> None:
         replica.join(room, ada.member)
         room.update(ada.member, ada.write("x"))
         await replica.settle()
-        await store.delete("r")
+        await store.delete("r", purge=True)
         room.update(ada.member, ada.write("y"))
         await replica.settle()
 
         assert isinstance(ada.line.closed, RoomNotFound)
         assert (await replica.open("r")).position == 0
+
+
+async def test_a_deleted_room_closes_to_everybody_and_comes_back_whole() -> None:
+    ada = Client()
+    async with make() as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+
+        await replica.delete("r")
+
+        assert isinstance(ada.line.closed, RoomNotFound)
+        with pytest.raises(RoomNotFound):
+            await replica.open("r")
+        await replica.store.restore("r")
+        assert (await replica.open("r")).position == 1
+
+
+async def test_an_edit_that_races_with_the_deletion_of_its_room_is_refused() -> None:
+    ada = Client()
+    async with make() as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        room.update(ada.member, ada.write("x"))
+
+        deleting = asyncio.ensure_future(replica.delete("r"))
+        await asyncio.sleep(0)
+
+        with pytest.raises(RoomNotFound):
+            room.update(ada.member, ada.write("y"))
+        with pytest.raises(RoomNotFound):
+            await replica.open("r")
+        await deleting
+        await replica.store.restore("r")
+        assert (await replica.open("r")).position == 1
+
+
+async def test_a_room_that_cannot_be_deleted_goes_on() -> None:
+    ada, store = Client(), Store()
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+
+        with pytest.raises(RoomNotFound):
+            await replica.delete("r")
+
+        assert ada.line.closed is None
+        assert room.update(ada.member, ada.write("x"))
+
+
+async def test_who_waits_in_a_room_stays_when_it_is_created() -> None:
+    ada = Client()
+    async with make() as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+
+        info = await replica.create("r", {"title": "Plan"}, history_seconds=None)
+        room.update(ada.member, ada.write("x"))
+        await replica.settle()
+
+        assert info.epoch == room.epoch
+        assert ada.line.closed is None
+        assert (await replica.store.load("r")).position == 1
+
+
+async def test_a_deleted_room_can_be_created_anew() -> None:
+    async with make() as replica:
+        first = await replica.create("r", {}, history_seconds=None)
+        await replica.delete("r")
+
+        second = await replica.create("r", {}, history_seconds=None)
+
+        assert second.epoch != first.epoch
+        assert (await replica.open("r")).epoch == second.epoch
 
 
 async def test_a_draining_replica_opens_nothing_new() -> None:

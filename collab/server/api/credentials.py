@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TypeVar
 
 from collab.auth.permissions import Grant, names_of, operations_of
 from collab.auth.registry import Registry
@@ -12,13 +11,13 @@ from collab.names import SEPARATOR
 from collab.server.api import models
 from collab.server.api.dispatch import Call
 
-T = TypeVar("T")
-
 
 async def ticket(call: Call) -> models.NewTicket:
     """What a page shows in the address of a socket in place of its token: good once, for a minute at most."""
     wanted: models.Ticket = call.body
-    token, expires = _there(call.api.tickets).issue(call.principal, wanted.room or "")
+    _expect_control(call)
+    tickets = call.api.access.tickets
+    token, expires = tickets.issue(call.principal, wanted.room or "")
     call.record("ticket", for_room=wanted.room or "")
     return models.NewTicket(ticket=token, expires_milliseconds=int(expires * 1000))
 
@@ -124,13 +123,14 @@ async def revoke(call: Call) -> models.Revoked:
 
 
 def _registry(call: Call) -> Registry:
-    return _there(call.api.registry)
+    """Raises Conflict where nothing in it would count."""
+    _expect_control(call)
+    return call.api.access.registry
 
 
-def _there(part: T | None) -> T:
-    if part is None:
+def _expect_control(call: Call) -> None:
+    if call.api.access.authority.is_open:
         raise Conflict("there is no access control on this server")
-    return part
 
 
 def _allowed(call: Call, scope: models.Scope) -> Grant:

@@ -18,8 +18,6 @@ from starlette.types import Receive, Scope, Send
 
 from collab import logs
 from collab.auth.permissions import ANONYMOUS, Principal
-from collab.auth.registry import Registry
-from collab.auth.tickets import Tickets
 from collab.errors import (
     CollabError,
     MethodNotAllowed,
@@ -184,14 +182,10 @@ class Api:
         metrics: Metrics,
         guests: Guests,
         max_body_bytes: int,
-        registry: Registry | None = None,
-        tickets: Tickets | None = None,
     ) -> None:
         self.routes = routes
         self.access, self.limits = access, limits
         self.replica, self.metrics = replica, metrics
-        # None where there is no access control.
-        self.registry, self.tickets = registry, tickets
         self.repeats = Repeats(replica.store)
         self.guests = guests  # present without a socket
         self._max_body_bytes = max_body_bytes
