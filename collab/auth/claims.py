@@ -6,10 +6,11 @@ would be one that its issuer believes in.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from math import isfinite
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from collab.auth.permissions import Grant, Kind, operations_of
 from collab.errors import ConfigurationError, InvalidMessage
@@ -25,10 +26,35 @@ class Unfit(ValueError):
     """Why a credential is worth nothing: a constant phrase that holds nothing of it, fit for a log line."""
 
 
+def parse(content: bytes) -> dict[str, Any]:
+    """A JSON object that means the same to everybody: no name twice, no NaN, no half of a surrogate pair."""
+    try:
+        found = json.loads(
+            content.decode(), object_pairs_hook=_once, parse_constant=_refuse
+        )
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise Unfit("not JSON") from None
+    if type(found) is not dict:
+        raise Unfit("not an object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
 def text(claims: dict[str, Any], name: str) -> str:
     """A short text without control characters; "" when it is not there."""
     value = claims.get(name, "")
-    if type(value) is not str or (name in claims and not value):
+    if type(value) is not str:
         raise Unfit(f"{name} is not a text")
     if _CONTROL.search(value) or len(value.encode()) > MAX_TEXT_BYTES:
         raise Unfit(f"{name} is long or holds control characters")

@@ -40,6 +40,7 @@ from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
 from collab.server.sockets import Sockets
 from collab.server.upgrade import Upgrade
+from collab.server.verifiers import make_tokens
 from collab.settings import Settings
 from collab.store.base import Store
 from collab.store.memory import MemoryStore
@@ -128,6 +129,9 @@ async def make_authority(
             match kind:
                 case "keys":
                     verifiers.append(Keys(registry))
+                case "jwt":
+                    tokens = make_tokens(settings)
+                    verifiers.append(await stack.enter_async_context(tokens))
                 case _:
                     raise ConfigurationError(f"auth {kind} is not there yet")
         failures = Failures(metrics, per_minute=settings.auth_failures_per_minute)

@@ -1,0 +1,53 @@
+"""Settings → verifiers of tokens; joserfc and httpx2 are imported only where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collab import logs
+from collab.auth.base import Verifier
+from collab.settings import Settings
+
+if TYPE_CHECKING:
+    from collab.auth.signing import Keyring
+
+log = logs.logger(__name__)
+
+
+@asynccontextmanager
+async def make_tokens(settings: Settings) -> AsyncIterator[Verifier]:
+    """The verifier of JWTs. Raises ConfigurationError for a key that must not be used."""
+    from collab.auth.tokens import Tokens
+
+    async with _keyring(settings) as keys:
+        yield Tokens(keys, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
+
+
+@asynccontextmanager
+async def _keyring(settings: Settings) -> AsyncIterator[Keyring]:
+    from collab.auth.signing import FileKeys, read_keys
+
+    if settings.jwt_keys is not None:
+        keys = read_keys(settings.jwt_keys, settings.jwt_algorithms)
+        if any(key.is_secret for key in keys):
+            _warn_of_readers(settings.jwt_keys)
+        yield FileKeys(keys)
+        return
+    from collab.auth.jwks import Jwks
+
+    async with Jwks(
+        settings.jwt_jwks_url,
+        settings.jwt_algorithms,
+        allow_private=settings.allow_private_backends,
+    ) as jwks:
+        yield jwks
+
+
+def _warn_of_readers(path: Path) -> None:
+    from collab.auth.signing import is_readable_by_others
+
+    if is_readable_by_others(path):
+        log.warning("everybody on this machine can read a secret", path=str(path))
