@@ -99,6 +99,12 @@ class RoomNotFound(CollabError):
     close_code = 4404
 
 
+class RootNotFound(RoomNotFound):
+    """The document has no root of that name."""
+
+    code = "root_not_found"
+
+
 class InvalidRequest(InvalidMessage):
     """The request's body, query or header is not what the route takes; the message says where."""
 
@@ -136,6 +142,18 @@ class Conflict(CollabError):
     code = "conflict"
     http_status = 409
     close_code = 4409
+
+
+class TextNotFound(Conflict):
+    """The text to be replaced is not in the document any more, or never was."""
+
+    code = "text_not_found"
+
+
+class AmbiguousText(Conflict):
+    """The text to be replaced is there more than once; the message says where."""
+
+    code = "ambiguous_text"
 
 
 class PreconditionFailed(CollabError):

@@ -1,4 +1,4 @@
-"""A document as text or JSON for people and programs that do not speak Yjs.
+"""A document as text, JSON or Markdown for people and programs that do not speak Yjs.
 
 Roots carry no type on the wire: a document only knows that something is named so. What content a root has decides
 how it is read, as an exporter without a schema must.
@@ -8,85 +8,151 @@ from __future__ import annotations
 
 from typing import Any
 
-from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
+from pycrdt import Array, Doc, Map, Text, XmlFragment
 
-from collab.errors import InvalidMessage, RoomNotFound
+from collab.document.markdown import markdown_of_text, markdown_of_xml, text_of_xml
+from collab.errors import InvalidRequest, RootNotFound
 
-_TYPES: dict[str, Any] = {"text": Text, "map": Map, "array": Array, "xml": XmlFragment}
+# What is in a text without being a character: one place in it, as Yjs counts.
+EMBED = "\ufffc"
+
+_KINDS: dict[type, str] = {Text: "text", Map: "map", Array: "array", XmlFragment: "xml"}
 
 
-def _load(update: bytes) -> Doc[Any]:
+def load(update: bytes) -> Doc[Any]:
+    """A copy that may be read in any way."""
     doc: Doc[Any] = Doc()
     doc.apply_update(update)
     return doc
 
 
+def root_of(
+    doc: Doc[Any], name: str
+) -> Text | Map[Any] | Array[Any] | XmlFragment | None:
+    """A root that exists, as what its content says it is; None when it is empty.
+
+    Text is tried first: native code never comes back from reading characters as the items of a list.
+    """
+    text: Text = doc.get(name, type=Text)
+    if len(text) and str(text):
+        return text
+    shared_map: Map[Any] = doc.get(name, type=Map)
+    if len(shared_map):
+        return shared_map
+    if not len(text):
+        return None
+    fragment: XmlFragment = doc.get(name, type=XmlFragment)
+    if any(True for _ in fragment.children):
+        return fragment
+    array: Array[Any] = doc.get(name, type=Array)
+    return array if len(array) else None
+
+
 def roots(update: bytes) -> dict[str, str]:
     """The roots of a document and what each holds: `text`, `map`, `array`, `xml`, or `empty`."""
-    # One document for each way of reading: a root that was read in one way cannot be read in another.
-    as_text, as_map, as_array = (_load(update) for _ in range(3))
-    found = {}
-    for name in sorted(as_text.keys()):
-        if str(as_text.get(name, type=Text)):
-            found[name] = "text"
-        elif len(as_map.get(name, type=Map)):
-            found[name] = "map"
-        else:
-            items = list(as_array.get(name, type=Array))
-            is_xml = any(
-                isinstance(item, XmlElement | XmlText | XmlFragment) for item in items
-            )
-            found[name] = "xml" if is_xml else "array" if items else "empty"
-    return found
+    doc = load(update)
+    return {name: _kind(root_of(doc, name)) for name in sorted(doc.keys())}
+
+
+def _kind(root: Any) -> str:
+    return _KINDS.get(type(root), "empty")
 
 
 def to_json(update: bytes) -> dict[str, Any]:
-    """Every root as plain values; text and XML as strings."""
-    doc = _load(update)
-    return {
-        name: None if kind == "empty" else _plain(doc.get(name, type=_TYPES[kind]))
-        for name, kind in roots(update).items()
-    }
+    """Every root as plain values; text and XML as strings, an empty root as null."""
+    doc = load(update)
+    return {name: plain(root_of(doc, name)) for name in sorted(doc.keys())}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A shared type as JSON, as deep as it goes: the guard lets nothing in that is too deep for that."""
+    if isinstance(value, Text):
+        return characters(value)
     if isinstance(value, Map):
-        return {key: _plain(value[key]) for key in sorted(value.keys())}
+        return {key: plain(value[key]) for key in sorted(value.keys())}
     if isinstance(value, Array):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bytes):
         return {"$bytes": value.hex()}
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         return int(value)  # Yjs knows one kind of number
-    return (
-        value
-        if isinstance(value, str | int | float | list | dict | None)
-        else str(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def characters(text: Text) -> str:
+    """What a text says, with U+FFFC for what is no character."""
+    shown = str(text)
+    if len(shown.encode()) == len(text):
+        return shown
+    return "".join(
+        piece if isinstance(piece, str) else EMBED for piece, _ in text.diff()
     )
 
 
 def to_text(update: bytes, root: str = "") -> str:
-    """One root as text: the only one with text, where none is named.
+    """One root as text: the only one with text, where none is named. Of XML, its text line by line.
 
-    Raises RoomNotFound when the document has no such root, InvalidMessage when it is not clear which is meant.
+    Raises RootNotFound when the document has no such root, InvalidRequest when it is not clear which is meant or it is
+    a map or a list.
     """
-    kinds = roots(update)
+    shared = _chosen(update, root)
+    if isinstance(shared, XmlFragment):
+        return text_of_xml(shared)
+    return "" if shared is None else characters(shared)
+
+
+def to_markdown(update: bytes, root: str = "") -> str:
+    """One root as Markdown: a text without formats as it is, since it may be Markdown already; a rich text, and XML as
+    ProseMirror and Tiptap make it, by what they say. Elements that Markdown has no word for give their text.
+
+    Raises what `to_text` raises.
+    """
+    shared = _chosen(update, root)
+    if isinstance(shared, XmlFragment):
+        return markdown_of_xml(shared)
+    if shared is None:
+        return ""
+    pieces = shared.diff()
+    if any(attributes for _, attributes in pieces) or EMBED in characters(shared):
+        return markdown_of_text(pieces)
+    return characters(shared)
+
+
+def _chosen(update: bytes, root: str) -> Text | XmlFragment | None:
+    doc = load(update)
+    names = sorted(doc.keys())
     if not root:
-        filled = [name for name, kind in kinds.items() if kind != "empty"]
-        texts = [name for name in filled if kinds[name] == "text"] or filled
-        if not texts:
-            return ""
+        found = {name: root_of(doc, name) for name in names}
+        filled = [name for name, shared in found.items() if shared is not None]
+        texts = [name for name in filled if isinstance(found[name], Text)]
+        texts = texts or [
+            name for name in filled if isinstance(found[name], XmlFragment)
+        ]
         if len(texts) > 1:
-            raise InvalidMessage(
-                f"the document has several roots: {', '.join(texts)}; name one with --root"
+            raise InvalidRequest(
+                f"the document has several roots: {', '.join(texts)}; name one"
             )
+        if not texts and filled:
+            raise InvalidRequest(
+                f"no root of the document is a text: read {', '.join(filled)} as JSON"
+            )
+        if not texts:
+            return None
         root = texts[0]
-    if root not in kinds:
-        raise RoomNotFound(
-            f"the document has no root {root}; it has {', '.join(kinds) or 'none'}"
+    elif root not in names:
+        raise RootNotFound(
+            f"the document has no root {root}; it has {', '.join(names) or 'none'}"
         )
-    kind = _TYPES.get(kinds[root], Text)
-    return str(_load(update).get(root, type=kind if kind is XmlFragment else Text))
+    shared = root_of(doc, root)
+    if shared is None or isinstance(shared, Text | XmlFragment):
+        return shared
+    raise InvalidRequest(
+        f"root {root} is no text, but a map or a list: read it as JSON"
+    )
 
 
 def from_text(text: str, root: str) -> bytes:
