@@ -105,14 +105,15 @@ class SqliteStore:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._writer is not None:
-            self._writer.queue.put(None)
-            await asyncio.shield(self._writer.closed)
-            self._writer = None
+        # The reader first: who closes last empties the write-ahead log, and a reader may not.
         self._reading.shutdown()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        if self._writer is not None:
+            self._writer.queue.put(None)
+            await asyncio.shield(self._writer.closed)
+            self._writer = None
         self._directory.unlock()
 
     # Writing

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collab.errors import CollabError
-from collab.store.base import Author, Checkpoint, Entry, Store
+from collab.store.base import Author, Checkpoint, Entry, RoomInfo, Store
 from collab.store.memory import MemoryStore
 from collab.store.sqlite import SqliteStore
 
@@ -23,7 +23,7 @@ ROOMS = ("one", "two")
 def step(chance: random.Random) -> tuple[str, ...] | tuple[Any, ...]:
     """One thing to do, with everything random in it."""
     room = chance.choice(ROOMS)
-    match chance.randrange(12):
+    match chance.randrange(18):
         case 0:
             owners = {chance.randrange(3): f"p{chance.randrange(3)}"}
             return "bind", room, owners
@@ -31,10 +31,22 @@ def step(chance: random.Random) -> tuple[str, ...] | tuple[Any, ...]:
             return "checkpoint", room, chance.randrange(40), chance.randrange(-2, 1)
         case 2:
             return "reject", room, chance.randrange(1, 40)
-        case 3 if chance.random() < 0.3:
-            return "delete", room
+        case 3 if chance.random() < 0.5:
+            return "delete", room, chance.random() < 0.2
         case 4:
             return ("reopen",)
+        case 5:
+            return "create", room, {"n": chance.randrange(9)}
+        case 6:
+            return "describe", room, {"n": chance.randrange(9)}
+        case 7:
+            return "retain", room, chance.choice([None, 0, 100, 1000])
+        case 8:
+            return "restore", room
+        case 9:
+            return ("tidy",)
+        case 10:
+            return "turn", chance.choice([1, 10, 100, 1000])
         case _:
             entries = []
             for _ in range(chance.randrange(1, 4)):
@@ -48,10 +60,11 @@ def step(chance: random.Random) -> tuple[str, ...] | tuple[Any, ...]:
 
 
 class Run:
-    """The steps carried out on one store."""
+    """The steps carried out on one store, whose clock is turned by hand."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, hand: list[int]) -> None:
+        self.store, self.hand = store, hand
+        self.made = 1
         self.last = dict.fromkeys(ROOMS, 0)
         self.epochs = dict.fromkeys(ROOMS, 1)
         self.fences: dict[str, list[int]] = {room: [] for room in ROOMS}
@@ -72,13 +85,37 @@ class Run:
                     return await self.store.reject(room, position, "bad")
                 except CollabError as error:
                     return type(error)
-            case "delete", room:
+            case "delete", room, is_purged:
+                await self.store.delete(room, purge=is_purged)
                 self.last[room] = 0
-                self.epochs[room] += 1
-                return await self.store.delete(room)
+                self.made += 1
+                self.epochs[room] = self.made
+            case "create", room, metadata:
+                epoch = f"e{self.epochs[room]}"
+                return await self._tried(self.store.create(room, metadata, epoch=epoch))
+            case "describe", room, metadata:
+                return await self._tried(self.store.describe(room, metadata))
+            case "retain", room, seconds:
+                return await self._tried(self.store.retain(room, seconds))
+            case "restore", room:
+                restored = await self._tried(self.store.restore(room))
+                if isinstance(restored, RoomInfo):
+                    self.last[room] = restored.position
+                    self.epochs[room] = int(restored.epoch[1:])
+                return restored
+            case "tidy", *_:
+                await self.store.tidy()
+            case "turn", seconds:
+                self.hand[0] += seconds * 1000
             case "append", entries:
                 return await self._append(entries)
         return None
+
+    async def _tried(self, call: Awaitable[RoomInfo]) -> RoomInfo | type[CollabError]:
+        try:
+            return (await call)._replace(bytes=0)
+        except CollabError as error:
+            return type(error)
 
     async def _append(self, wanted: list[tuple[str, int, list[bytes]]]) -> object:
         entries, last = [], dict(self.last)
@@ -92,7 +129,7 @@ class Run:
                     room,
                     f"e{self.epochs[room]}",
                     position,
-                    position * 10,
+                    self.hand[0],
                     updates,
                     [author] * len(updates),
                 )
@@ -113,14 +150,20 @@ class Run:
     async def seen(self) -> object:
         """All that can be read."""
         found: list[object] = [
-            [info[:4] + info[5:] for info in await self.store.rooms()]
+            [info[:4] + info[5:] for info in await self.store.rooms()],
+            [info[:4] + info[5:] for info in await self.store.rooms(deleted=True)],
         ]
         for room in ROOMS:
             stored = await self.store.load(room)
             found.append((stored[:3], list(stored.tail), stored.owners))
             try:
-                found.append(await self.store.history(room))
-                found.append(await self.store.history(room, after=3, limit=2))
+                # How soon old rows go is a store's own affair.
+                info = await self.store.info(room)
+                is_kept = info is None or info.history_seconds is None
+                covered = stored.checkpoint.position if stored.checkpoint else 0
+                start = 0 if is_kept else covered
+                found.append(await self.store.history(room, after=start))
+                found.append(await self.store.history(room, after=start + 3, limit=2))
             except CollabError as error:
                 found.append(type(error))
         return found
@@ -131,15 +174,25 @@ async def test_random_histories_end_alike(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     sweep_seconds = chance.choice([0, 0.002, 3600])
 
-    def sqlite() -> SqliteStore:
-        return SqliteStore(tmp_path, window_seconds=0, sweep_seconds=sweep_seconds)
+    hands = [1_000_000], [1_000_000]
 
-    model, real = Run(MemoryStore()), Run(await sqlite().__aenter__())
-    for number in range(60):
+    def sqlite() -> SqliteStore:
+        return SqliteStore(
+            tmp_path,
+            window_seconds=0,
+            sweep_seconds=sweep_seconds,
+            deleted_room_seconds=500,
+            clock=lambda: hands[1][0],
+        )
+
+    memory = MemoryStore(deleted_room_seconds=500, clock=lambda: hands[0][0])
+    model, real = Run(memory, hands[0]), Run(await sqlite().__aenter__(), hands[1])
+    for number in range(100):
         what = step(chance)
         if what[0] == "reopen":
             await real.store.__aexit__()
             real.store = await sqlite().__aenter__()
+            await model.store.tidy()
             model.fences = {room: [] for room in ROOMS}
             real.fences = {room: [] for room in ROOMS}
         else:

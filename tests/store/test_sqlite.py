@@ -24,7 +24,7 @@ from collab.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from collab.store import reading, schema
+from collab.store import reading, schema, writer
 from collab.store.base import Author, Checkpoint, Entry, Stored
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
@@ -101,6 +101,14 @@ async def test_a_second_process_on_the_directory_is_refused(tmp_path: Path) -> N
     assert "another process has" in result.stderr
 
 
+async def test_a_closed_store_is_one_file(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, b"a"))
+        await store.load("notes")
+
+    assert files(tmp_path).keys() == {"collab.db", "lock", "reserve"}
+
+
 async def test_the_lock_ends_with_the_store(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path):
         pass
@@ -168,6 +176,43 @@ async def test_a_migration_that_fails_changes_nothing(
     async with SqliteStore(tmp_path) as store:
         assert (await store.load("notes")).position == 1
     assert "color" not in str(rows(tmp_path, "SELECT sql FROM sqlite_schema"))
+
+
+FIRST_VERSION = schema.MIGRATIONS[0]
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(
+    tmp_path: Path,
+) -> None:
+    async with SqliteStore(tmp_path / "new") as store:
+        await append(store, entry(1, b"a"), entry(1, b"b", room="gone"))
+    made = [
+        rows(tmp_path / "new", f"SELECT * FROM {name}") for name in ("log", "author")
+    ]
+    old = connect(tmp_path / "collab.db")
+    old.executescript(
+        f"{FIRST_VERSION}; PRAGMA application_id = {schema.APPLICATION}; PRAGMA user_version = 1"
+    )
+    old.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", made[0])
+    old.executemany("INSERT INTO author VALUES (?, ?, ?, ?, ?)", made[1])
+    columns = "id, name, epoch, created, crc, fence, deleted, is_purged, position, changed, bytes"
+    old.executemany(
+        f"INSERT INTO room ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows(tmp_path / "new", f"SELECT {columns} FROM room"),
+    )
+    old.execute("UPDATE room SET deleted = 5 WHERE name = 'gone'")
+    old.close()
+    with pytest.raises(ConfigurationError, match="older version"):
+        await SqliteStore(tmp_path, is_read_only=True).__aenter__()
+
+    async with SqliteStore(tmp_path) as store:
+        assert list((await store.load("notes")).tail) == [(1, b"a")]
+        assert (await store.describe("notes", {"n": 1})).metadata == {"n": 1}
+        assert await store.rooms(deleted=True) == []
+        await store.tidy()
+
+    assert rows(tmp_path, "SELECT count(*) FROM log") == [(1,)]
+    assert rows(tmp_path, "SELECT is_purged FROM room") == [(0,), (1,)]
 
 
 async def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
@@ -281,7 +326,125 @@ async def test_rows_of_a_deleted_room_are_purged(tmp_path: Path) -> None:
     assert b"secret" not in b"".join(files(tmp_path).values())
 
 
+async def test_a_large_room_is_purged_in_chunks_beside_appends(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path, sweep_seconds=0, window_seconds=0) as store:
+        for position in range(1, 3001):
+            await append(store, entry(position, b"secret"))
+        await store.delete("notes", purge=True)
+        position = 1
+        purged = "SELECT is_purged FROM room WHERE name = 'notes'"
+        while rows(tmp_path, purged) == [(0,)]:
+            assert await append(store, entry(position, b"x", room="other")) == [None]
+            position += 1
+
+        assert (await store.load("other")).position == position - 1
+    assert b"secret" not in b"".join(files(tmp_path).values())
+
+
+async def test_a_deletion_is_remembered_across_restarts(tmp_path: Path) -> None:
+    now = 1_000_000
+    async with SqliteStore(tmp_path, clock=lambda: now) as store:
+        await append(store, entry(1, b"secret"))
+        await store.delete("notes")
+    async with SqliteStore(tmp_path, clock=lambda: now) as store:
+        assert (await store.restore("notes")).position == 1
+        await store.delete("notes")
+    assert b"secret" in b"".join(files(tmp_path).values())
+
+    now += 8 * 24 * 3600 * 1000
+    async with SqliteStore(tmp_path, clock=lambda: now) as store:
+        assert await store.info("notes") is None
+
+    assert b"secret" not in b"".join(files(tmp_path).values())
+
+
+async def test_a_purge_under_way_cannot_be_undone_by_a_clock_that_goes_back(
+    tmp_path: Path,
+) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, b"a"))
+        await store.delete("notes")
+    rows(tmp_path, "UPDATE room SET purge = 0")  # as the first chunk does
+
+    async with SqliteStore(tmp_path, clock=lambda: 0) as store:
+        with pytest.raises(RoomNotFound):
+            await store.restore("notes")
+
+
+async def test_a_long_log_is_trimmed_in_chunks(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path, window_seconds=0, sweep_seconds=0) as store:
+        for position in range(1, 1001):
+            await append(store, entry(position, b"x"))
+        for position in (900, 950):
+            fence = (await store.load("notes")).fence
+            await store.checkpoint("notes", Checkpoint(position, b"s"), fence=fence)
+        await store.retain("notes", 1)
+
+        await store.tidy()
+
+        assert (await store.history("notes"))[0].position == 901
+        info = await store.info("notes")
+        assert info is not None
+        assert info.bytes == 100 * 9 + 2
+        assert (await store.load("notes")).position == 1000
+
+
+async def test_log_is_kept_where_a_checkpoint_is_damaged(tmp_path: Path) -> None:
+    await stored_with_checkpoints(tmp_path)
+    rows(tmp_path, "UPDATE checkpoint SET crc = crc + 1 WHERE position = 10")
+    async with SqliteStore(tmp_path) as store:
+        await store.retain("notes", 0)
+        await store.tidy()
+
+        assert (await store.history("notes"))[0].position == 1
+
+
+async def test_only_so_many_answers_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_ANSWERS", 3)
+    async with SqliteStore(tmp_path) as store:
+        for key in "abcde":
+            await store.remember(key, b"digest", key.encode())
+
+        recalled = [await store.recall(key) for key in "abcde"]
+
+    assert [each and each.answer for each in recalled] == [None, None, b"c", b"d", b"e"]
+
+
+async def test_an_answer_is_written_with_the_commit_before_it(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path) as store:
+        appended = asyncio.create_task(append(store, entry(1, b"a")))
+        await asyncio.sleep(0)
+        await store.remember("key", b"digest", b"answer")
+
+        assert (await store.load("notes")).position == 1
+        assert await appended == [None]
+
+
 # Damage
+
+
+async def test_damaged_metadata_is_not_served_and_harms_no_listing(
+    tmp_path: Path,
+) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await store.create("notes", {"title": "a"}, history_seconds=5)
+    rows(tmp_path, """UPDATE about SET metadata = '{"title":"b"}'""")
+
+    async with SqliteStore(tmp_path) as store:
+        (info,) = await store.rooms()
+
+    assert (info.metadata, info.history_seconds) == ({}, None)
+
+
+async def test_a_damaged_answer_is_not_served(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await store.remember("key", b"digest", b"answer")
+        rows(tmp_path, "UPDATE answer SET answer = x'00'")
+
+        with pytest.raises(StoreCorrupt):
+            await store.recall("key")
 
 
 async def stored_with_checkpoints(directory: Path) -> None:
