@@ -17,6 +17,7 @@ class CollabError(Exception):
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
     close_code: ClassVar[int] = 1011
+    is_audited = False  # the audit log has it, when it belongs there
 
 
 class ProtocolViolation(CollabError):

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from collab import logs
 from collab.auth.authority import Authority
 from collab.auth.base import Credential
-from collab.auth.permissions import PRESENCE, READ, WRITE, Principal
+from collab.auth.permissions import PRESENCE, READ, WRITE, Principal, names_of
 from collab.auth.registry import KEY_PREFIX, Registry
 from collab.auth.tickets import TICKET_PREFIX, Tickets
 from collab.errors import CollabError, PermissionDenied, Unauthenticated
@@ -98,14 +98,19 @@ class Access:
         after the rights were looked at, so that what is returned is true when it is used at once.
         """
         room_name(name)
-        principal = (
-            shown
-            if isinstance(shown, Principal)
-            else await self.authority.authenticate(shown, name)
-        )
-        self.allow(principal, name, READ)
-        room = await self._replica.open(room_key(principal.tenant, name))
-        return Entry(room, principal, self.allow(principal, name, READ))
+        principal, address = None, ""
+        try:
+            if isinstance(shown, Principal):
+                principal = shown
+            else:
+                address = shown.address
+                principal = await self.authority.authenticate(shown, name)
+            self.allow(principal, name, READ)
+            room = await self._replica.open(room_key(principal.tenant, name))
+            return Entry(room, principal, self.allow(principal, name, READ))
+        except CollabError as error:
+            self.denied(error, "enter", principal, room=name, address=address)
+            raise
 
     def allow(self, principal: Principal, name: str, operation: int) -> int:
         """All operations a principal has in a room. Raises PermissionDenied when `operation` is not among them.
@@ -132,6 +137,30 @@ class Access:
         member.principal = principal
         if member in member.room:
             self._review(member, name)
+
+    def denied(
+        self,
+        error: CollabError,
+        what: str,
+        principal: Principal | None = None,
+        *,
+        room: str = "",
+        address: str = "",
+    ) -> None:
+        """Audit a refusal once, when it is one of authentication or permission."""
+        if error.is_audited:
+            return
+        error.is_audited = True
+        if isinstance(error, (Unauthenticated, PermissionDenied)):
+            self._replica.audit.record(
+                "denied",
+                principal="" if principal is None else principal.id,
+                tenant="" if principal is None else principal.tenant,
+                room=room,
+                what=what,
+                code=error.code,
+                address=address,
+            )
 
     # While they are here
 
@@ -179,6 +208,7 @@ class Access:
                 if has_ended
                 else PermissionDenied("you may no longer read this room"),
             )
+        self._audit_rights(member, operations)
         lost = member.operations & ~operations
         moved = member.operations ^ operations
         member.operations = operations
@@ -189,8 +219,19 @@ class Access:
             member.line.rights_changed(member)
 
     def _expel(self, member: Member, error: CollabError) -> None:
+        self._audit_rights(member, 0, code=error.code)
         member.operations = 0  # whatever it has sent already
         member.line.expel(member, error)
+
+    def _audit_rights(self, member: Member, operations: int, **details: str) -> None:
+        self._replica.audit.record(
+            "rights",
+            principal=member.principal.id,
+            room=member.room.name,
+            connection=member.author.connection,
+            may=names_of(operations),
+            **details,
+        )
 
 
 def _in_headers(connection: HTTPConnection) -> list[str]:

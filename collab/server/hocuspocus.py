@@ -378,9 +378,8 @@ class HocuspocusSocket(Socket):
         room = member.room
         try:
             is_new = self.update(member, update, precise=precise)
-        except PermissionDenied:
-            self.sockets.metrics.denied_updates += 1
-            self.waste(1)
+        except PermissionDenied as error:
+            self.forbid(member, update, error)
             if precise and update == yjs.NOTHING:
                 self._settle(place, member)
             else:

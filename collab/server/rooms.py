@@ -114,16 +114,31 @@ class Rooms:
         }
         access = self._sockets.access
         if not access.authority.is_open:
-            credential = access.credential(request)
-            self._sockets.limits.arrive(credential.address)
-            principal = await access.authority.authenticate(credential, name)
-            self._sockets.limits.request(principal)
-            if await _wants_to_read_only(request):
-                principal = replace(principal, at_most=EVERYTHING & ~WRITE)
-            if not access.allow(principal, name, READ) & WRITE:
+            try:
+                principal = await self._asker(request, name)
+                may_write = access.allow(principal, name, READ) & WRITE
+            except CollabError as error:
+                address = request.client.host if request.client else ""
+                access.denied(error, "ticket", room=name, address=address)
+                raise
+            if not may_write:
                 answer["authorization"] = "read-only"
             answer["token"], _ = access.tickets.issue(principal, name)
+            self._sockets.replica.audit.record(
+                "ticket", principal=principal.id, tenant=principal.tenant, room=name
+            )
         return Json(answer, headers={"cache-control": "no-store"})
+
+    async def _asker(self, request: Request, name: str) -> Principal:
+        """Who asks for a client token, as far as that token is to reach."""
+        access, limits = self._sockets.access, self._sockets.limits
+        credential = access.credential(request)
+        limits.arrive(credential.address)
+        principal = await access.authority.authenticate(credential, name)
+        limits.request(principal)
+        if await _wants_to_read_only(request):
+            principal = replace(principal, at_most=EVERYTHING & ~WRITE)
+        return principal
 
     async def _admit(self, websocket: WebSocket, subprotocol: str | None) -> bool:
         """Refuse what a client should try again elsewhere or later, before it costs anything; else accept."""
@@ -170,6 +185,7 @@ class Rooms:
     async def _refuse(self, websocket: WebSocket, error: CollabError) -> None:
         self._sockets.metrics.closes[error.code] += 1
         address = websocket.client.host if websocket.client else ""
+        self._sockets.access.denied(error, "enter", address=address)
         log.warning(
             "socket refused",
             code=error.code,

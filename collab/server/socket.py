@@ -21,12 +21,14 @@ from collab.errors import (
     CollabError,
     FrameTooBig,
     InvalidMessage,
+    PermissionDenied,
     ProtocolViolation,
     RateLimited,
     SlowMember,
     UnsupportedFrame,
 )
 from collab.protocol.frames import PING, close_frame, pong_frame
+from collab.protocol.yjs import NOTHING
 from collab.room import Member
 from collab.server.limits import Account
 from collab.server.sockets import BEAT_SECONDS, Sockets
@@ -327,6 +329,7 @@ class Socket(asyncio.Protocol):
         try:
             await self.sockets.access.refresh(member, credential)
         except CollabError as error:
+            self._audit_denial(member, error, "renew")
             # When nobody can say what the new one is worth, the old one goes on until it ends.
             if error.http_status < 500 and member in self.members():
                 self.expel(member, error)
@@ -345,6 +348,18 @@ class Socket(asyncio.Protocol):
             return member.room.update(member, update, precise=precise)
         finally:
             self.sockets.metrics.apply.observe(perf_counter() - begun)
+
+    def forbid(self, member: Member, update: bytes, error: PermissionDenied) -> None:
+        """A reader has sent an update, and nobody has looked into it. Read-only stock clients send empty ones."""
+        self.sockets.metrics.denied_updates += 1
+        self.waste(1)
+        if update != NOTHING:
+            self._audit_denial(member, error, "update")
+
+    def _audit_denial(self, member: Member, error: CollabError, what: str) -> None:
+        self.sockets.access.denied(
+            error, what, member.principal, room=member.room.name, address=self.address
+        )
 
     # Limits
 

@@ -181,9 +181,7 @@ class RoomSocket(Socket):
         self.member.room.owe(self.member, yjs.update_message(update))
 
     def _forbid(self, update: bytes, error: PermissionDenied) -> None:
-        """A reader has sent an update, and nobody has looked into it."""
-        self.sockets.metrics.denied_updates += 1
-        self.waste(1)
+        self.forbid(self.member, update, error)
         if update == yjs.NOTHING and not self.is_v1:
             return
         self._refuse(error)

@@ -260,7 +260,7 @@ class Api:
     async def _answer(
         self, route: Route, request: Request, parameters: dict[str, str]
     ) -> Response:
-        call = Call(self, route, request, ANONYMOUS, parameters)
+        call = request.state.call = Call(self, route, request, ANONYMOUS, parameters)
         if "room" in parameters:
             call.room = room_name(parameters["room"])
         credential = self.access.credential(request)
@@ -317,6 +317,15 @@ class Api:
     def _note(self, request: Request, route: Route | None, error: CollabError) -> None:
         """One line and one count for each request that was refused."""
         self.metrics.refused_requests[str(error.http_status)] += 1
+        call: Call | None = getattr(request.state, "call", None)
+        if call is not None:
+            self.access.denied(
+                error,
+                str(call.route),
+                None if call.principal is ANONYMOUS else call.principal,
+                room=call.room,
+                address=request.client.host if request.client else "",
+            )
         rule = getattr(error, "rule", None)
         if rule is not None:
             self.metrics.refusals[rule] += 1
