@@ -397,14 +397,14 @@ class Registry:
         try:
             (seen,) = db.execute("PRAGMA data_version").fetchone()
             if seen != self._seen or self._clock() >= self._state.next_end:
-                # What is committed between the two is read now, and once more the next time.
                 self._read()
-                self._seen = seen
         except sqlite3.Error as error:
             raise self._translated(error) from None
 
     def _read(self) -> None:
         db = self._connection
+        # What is committed between the two is read now, and once more the next time.
+        (self._seen,) = db.execute("PRAGMA data_version").fetchone()
         db.execute("BEGIN")
         try:
             state = read(db, self._clock())
