@@ -337,11 +337,12 @@ def test_a_revocation_ends_what_is_older_and_nothing_newer(
 
 
 def test_a_revoked_principal_loses_its_keys_and_gets_them_back(
-    registry: Registry,
+    registry: Registry, clock: Clock
 ) -> None:
     _, token = registry.create_key("ada", (NOTES,))
     apart, _ = registry.create_key("ada", (NOTES,))
     registry.revoke_key(apart.id)
+    clock.now += 1
     other, _ = registry.create_key("bob", (NOTES,))
     holder = registry.holder(token)
     assert holder is not None
