@@ -50,7 +50,8 @@ class Access:
         allow_query_token: bool = False,
     ) -> None:
         self.authority, self._replica = authority, replica
-        self.registry, self.tickets = registry or Registry(None), tickets or Tickets()
+        self.registry = registry or Registry(None)
+        self.tickets = Tickets() if tickets is None else tickets  # empty is false
         self._allow_query_token = allow_query_token
         self._is_behind = False  # the registry could not be read the last time
         self.registry.changed = self.review
@@ -209,19 +210,24 @@ class Access:
                 else PermissionDenied("you may no longer read this room"),
             )
         self._audit_rights(member, operations)
-        lost = member.operations & ~operations
-        moved = member.operations ^ operations
-        member.operations = operations
-        if lost & PRESENCE:
-            member.room.awareness.leave(member)
-            self._replica.present(member.room)
-        if moved & WRITE:
+        if self._change(member, operations) & WRITE:
             member.line.rights_changed(member)
 
     def _expel(self, member: Member, error: CollabError) -> None:
+        if not member.operations:
+            return  # it has no socket to be closed
         self._audit_rights(member, 0, code=error.code)
-        member.operations = 0  # whatever it has sent already
+        self._change(member, 0)  # whatever it has sent already
         member.line.expel(member, error)
+
+    def _change(self, member: Member, operations: int) -> int:
+        """From here on its messages are judged by this; returns what it has won or lost."""
+        moved = member.operations ^ operations
+        member.operations = operations
+        if moved & PRESENCE and not operations & PRESENCE:
+            member.room.awareness.leave(member)
+            self._replica.present(member.room)
+        return moved
 
     def _audit_rights(self, member: Member, operations: int, **details: str) -> None:
         self._replica.audit.record(
