@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from math import inf
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -85,6 +86,9 @@ COUNTERS = {
     "audit_lines": "Lines written to the audit log.",
     "audit_lost": "Audit events that were not kept, since too many waited. A line says how many.",
     "throttles": "Times the reading of a socket was slowed since it sent too much.",
+    "tls_failures": "TLS handshakes that failed.",
+    "tls_reloads": "Times changed TLS files were taken into use.",
+    "tls_reload_failures": "Times changed TLS files could not be used; the ones before are still served.",
 }
 
 GAUGES = {
@@ -94,6 +98,7 @@ GAUGES = {
     "unsaved_seconds": "Age of the oldest update that is not yet logged.",
     "unsaved_updates": "Updates that are not yet logged.",
     "stashed_bytes": "Bytes that wait for what is missing, over all rooms.",
+    "tls_certificate_seconds": "Until the server's certificate expires; endless without TLS.",
     "streams": "Open streams of events over HTTP.",
     "loop_lag_seconds": "How late the event loop ran a timer, last measured.",
 }
@@ -117,6 +122,7 @@ class Metrics(Collector):
         ) = 0
         self.denied_updates = self.denied_presence = 0
         self.throttles = self.audit_lines = self.audit_lost = 0
+        self.tls_failures = self.tls_reloads = self.tls_reload_failures = 0
         self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
         self.closes: Counter[str] = Counter()  # by error code
         self.refused_requests: Counter[str] = Counter()  # by HTTP status
@@ -134,7 +140,9 @@ class Metrics(Collector):
             "Time to guard and apply one update (one in 64).",
             _SHORT,
         )
-        self.gauges: dict[str, Callable[[], float]] = {}
+        self.gauges: dict[str, Callable[[], float]] = {
+            "tls_certificate_seconds": lambda: inf
+        }
 
     def collect(self) -> Iterable[Metric]:
         for name, help in COUNTERS.items():

@@ -53,10 +53,35 @@ class Settings(BaseSettings):
         description="Origins accepted from browsers, such as https://app.example.com, beside our own address.",
     )
 
-    # Who is let in
-    auth: tuple[Literal["jwt", "keys", "webhook"], ...] = Field(
+    trusted_proxies: tuple[str, ...] = Field(
         (),
-        description="Who is asked, in this order, what a token is worth: jwt, keys, webhook. None: this machine only.",
+        description="Addresses or networks of your proxies, such as 10.0.0.0/8: only they are believed who a client is.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for",
+        description="The header in which your proxies name the client. The other one is ignored.",
+    )
+
+    # TLS
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file of the certificate and those between it and its root. Serves https and wss alone.",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file of the certificate's private key."
+    )
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of those who issue client certificates."
+    )
+    tls_client: Literal["off", "optional", "required"] = Field(
+        "off", description="Whether clients are asked for a certificate."
+    )
+
+    # Who is let in
+    auth: tuple[Literal["jwt", "keys", "webhook", "certificates"], ...] = Field(
+        (),
+        description="Who is asked, in this order, what a token is worth: jwt, keys, webhook; or certificates, for TLS "
+        "clients without a token. None: this machine only.",
     )
     jwt_keys: Path | None = Field(
         None,
@@ -112,6 +137,11 @@ class Settings(BaseSettings):
         ge=0,
         le=1000,
         description="At most one commit in this time; a first edit after a pause goes at once.",
+    )
+    deleted_room_seconds: float = Field(
+        604_800.0,
+        ge=0,
+        description="So long a deleted room can be restored; then its content is removed.",
     )
     binding: Literal["off", "audit", "enforce"] = Field(
         "audit",
@@ -299,7 +329,30 @@ def load(flags: dict[str, Any], toml_file: Path | None = None) -> Settings:
     finally:
         _toml_file = None
     _check_access(settings)
+    _check_tls(settings)
     return settings
+
+
+def _check_tls(settings: Settings) -> None:
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise ConfigurationError("tls_certificate and tls_key go together")
+    if (settings.tls_client == "off") != (settings.tls_client_ca is None):
+        raise ConfigurationError(
+            "tls_client_ca and tls_client (optional or required) go together"
+        )
+    if settings.tls_client_ca and not settings.tls_certificate:
+        raise ConfigurationError("tls_client_ca needs tls_certificate and tls_key")
+    if "certificates" in settings.auth and not settings.tls_client_ca:
+        raise ConfigurationError(
+            "auth certificates needs tls_client_ca and tls_client, or no client shows one"
+        )
+    for network in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ConfigurationError(
+                f"trusted_proxies: {network!r} is neither an address nor a network"
+            ) from None
 
 
 def _check_access(settings: Settings) -> None:

@@ -23,6 +23,14 @@ def pong_frame(application: bytes) -> bytes:
     return bytes((0x8A, len(application))) + application
 
 
+def is_farewell(data: bytes) -> bool:
+    """Whether bytes from a client end with a close frame, as far as can be told without reading all before them."""
+    for n in (2, 0, *range(3, 126)):
+        if data[-n - 6 : -n - 4] == bytes((0x88, 0x80 | n)):
+            return True
+    return False
+
+
 def close_frame(code: int, reason: str = "") -> bytes:
     """A close frame; the reason is cut to the 123 bytes there is room for, never inside a character."""
     text = reason.encode()[:123].decode(errors="ignore").encode()

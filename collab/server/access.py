@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from collab import logs
 from collab.auth.authority import Authority
 from collab.auth.base import Credential
+from collab.auth.certificates import CERTIFICATE
 from collab.auth.permissions import PRESENCE, READ, WRITE, Principal, names_of
 from collab.auth.registry import KEY_PREFIX, Registry
 from collab.auth.tickets import TICKET_PREFIX, Tickets
@@ -23,7 +24,6 @@ from collab.replica import Replica
 from collab.room import Member, Room
 
 REVIEW_SECONDS = 1.0
-CERTIFICATE = "collab.certificate"  # where a scope has what the TLS handshake verified
 ENDED = "this credential has expired or was revoked"
 
 log = logs.logger(__name__)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +22,7 @@ from collab import logs
 from collab.audit.audit import Audit
 from collab.auth.authority import Authority
 from collab.auth.base import Verifier
+from collab.auth.certificates import Certificates
 from collab.auth.failures import Failures
 from collab.auth.keys import Keys
 from collab.auth.registry import FILE as REGISTRY_FILE
@@ -39,6 +42,7 @@ from collab.server.origins import Origins
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
 from collab.server.sockets import Sockets
+from collab.server.tls import Tls
 from collab.server.upgrade import Upgrade
 from collab.server.verifiers import make_tokens
 from collab.settings import Settings
@@ -46,6 +50,7 @@ from collab.store.base import Store
 from collab.store.memory import MemoryStore
 from collab.store.sqlite import SqliteStore
 
+TLS_SECONDS = 5.0  # to begin a TLS connection, and to end it
 HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
 GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
 
@@ -65,8 +70,12 @@ log = logs.logger(__name__)
 
 def make_store(settings: Settings) -> Store:
     if settings.store == "memory":
-        return MemoryStore()
-    return SqliteStore(settings.data, window_seconds=settings.commit_window_ms / 1000)
+        return MemoryStore(deleted_room_seconds=settings.deleted_room_seconds)
+    return SqliteStore(
+        settings.data,
+        window_seconds=settings.commit_window_ms / 1000,
+        deleted_room_seconds=settings.deleted_room_seconds,
+    )
 
 
 def make_audit(settings: Settings, metrics: Metrics) -> Audit:
@@ -113,6 +122,18 @@ def make_limits(settings: Settings, metrics: Metrics) -> Limits:
     )
 
 
+def make_tls(settings: Settings, metrics: Metrics) -> Tls | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Tls(
+        settings.tls_certificate,
+        settings.tls_key,
+        client_ca=settings.tls_client_ca,
+        client=settings.tls_client,
+        metrics=metrics,
+    )
+
+
 def make_registry(settings: Settings) -> Registry:
     is_kept = settings.store != "memory"
     return Registry(settings.data / REGISTRY_FILE if is_kept else None)
@@ -127,6 +148,8 @@ async def make_authority(
         verifiers: list[Verifier] = [tickets] if settings.auth else []
         for kind in settings.auth:
             match kind:
+                case "certificates":
+                    verifiers.append(Certificates())
                 case "keys":
                     verifiers.append(Keys(registry))
                 case "jwt":
@@ -216,13 +239,48 @@ class Server(uvicorn.Server):
         settings: Settings,
         replica: Replica,
         sockets: Sockets,
+        listening: socket.socket,
+        tls: Tls | None,
     ) -> None:
         super().__init__(config)
+        self._listening, self._tls = listening, tls
         self._settings, self._replica, self._sockets = settings, replica, sockets
         self._loop = asyncio.get_running_loop()
         self._signals = 0
         self._draining: asyncio.Task[None] | None = None
         sockets.connections = self.server_state.connections
+
+    def _make_protocol(self, _loop: Any = None) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn does
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=_loop,
+        )
+        return made
+
+    async def listen(self, context: ssl.SSLContext | None) -> None:
+        """Take new connections with this context alone; those that are there go on with theirs.
+
+        Each time on a copy of one listening socket, so that nobody is turned away in between.
+        """
+        if self.should_exit:
+            return
+        before, self.servers = (
+            self.servers,
+            [
+                await self._loop.create_server(
+                    self._make_protocol,
+                    sock=self._listening.dup(),
+                    backlog=self.config.backlog,
+                    ssl=context,
+                    ssl_handshake_timeout=TLS_SECONDS if context else None,
+                    ssl_shutdown_timeout=TLS_SECONDS if context else None,
+                )
+            ],
+        )
+        for server in before:
+            server.close()
 
     async def startup(self, sockets: Any = None) -> None:
         _spare_the_collector()
@@ -230,18 +288,18 @@ class Server(uvicorn.Server):
             self._sockets.metrics
         )  # for the protocol classes that uvicorn makes
         self.lifespan.state["max_body_bytes"] = self._settings.max_message_bytes
-        await super().startup(sockets)
-        for server in self.servers:
-            for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                sys.stdout.write(
-                    _BANNER.format(
-                        url=f"http://{shown}:{port}", address=f"ws://{shown}:{port}"
-                    )
-                )
-                sys.stdout.flush()
-                return
+        await super().startup([])
+        await self.listen(self._tls.context if self._tls else None)
+        host, port = self._listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        secure = "s" if self._tls else ""
+        sys.stdout.write(
+            _BANNER.format(
+                url=f"http{secure}://{shown}:{port}",
+                address=f"ws{secure}://{shown}:{port}",
+            )
+        )
+        sys.stdout.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once."""
@@ -288,6 +346,7 @@ class Server(uvicorn.Server):
 async def serve(settings: Settings) -> None:
     """Run until a signal. Raises StoreLocked, StoreCorrupt or ConfigurationError when it cannot start."""
     metrics = Metrics()
+    tls = make_tls(settings, metrics)
     listening = _listen(settings.host, settings.port)
     tickets = Tickets()
     async with (
@@ -320,16 +379,28 @@ async def serve(settings: Settings) -> None:
             timeout_keep_alive=5,
             timeout_graceful_shutdown=5,
         )
-        server = Server(config, settings, replica, sockets)
+        server = Server(config, settings, replica, sockets, listening, tls)
         audit.record("start", version=collab.__version__)
         loop = asyncio.get_running_loop()
         beat = loop.create_task(sockets.beat())
         watch = loop.create_task(access.watch())
+        reloading = loop.create_task(_reload(tls, server))
         try:
             await server.serve(sockets=[listening])
         finally:
             beat.cancel()
             watch.cancel()
+            reloading.cancel()
+
+
+async def _reload(tls: Tls | None, server: Server) -> None:
+    """What SIGHUP and changed files do. Without TLS there is nothing to read again, and SIGHUP does no harm."""
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, tls.reload if tls else lambda: None
+        )
+    if tls is not None:
+        await tls.watch(server.listen)
 
 
 @asynccontextmanager

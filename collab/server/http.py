@@ -9,6 +9,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from collab.auth.certificates import CERTIFICATE, certificate_of
 from collab.logs import logger
 
 log = logger(__name__)
@@ -76,6 +77,7 @@ class Http(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        self._certificate = certificate_of(transport.get_extra_info("peercert"))
         self._allow(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,6 +127,8 @@ class Http(HttpToolsProtocol):
         if len(self.pipeline) >= self.max_pipelined:
             raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many pipelined")
         super().on_message_begin()
+        if self._certificate is not None:
+            self.scope["extensions"] = {CERTIFICATE: self._certificate}  # type: ignore[dict-item]  # it is typed for the dicts of others
         self._is_begun = True
         self._line_bytes = len(b"GET  HTTP/1.1\r\n")
         self._header_bytes = 0

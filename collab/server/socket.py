@@ -27,7 +27,7 @@ from collab.errors import (
     SlowMember,
     UnsupportedFrame,
 )
-from collab.protocol.frames import PING, close_frame, pong_frame
+from collab.protocol.frames import PING, close_frame, is_farewell, pong_frame
 from collab.protocol.yjs import NOTHING
 from collab.room import Member
 from collab.server.limits import Account
@@ -191,6 +191,9 @@ class Socket(asyncio.Protocol):
                 )  # one whole short frame: what a keystroke is
                 return
         if self._is_closing:
+            # TLS has no half-closed connections: the peer waits for us to end this one.
+            if not self.transport.can_write_eof() and is_farewell(data):
+                self.transport.close()
             return
         self._rest += data
         if not self._holds and len(self._rest) >= self._need:
@@ -551,7 +554,8 @@ class Socket(asyncio.Protocol):
         if is_answer:
             transport.close()
         else:
-            transport.write_eof()
+            if transport.can_write_eof():
+                transport.write_eof()
             if self._holds:
                 transport.resume_reading()
         self._linger = self.sockets.loop.call_later(LINGER_SECONDS, transport.abort)

@@ -18,7 +18,8 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from collab import logs
-from collab.protocol.frames import close_frame
+from collab.auth.certificates import CERTIFICATE, certificate_of
+from collab.protocol.frames import close_frame, is_farewell
 from collab.server.limits import Account
 from collab.server.socket import LINGER_SECONDS, Socket
 
@@ -92,6 +93,8 @@ class Upgrade(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
+            if not self.transport.can_write_eof() and is_farewell(data):
+                self.transport.close()
             return
         if self._response is not None:
             # What the client says before the endpoint has attached a socket.
@@ -146,7 +149,7 @@ class Upgrade(asyncio.Protocol):
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
-            "scheme": "ws",
+            "scheme": "wss" if self.transport.get_extra_info("sslcontext") else "ws",
             "server": self.transport.get_extra_info("sockname")[:2],
             "client": (self.transport.get_extra_info("peername") or ("", 0))[:2],
             "root_path": "",
@@ -160,7 +163,11 @@ class Upgrade(asyncio.Protocol):
             ],
             "subprotocols": offered,
             "state": self._app_state.copy(),
-            "extensions": {EXTENSION: self, "websocket.http.response": {}},
+            "extensions": {
+                EXTENSION: self,
+                CERTIFICATE: certificate_of(self.transport.get_extra_info("peercert")),
+                "websocket.http.response": {},
+            },
         }
 
     async def _run(self, scope: dict[str, Any]) -> None:
@@ -242,7 +249,8 @@ class Upgrade(asyncio.Protocol):
             return
         self._early.clear()
         self.transport.write(close_frame(code, reason))
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self.transport.resume_reading()
         self._linger = asyncio.get_running_loop().call_later(
             LINGER_SECONDS, self.transport.abort
