@@ -273,9 +273,14 @@ class Replica:
         if not len(room) and room.state is RoomState.LIVE:
             room.state = RoomState.DRAINING
             self._idle[room.name] = self._loop.time()
-            if not room.position and room.name not in self._rebuilding:
-                # Nobody ever wrote here, and names cost a client nothing: keep nothing.
-                self._forget(room)
+            self.release(room)
+
+    def release(self, room: Room) -> None:
+        """A request is done with a room. Where nobody is or ever wrote, nothing is kept: names cost a client nothing."""
+        is_used = len(room) or room.watchers or room.position
+        is_open = self._rooms.get(room.name) is room
+        if is_open and not is_used and room.name not in self._rebuilding:
+            self._forget(room)
 
     def _record(self, event: str, room: Room, member: Member, **details: Any) -> None:
         """Audit a member's coming or going; of requests, only what they change."""

@@ -87,6 +87,9 @@ class Transport:
     def is_closing(self) -> bool:
         return self.is_gone
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None: ...
 
     def pause_reading(self) -> None: ...

@@ -75,6 +75,7 @@ class Call:
     query: Any = None  # the model that the route names
     body: Any = None  # likewise, or bytes
     media_type: str = ""  # of the body
+    opened: Room | None = None
 
     @property
     def key(self) -> str:
@@ -110,7 +111,7 @@ class Call:
 
     async def open(self) -> Room:
         """The live room. What the route needs was true when the request came, and is true again now."""
-        room = await self.api.replica.open(self.key)
+        self.opened = room = await self.api.replica.open(self.key)
         if isinstance(self.route.needs, int):
             self.operations = self.api.access.allow(
                 self.principal, self.room, self.route.needs
@@ -274,11 +275,27 @@ class Api:
             call.operations = self.access.allow(call.principal, call.room, route.needs)
         await self._read(call)
         if not route.is_write:
-            return _respond(route, await route.handler(call))
+            return await self._carry_out(call)
         async with self.repeats.once(call) as repeat:
             if repeat.answer is None:
-                repeat.answer = _respond(route, await route.handler(call))
+                repeat.answer = await self._carry_out(call)
             return repeat.answer
+
+    async def _carry_out(self, call: Call) -> Response:
+        try:
+            given = await call.route.handler(call)
+        finally:
+            if call.opened is not None:
+                self.replica.release(call.opened)
+        if isinstance(given, Response):
+            return given
+        if given is None:
+            return Response(status_code=204)
+        return Response(
+            given.model_dump_json(),
+            status_code=call.route.status,
+            media_type=JSON,
+        )
 
     # What it brings
 
@@ -358,11 +375,3 @@ class Api:
             headers["vary"] = "origin"
         kind = f"{response.status_code // 100}xx"
         self.metrics.requests[str(route) if route else "other", kind] += 1
-
-
-def _respond(route: Route, given: BaseModel | Response | None) -> Response:
-    if isinstance(given, Response):
-        return given
-    if given is None:
-        return Response(status_code=204)
-    return Response(given.model_dump_json(), status_code=route.status, media_type=JSON)

@@ -137,17 +137,11 @@ class Guests:
 
     async def stay(self, call: Call) -> models.Stayed:
         wanted: models.Stay = call.body
+        self._check(call)
         room = await call.open()
         guest = self.find(call)
         if guest is None:
-            principal = call.principal
-            held = sum(
-                each.member.principal.id == principal.id
-                and each.member.principal.tenant == principal.tenant
-                for each in self._guests.values()
-            )
-            if held >= MAX_GUESTS_PER_PRINCIPAL or len(self._guests) >= MAX_GUESTS:
-                raise RateLimited("present in too many rooms")
+            self._check(call)  # others may have come meanwhile
             guest = self._guests[_who(call)] = Guest(self, call)
             call.api.replica.join(room, guest.member)
         guest.ends = time.time() + wanted.ttl_seconds
@@ -159,6 +153,19 @@ class Guests:
         return models.Stayed(
             client=guest.client, expires_milliseconds=int(guest.ends * 1000)
         )
+
+    def _check(self, call: Call) -> None:
+        """Raises RateLimited when the principal cannot be present in one room more."""
+        if self.find(call) is not None:
+            return
+        who = call.principal
+        held = sum(
+            (each.member.principal.tenant, each.member.principal.id)
+            == (who.tenant, who.id)
+            for each in self._guests.values()
+        )
+        if held >= MAX_GUESTS_PER_PRINCIPAL or len(self._guests) >= MAX_GUESTS:
+            raise RateLimited("present in too many rooms")
 
     def forget(self, guest: Guest) -> bool:
         """Whether it was still here."""

@@ -1,0 +1,399 @@
+"""What is the same for every route: where to, who asks, what is read and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from calling import open_api
+
+from collab.auth.permissions import READ
+from collab.server.api.dispatch import SMALL_BODY_BYTES
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"content-type": "application/json"}
+
+
+async def test_an_error_is_a_problem_with_a_stable_code() -> None:
+    async with open_api() as call:
+        answer = await call("GET", "/v1/rooms/absent")
+
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json() == {
+            "title": "room not found",
+            "status": 404,
+            "detail": "there is no such room",
+            "code": "room_not_found",
+        }
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/", "/v1/nothing", "/v1/rooms/", "/v1/rooms/a/b", "/v1//rooms"]
+)
+async def test_an_address_without_a_route_is_not_found(path: str) -> None:
+    async with open_api() as call:
+        answer = await call("GET", path)
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_method_that_is_not_there_is_told_those_that_are() -> None:
+    async with open_api() as call:
+        answer = await call("DELETE", "/v1/rooms")
+
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET, POST, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize(
+    "name", ["x-http-method-override", "x-http-method", "x-method-override"]
+)
+async def test_a_method_in_a_header_counts_for_nothing(name: str) -> None:
+    async with open_api() as call:
+        await call.create()
+
+        answer = await call("GET", "/v1/rooms/r", headers={name: "DELETE"})
+
+        assert answer.status_code == 200
+        assert (await call("GET", "/v1/rooms/r")).status_code == 200
+
+
+async def test_head_is_get_without_a_body() -> None:
+    async with open_api() as call:
+        answer = await call("HEAD", "/v1/rooms")
+
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == "application/json"
+
+
+async def test_options_names_the_methods_without_a_token() -> None:
+    async with open_api() as call:
+        answer = await call("OPTIONS", "/v1/rooms", token="")
+
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert answer.headers["allow"] == "GET, POST, HEAD, OPTIONS"
+
+
+async def test_an_allowed_origin_may_read_what_it_asks_for() -> None:
+    origin = "https://app.example.com"
+    async with open_api(allowed_origins=(origin,)) as call:
+        answer = await call("GET", "/v1/rooms", headers={"origin": origin})
+
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert answer.headers["vary"] == "origin"
+
+
+async def test_an_allowed_origin_may_ask_before_it_writes() -> None:
+    origin = "https://app.example.com"
+    async with open_api(allowed_origins=(origin,)) as call:
+        answer = await call(
+            "OPTIONS",
+            "/v1/rooms",
+            token="",
+            headers={"origin": origin, "access-control-request-method": "POST"},
+        )
+
+        assert answer.status_code == 204
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        assert "authorization" in answer.headers["access-control-allow-headers"]
+
+
+async def test_a_foreign_origin_gets_no_permission() -> None:
+    async with open_api() as call:
+        answer = await call(
+            "OPTIONS",
+            "/v1/rooms",
+            headers={
+                "origin": "https://evil.example",
+                "access-control-request-method": "POST",
+            },
+        )
+
+        assert answer.status_code == 403
+        assert not [name for name in answer.headers if name.startswith("access-")]
+
+
+async def test_without_a_token_nothing_is_told() -> None:
+    async with open_api() as call:
+        answer = await call("GET", "/v1/rooms/r", token="")
+
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_absent_and_forbidden_rooms_are_answered_alike() -> None:
+    async with open_api() as call:
+        call.may("eve", READ, "other/")
+        await call.create("there")
+
+        there, absent = [
+            await call("GET", f"/v1/rooms/{name}", token="eve")
+            for name in ("there", "absent")
+        ]
+
+        assert (there.status_code, there.content) == (403, absent.content)
+        assert set(there.headers) == set(absent.headers)
+
+
+async def test_every_answer_has_an_id_and_is_not_sniffed() -> None:
+    async with open_api() as call:
+        answers = [await call("GET", f"/v1/{path}") for path in ("rooms", "nothing")]
+
+        ids = {answer.headers["x-request-id"] for answer in answers}
+        assert len(ids) == 2
+        assert {answer.headers["x-content-type-options"] for answer in answers} == {
+            "nosniff"
+        }
+
+
+async def test_requests_are_counted_by_route_and_class() -> None:
+    async with open_api() as call:
+        for path in ("rooms", "rooms/one", "rooms/two", "nothing"):
+            await call("GET", f"/v1/{path}")
+
+        assert call.metrics.requests == {
+            ("GET /v1/rooms", "2xx"): 1,
+            ("GET /v1/rooms/{room}", "4xx"): 2,
+            ("other", "4xx"): 1,
+        }
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding"),
+    [
+        ("", ""),
+        ("text/plain", ""),
+        ("multipart/form-data; boundary=x", ""),
+        ("application/x-www-form-urlencoded", ""),
+        ("application/json; charset=utf-16", ""),
+        ("application/json", "gzip"),
+    ],
+)
+async def test_a_body_of_another_kind_is_refused(kind: str, encoding: str) -> None:
+    headers = {"content-type": kind} if kind else {}
+    if encoding:
+        headers["content-encoding"] = encoding
+    async with open_api() as call:
+        answer = await call(
+            "POST", "/v1/rooms", headers=headers, content=b'{"name": "r"}'
+        )
+
+        assert (answer.status_code, answer.json()["code"]) == (
+            415,
+            "unsupported_media_type",
+        )
+
+
+async def test_the_type_of_a_body_may_name_utf8() -> None:
+    async with open_api() as call:
+        answer = await call(
+            "POST",
+            "/v1/rooms",
+            headers={"content-type": 'Application/JSON; charset="UTF-8"'},
+            content=b'{"name": "r"}',
+        )
+
+        assert answer.status_code == 201
+
+
+async def test_a_body_is_counted_while_it_comes() -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1024
+            yield b" " * 1024
+
+    async with open_api() as call:
+        answer = await call("POST", "/v1/rooms", headers=JSON, content=endless())
+
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert sent <= SMALL_BODY_BYTES + 2048
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "line 1, column 1"),
+        (b'{"name": "r",}', "line 1, column 13"),
+        (b'{"name":\n NaN}', "line 2, column 2"),
+        (b'{"name": "\xff"}', "not JSON"),
+        (b'{"name": "\\ud800"}', "not JSON"),
+        (b'{"name": "r", "name": "s"}', "twice"),
+        (b'{"name": "r", "metadata": {"a": 1, "a": 1}}', "twice"),
+        (b'{"name": ' + b"[" * 5000, "not JSON"),
+        (b'{"name": ' + b"[" * 65 + b"]" * 65 + b"}", "64 deep"),
+        (b"1" * 5000, "not JSON"),
+    ],
+)
+async def test_json_that_readers_disagree_about_is_refused(
+    body: bytes, reason: str
+) -> None:
+    async with open_api() as call:
+        answer = await call("POST", "/v1/rooms", headers=JSON, content=body)
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+        assert reason in answer.json()["detail"]
+
+
+async def test_what_is_wrong_in_a_body_is_pointed_at() -> None:
+    async with open_api() as call:
+        answer = await call(
+            "POST",
+            "/v1/rooms",
+            json={"name": "r", "metadata": {"a/b~c": []}, "colour": "red"},
+        )
+
+        assert answer.status_code == 400
+        pointers = [each["pointer"] for each in answer.json()["errors"]]
+        assert "/colour" in pointers
+        assert any(pointer.startswith("/metadata/a~1b~0c") for pointer in pointers)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=1e2",
+        "limit=+5",
+        "limit=%EF%BC%95",
+        "limit=",
+        "limit=5&limit=5",
+        "deleted=1",
+        "colour=red",
+        "prefix=%ff",
+        "prefix=%zz",
+        "cursor=%21",
+        "&".join(f"x{n}=1" for n in range(1000)),
+    ],
+)
+async def test_a_query_is_read_strictly(query: str) -> None:
+    async with open_api() as call:
+        answer = await call("GET", f"/v1/rooms?{query}")
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_a_write_asked_for_twice_happens_once() -> None:
+    async with open_api() as call:
+        options = {"headers": {"idempotency-key": "k"}, "json": {"name": "r"}}
+
+        first, second = [await call("POST", "/v1/rooms", **options) for _ in range(2)]
+
+        assert first.status_code == second.status_code == 201
+        assert first.content == second.content
+        assert "idempotent-replay" not in first.headers
+        assert second.headers["idempotent-replay"] == "true"
+
+
+async def test_a_key_stands_for_one_request() -> None:
+    async with open_api() as call:
+        headers = {"idempotency-key": "k"}
+        await call("POST", "/v1/rooms", headers=headers, json={"name": "r"})
+
+        answer = await call("POST", "/v1/rooms", headers=headers, json={"name": "s"})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+        assert (await call("GET", "/v1/rooms/s")).status_code == 404
+
+
+async def test_a_key_belongs_to_its_principal() -> None:
+    async with open_api() as call:
+        call.may("other", 31)
+        headers = {"idempotency-key": "k"}
+        await call("POST", "/v1/rooms", headers=headers, json={"name": "r"})
+
+        answer = await call(
+            "POST", "/v1/rooms", headers=headers, json={"name": "s"}, token="other"
+        )
+
+        assert answer.status_code == 201
+
+
+async def test_a_request_that_failed_may_be_tried_again_with_its_key() -> None:
+    async with open_api() as call:
+        headers = {"idempotency-key": "k"}
+        body = {"history_seconds": 5}
+        first = await call("PATCH", "/v1/rooms/r", headers=headers, json=body)
+        await call.create()
+
+        second = await call("PATCH", "/v1/rooms/r", headers=headers, json=body)
+
+        assert (first.status_code, second.status_code) == (404, 200)
+
+
+async def test_of_two_requests_at_once_with_one_key_one_is_refused() -> None:
+    async with open_api() as call:
+        options = {"headers": {"idempotency-key": "k"}, "json": {"name": "r"}}
+
+        answers = await asyncio.gather(
+            *(call("POST", "/v1/rooms", **options) for _ in range(2))
+        )
+
+        assert sorted(answer.status_code for answer in answers) == [201, 409]
+
+
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "a\tb", "\xe9"])
+async def test_a_key_is_printable_ascii(key: str) -> None:
+    async with open_api() as call:
+        answer = await call(
+            "POST",
+            "/v1/rooms",
+            headers={"idempotency-key": key.encode("latin-1")},
+            json={"name": "r"},
+        )
+
+        assert answer.status_code == 400
+
+
+async def test_a_secret_is_told_once() -> None:
+    async with open_api() as call:
+        headers = {"idempotency-key": "k"}
+        body = {"principal": "bot", "grants": []}
+
+        first, second = [
+            await call("POST", "/v1/keys", headers=headers, json=body) for _ in range(2)
+        ]
+
+        assert first.status_code == 201
+        assert first.headers["cache-control"] == "no-store"
+        assert second.status_code == 409
+        assert len(call.house.access.registry.keys()) == 1
+
+
+async def test_a_bug_is_an_answer_without_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_api() as call:
+
+        async def broken(*args: object, **options: object) -> None:
+            raise RuntimeError("secret inside")
+
+        monkeypatch.setattr(call.house.replica.store, "info", broken)
+
+        answer = await call("GET", "/v1/rooms/r")
+
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+        assert "secret" not in answer.text
+
+
+async def test_a_room_is_one_segment_of_the_path() -> None:
+    async with open_api() as call:
+        await call.create("team/plan")
+
+        answer = await call("GET", "/v1/rooms/team%2Fplan")
+
+        assert answer.json()["name"] == "team/plan"
+        assert (await call("GET", "/v1/rooms/team/plan")).status_code == 404
+
+
+async def test_the_document_is_json() -> None:
+    async with open_api() as call:
+        answer = await call("GET", "/v1/openapi.json", token="")
+
+        assert json.loads(answer.content)["openapi"] == "3.1.0"
