@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ MAX_TEXT = 256  # characters of one value
 MAX_LINE_BYTES = 16_384
 TAIL_BYTES = 262_144  # in which the last line is looked for
 LOCK_SECONDS = 5.0  # that another process may hold the chain
+
+# Nobody hands us one; but a person may well name a whole key where its id is wanted.
+_SECRET = re.compile(r"(ck_\w+)\.[\w-]+|tk_[\w-]{8,}|eyJ[\w-]+\.[\w-]+\.[\w-]*")
 
 
 class Happening(NamedTuple):
@@ -91,7 +95,10 @@ def _cut(value: Any) -> Any:
         case None | bool() | int() | float():
             return value
         case str():
-            return value.encode(errors="backslashreplace").decode()[:MAX_TEXT]
+            text = value[: 8 * MAX_TEXT].encode(errors="backslashreplace").decode()
+            return _SECRET.sub(lambda found: f"{found[1] or found[0][:3]}…", text)[
+                :MAX_TEXT
+            ]
         case dict():
             return {str(_cut(str(key))): _cut(one) for key, one in value.items()}
         case list() | tuple() | set() | frozenset():
@@ -128,7 +135,7 @@ class Chain:
     def __enter__(self) -> Self:
         """Open and lock once, so that what cannot work is known at once. Raises OSError or StoreLocked."""
         self._data.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._data / HEAD, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = self._open(self._data / HEAD, os.O_RDWR)
         self.append(())
         return self
 
@@ -151,6 +158,14 @@ class Chain:
             self._write(happenings)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _open(self, path: Path, flags: int) -> int:
+        """For its owner alone; what an operator begins as root belongs to whom the data belongs."""
+        file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        owner = os.stat(self._data)
+        if os.geteuid() == 0 and os.fstat(file).st_uid != owner.st_uid:
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        return file
 
     def _take_lock(self) -> None:
         deadline = time.monotonic() + LOCK_SECONDS
@@ -176,7 +191,7 @@ class Chain:
                 pass
             os.close(self._file)
             self._file = -1
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = self._open(self.path, os.O_RDWR | os.O_APPEND)
         self._size = -1
 
     def _write(self, happenings: Sequence[Happening]) -> None:
@@ -244,13 +259,19 @@ def _write_all(file: int, content: bytes) -> None:
 
 
 def note(
-    data: Path, event: str, *, room: str = "", tenant: str = "", **details: Any
+    data: Path,
+    event: str,
+    *,
+    room: str = "",
+    tenant: str = "",
+    is_first: bool = False,
+    **details: Any,
 ) -> None:
-    """One line by a command; nothing when this data directory has no audit log.
+    """One line by a command; nothing when this data directory has no audit log, unless this may be its first.
 
     Written before the command acts. Raises CollabError when it cannot be: then the command must not act.
     """
-    head = read_head(data)
+    head = read_head(data) or (Head() if is_first else None)
     if head is None:
         return
     details["user"] = _user()

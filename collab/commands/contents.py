@@ -45,9 +45,11 @@ def export_room(
     data: Data = Path("data"),
 ) -> None:
     """Write what a room holds. Works beside a running server."""
+    from collab.audit.chain import note
     from collab.document.export import to_json, to_text
 
     update = asyncio.run(_snapshot(room_name(room), data))
+    note(data, "room.export", room=room, format=format.value)
     if format is Format.UPDATE:
         content = update
     elif format is Format.JSON:
@@ -92,6 +94,7 @@ def import_room(
     data: Data = Path("data"),
 ) -> None:
     """Merge a Yjs update into a room, or begin a room with a text. The server must not be running."""
+    from collab.audit.chain import note
     from collab.document.export import from_text
 
     if not file.is_file():
@@ -102,6 +105,8 @@ def import_room(
             content = from_text(content.decode(), text)
         except UnicodeDecodeError:
             raise ConfigurationError(f"{file} is not UTF-8 text") from None
+    if data.is_dir():
+        note(data, "room.import", room=room, bytes=len(content))
     position = asyncio.run(_merge(room_name(room), content, data, is_new=bool(text)))
     typer.echo(
         f"{room}: logged at position {position}" if position else f"{room}: nothing new"

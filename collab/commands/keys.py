@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -49,6 +49,13 @@ def _registry(data: Path, *, is_new: bool = False) -> Registry:
     if is_new:
         data.mkdir(parents=True, exist_ok=True)
     return Registry(existing(data) / FILE)
+
+
+def _audit(data: Path, event: str, tenant: str = "", **details: Any) -> None:
+    """Written before it is done; access control without an audit log begins one."""
+    from collab.audit.chain import note
+
+    note(data, event, tenant=tenant, is_first=True, **details)
 
 
 def _grants(rooms: list[str] | None, prefixes: list[str] | None) -> tuple[Grant, ...]:
@@ -102,6 +109,9 @@ def create_key(
     grants = _grants(room, prefix)
     seconds = _seconds(days)
     with _registry(data, is_new=True) as registry:
+        _audit(
+            data, "key.create", tenant, subject=principal, may=list(map(_may, grants))
+        )
         made, token = registry.create_key(
             principal, grants, tenant=tenant, kind=kind, name=name, seconds=seconds
         )
@@ -119,6 +129,7 @@ def rotate_key(
 ) -> None:
     """Make a key in place of another; for a while both are good."""
     with _registry(data) as registry:
+        _audit(data, "key.rotate", key=id)
         made, token = registry.rotate_key(id, overlap_seconds=overlap_hours * 3600)
     _show_new(made, token, json=json)
 
@@ -168,6 +179,7 @@ def _until(each: Key) -> str:
 def revoke_key(id: KeyId, json: AsJson = False, data: Data = Path("data")) -> None:
     """End a key now, and whoever is connected with it."""
     with _registry(data) as registry:
+        _audit(data, "key.revoke", key=id)
         ended = registry.revoke_key(id)
     if json:
         show_json(ended.shown())
@@ -190,6 +202,7 @@ def add_grant(
     """Allow a principal more than its token says, in place of an earlier grant for the same room."""
     grants, seconds = _grants(room, prefix), _seconds(days)
     with _registry(data, is_new=True) as registry:
+        _audit(data, "grant", tenant, subject=principal, may=list(map(_may, grants)))
         made = [
             registry.grant(principal, each, tenant=tenant, seconds=seconds)
             for each in grants
@@ -240,6 +253,9 @@ def remove_grant(
     if name is None or (room is not None and prefix is not None):
         raise ConfigurationError("say which grant, with either --room or --prefix")
     with _registry(data) as registry:
+        _audit(
+            data, "ungrant", tenant, subject=principal, to=name, is_prefix=room is None
+        )
         registry.withdraw(principal, name, is_prefix=room is None, tenant=tenant)
     typer.echo(f"{principal} has it no longer")
 
@@ -286,6 +302,8 @@ def revoke(
         raise ConfigurationError("say whom: either PRINCIPAL or --token ID")
     seconds = days * DAY if days else REVOCATION_SECONDS
     with _registry(data) as registry:
+        event = "unrevoke" if undo else "revoke"
+        _audit(data, event, tenant or "", subject=principal, token=token)
         if token:
             keys = _revoke_token(registry, token, tenant, seconds, undo=undo)
         else:

@@ -205,6 +205,23 @@ def test_a_value_is_cut_and_never_stops_a_line(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("shown", "written"),
+    [
+        ("ck_12ab.c2VjcmV0", "ck_12ab…"),
+        ("tk_c2VjcmV0c2VjcmV0", "tk_…"),
+        ("eyJhbGci.eyJzdWIi.c2ln", "eyJ…"),
+        ("notes", "notes"),
+    ],
+)
+def test_a_token_that_somebody_names_is_not_written(
+    tmp_path: Path, shown: str, written: str
+) -> None:
+    path = write(tmp_path, happening("revoke", token=shown))
+
+    assert read(path)[-1]["details"] == {"token": written}
+
+
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     path = write(tmp_path, happening())
 
