@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import secrets
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 
 import client
+import http_load
 import traces
 from client import Result
-from servers import Kind, Server
+from servers import REPOSITORY, Kind, Server
 
 Figures = dict[
     str, dict[str, list[float]]
@@ -32,6 +38,12 @@ IDLE_ROOMS, IDLE_MEMBERS = 100, 10
 SATURATED_MS = 100.0
 STEP = 1.5
 MOST_PROBES = 12
+# Limits that would slow or refuse this load, which is all of one address and one principal.
+UNLIMITED = (
+    *("--requests-per-second-per-principal", "1000000"),
+    *("--requests-per-second-per-address", "1000000"),
+    *("--max-sockets-per-address", "0"),
+)
 
 
 def short(value: float) -> str:
@@ -494,6 +506,139 @@ def slow(bench: Bench) -> None:
     bench.aim("slow", "memory more than in a room without it", more, 4, unit=" MiB")
 
 
+# Access control and REST ---------------------------------------------------
+
+TOKENS = 500
+DOCUMENT_BYTES = 10_000
+
+
+def _signed(folder: Path, count: int = 1) -> tuple[tuple[str, ...], list[str]]:
+    """Flags of a server with access control, and tokens of as many people who may read and write everywhere."""
+    from joserfc import jwt
+    from joserfc.jwk import OctKey
+
+    secret = secrets.token_hex(32)
+    path = folder / "secret"
+    path.touch(mode=0o600)
+    path.write_text(secret)
+    key, now = OctKey.import_key(secret), int(time.time())
+    allowed = {"prefixes": {"": ["read", "write", "presence", "history", "admin"]}}
+    tokens = [
+        jwt.encode(
+            {"alg": "HS256", "typ": "JWT"},
+            {"sub": f"user{number}", "exp": now + 3600, "jti": str(number), **allowed},
+            key,
+        )
+        for number in range(count)
+    ]
+    flags = ("--auth", "jwt", "--jwt-keys", str(path), *UNLIMITED)
+    return flags, tokens
+
+
+def rights(bench: Bench) -> None:
+    """500 sockets with 500 tokens signed by HS256; and what asking for a right costs, in this process."""
+    count = 100 if bench.is_quick else TOKENS
+
+    def measure(kind: Kind) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="collab-bench-") as name:
+            flags, tokens = _signed(Path(name), count + 1)
+            with Server(kind, bench.core, flags=flags) as server:
+                path = f"{kind.path}rights"
+                asyncio.run(http_load.knock(server.port, path, tokens[count:]))
+                before = server.cpu_seconds()
+                asyncio.run(http_load.knock(server.port, path, tokens[:count]))
+                cpu = server.cpu_seconds() - before
+        return {"CPU s": cpu, "CPU ms/socket": cpu / count * 1e3, **_asked()}
+
+    bench.figures["rights"] = bench.interleave(measure, [bench.ours])
+    bench.aim(
+        "rights",
+        f"server CPU to open {count} sockets with distinct tokens",
+        bench.median("rights", "CPU s"),
+        2,
+        unit=" s",
+    )
+    bench.aim(
+        "rights",
+        "asking for a right on a message",
+        bench.median("rights", "ns/message"),
+        1000,
+        unit=" ns",
+    )
+
+
+def _asked() -> dict[str, float]:
+    """What a message asks, and what is asked for each member once a second: has it ended, is it revoked, which grants."""
+    sys.path.insert(0, str(REPOSITORY))
+    from collab.auth.authority import Authority
+    from collab.auth.permissions import READ, WRITE, Grant, Principal
+    from collab.auth.registry import Registry
+    from collab.room import Visitor
+
+    class Never:
+        async def verify(self, credential: object, room: str) -> None:
+            return None
+
+    authority = Authority([Never()], Registry(None))
+    some = [Grant(f"team-{n}/", READ, is_prefix=True) for n in range(5)]
+    ada = Principal("ada", grants=(*some, Grant("notes", READ | WRITE)), expires=9e9)
+    member = Visitor(ada, READ | WRITE, connection="bench")
+
+    def asked() -> int:
+        return member.operations & WRITE
+
+    return {
+        "ns/message": _nanoseconds(asked),
+        "ns/review": _nanoseconds(lambda: authority.operations(ada, "notes")),
+    }
+
+
+def _nanoseconds(call: Callable[[], object]) -> float:
+    times = 200_000
+    begun = time.process_time()
+    for _ in range(times):
+        call()
+    return (time.process_time() - begun) / times * 1e9
+
+
+def rest(bench: Bench) -> None:
+    """Requests for a document of 10 kB on eight connections, and splices into it, each answered once it is logged."""
+    seconds = 1.0 if bench.is_quick else 4.0
+
+    def measure(kind: Kind) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="collab-bench-") as name:
+            flags, (token,) = _signed(Path(name))
+            with Server(kind, bench.core, flags=flags) as server:
+                return asyncio.run(_requests(server, token, seconds))
+
+    bench.figures["rest"] = bench.interleave(measure, [bench.ours])
+    for what, least in (("reads/s", 1500), ("splices/s", 600)):
+        bench.aim("rest", what, bench.median("rest", what), least, is_least=True)
+
+
+async def _requests(server: Server, token: str, seconds: float) -> dict[str, float]:
+    port, path, kind = server.port, "/v1/rooms/rest/document", "application/json"
+    text = ("All work and no play makes a dull page. " * 250)[:DOCUMENT_BYTES]
+    begin = {"splices": [{"root": "text", "index": 0, "delete": 0, "insert": text}]}
+    type_one = {
+        "splices": [{"root": "text", "index": 5000, "delete": 0, "insert": "x"}]
+    }
+    await http_load.ask(
+        port, http_load.request("PATCH", path, token, json.dumps(begin).encode(), kind)
+    )
+    read = http_load.request("GET", f"{path}?format=text&root=text", token)
+    if len(await http_load.ask(port, read)) < DOCUMENT_BYTES:
+        raise http_load.Failed("the document is not what was written")
+    splice = http_load.request(
+        "PATCH", path, token, json.dumps(type_one).encode(), kind
+    )
+    many = http_load.CONNECTIONS
+    return {
+        "reads/s": await http_load.press(port, [repeat(read)] * many, seconds),
+        "splices/s": await http_load.press(port, [repeat(splice)] * many, seconds),
+    }
+
+
 SCENARIOS: dict[str, Callable[[Bench], None]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -507,5 +652,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
         cold,
         churn,
         slow,
+        rights,
+        rest,
     )
 }
