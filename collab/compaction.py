@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -15,13 +15,14 @@ from collab import logs
 from collab.document.replay import (
     Answer,
     Request,
+    Tail,
     decode_answer,
     encode_request,
     read_length,
 )
 from collab.errors import CollabError
 from collab.metrics import Metrics
-from collab.store.base import Checkpoint, Store
+from collab.store.base import Checkpoint, Store, Stored
 
 log = logs.logger(__name__)
 
@@ -241,32 +242,12 @@ class Compactor:
             self._patience[name] = min(2 * self._patience.get(name, 1), 64)
 
     async def _checkpoint(self, room: Compactable, child: Child) -> bool:
-        """Whether there is a new checkpoint now. Nothing is given up for it: the rows it covers stay."""
-        stored = await self._store.load(room.name)
-        tail = stored.tail
-        if not tail:
-            return True
-        start = stored.checkpoint.position if stored.checkpoint else 0
-        snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
-        # In a thread: of a log that has grown very long, this would hold the loop for many milliseconds.
-        request = await asyncio.to_thread(
-            encode_request, Request.COMPACT, snapshot, start, tail
-        )
-        await child.ask(request)
-        answer, position, rest = await child.answer()
-        if answer is Answer.UNREADY:
-            log.info(
-                "not compacted: something waits for what is missing", room=room.name
-            )
-            return False
-        if answer is not Answer.COMPACTED:
-            raise ChildDied(rest.decode(errors="replace"))
-        if not await self._store.checkpoint(
-            room.name, Checkpoint(position, rest), fence=stored.fence
-        ):
-            return False
+        """Whether there is a new checkpoint now, or none is needed."""
+        stored, made = await make_checkpoint(self._store, room.name, child)
+        if made is None:
+            return not stored.tail
         self._metrics.compactions += 1
-        covered = [update for at, update in tail if at <= position]
+        covered = [update for at, update in stored.tail if at <= made.position]
         room.rows_since_checkpoint = max(0, room.rows_since_checkpoint - len(covered))
         room.bytes_since_checkpoint = max(
             0, room.bytes_since_checkpoint - sum(map(len, covered))
@@ -274,26 +255,77 @@ class Compactor:
         return True
 
     async def find_killer(
-        self, checkpoint: Checkpoint | None, tail: Sequence[tuple[int, bytes]]
+        self, checkpoint: Checkpoint | None, tail: Tail
     ) -> int | None:
-        """The position of the first row that native code does not survive, or guard and gate refuse.
-
-        None when the whole log survives; 0 when it is the checkpoint that kills.
-        """
-        snapshot = checkpoint.snapshot if checkpoint else None
-        position = 0
+        """As the function of that name, in a child of its own."""
         async with self._child() as child:
-            try:
-                await child.ask(encode_request(Request.WATCH, snapshot, 0, tail))
-                while True:
-                    answer, at, rest = await child.answer()
-                    if answer is Answer.SURVIVED:
-                        return None
-                    if answer is not Answer.AT:
-                        reason = rest.decode(errors="replace")
-                        break
-                    position = at
-            except ChildDied as error:
-                reason = str(error)
-        log.error("a log cannot be replayed", position=position, reason=reason)
-        return position
+            return await find_killer(child, checkpoint, tail)
+
+
+async def find_killer(
+    child: Child, checkpoint: Checkpoint | None, tail: Tail
+) -> int | None:
+    """The position of the first row that native code does not survive, or guard and gate refuse.
+
+    None when the whole log survives; 0 when it is the checkpoint that kills.
+    """
+    snapshot = checkpoint.snapshot if checkpoint else None
+    position = 0
+    try:
+        await child.ask(encode_request(Request.WATCH, snapshot, 0, tail))
+        while True:
+            answer, at, rest = await child.answer()
+            if answer is Answer.SURVIVED:
+                return None
+            if answer is not Answer.AT:
+                reason = rest.decode(errors="replace")
+                break
+            position = at
+    except ChildDied as error:
+        reason = str(error)
+    log.error("a log cannot be replayed", position=position, reason=reason)
+    return position
+
+
+async def compare(child: Child, checkpoint: Checkpoint, tail: Tail) -> str:
+    """In what the rows alone differ from the checkpoint and the rows after it; "" when they make the same.
+
+    The first of the rows may be another checkpoint, at its position.
+    """
+    position, snapshot = checkpoint
+    try:
+        await child.ask(encode_request(Request.COMPARE, snapshot, position, tail))
+        answer, _, rest = await child.answer()
+    except ChildDied as error:
+        return str(error)
+    return (
+        "" if answer is Answer.SURVIVED else rest.decode(errors="replace") or "content"
+    )
+
+
+async def make_checkpoint(
+    store: Store, name: str, child: Child
+) -> tuple[Stored, Checkpoint | None]:
+    """What was loaded, and the checkpoint that was made of it; None when there is nothing that can go into one.
+
+    Nothing is given up for it: the rows it covers stay. Raises ChildDied.
+    """
+    stored = await store.load(name)
+    if not stored.tail:
+        return stored, None
+    start = stored.checkpoint.position if stored.checkpoint else 0
+    snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
+    # In a thread: of a log that has grown very long, this would hold the loop for many milliseconds.
+    request = await asyncio.to_thread(
+        encode_request, Request.COMPACT, snapshot, start, stored.tail
+    )
+    await child.ask(request)
+    answer, position, rest = await child.answer()
+    if answer is Answer.UNREADY:
+        log.info("not compacted: something waits for what is missing", room=name)
+        return stored, None
+    if answer is not Answer.COMPACTED:
+        raise ChildDied(rest.decode(errors="replace"))
+    checkpoint = Checkpoint(position, rest)
+    is_stored = await store.checkpoint(name, checkpoint, fence=stored.fence)
+    return stored, checkpoint if is_stored else None

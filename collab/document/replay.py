@@ -37,6 +37,7 @@ class Request(Enum):
 
     COMPACT = 0
     WATCH = 1
+    COMPARE = 2
 
 
 class Answer(Enum):
@@ -46,7 +47,8 @@ class Answer(Enum):
     UNREADY = 1  # something waits for what is missing, at every position
     FAILED = 2  # then the reason
     AT = 3  # then the position of the row that comes next; 0 is the checkpoint
-    SURVIVED = 4
+    SURVIVED = 4  # and, when asked to compare, they are equal
+    DIFFERENT = 5  # then in what
 
 
 class Replayed(NamedTuple):
@@ -243,6 +245,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, *, cpu_seconds: int) -> None:
         try:
             if request is Request.WATCH:
                 _watch(snapshot, tail, answers)
+            elif request is Request.COMPARE:
+                _compare(snapshot, start, tail, answers)
             else:
                 _compact(snapshot, start, tail, answers)
         except (KeyboardInterrupt, SystemExit):
@@ -271,6 +275,18 @@ def _watch(snapshot: bytes | None, tail: Tail, answers: BinaryIO) -> None:
     doc, _ = _applied(snapshot, tail, about_to)
     doc.get_update()  # encoding has panicked where applying had not
     answers.write(encode_answer(Answer.SURVIVED))
+
+
+def _compare(snapshot: bytes | None, start: int, tail: Tail, answers: BinaryIO) -> None:
+    """Whether the rows alone make what the snapshot and the rows after it make."""
+    alone, _ = _applied(None, tail)
+    doc, _ = _applied(snapshot, [row for row in tail if row[0] > start])
+    try:
+        verify(alone, doc.get_update())
+    except NotVerified as difference:
+        answers.write(encode_answer(Answer.DIFFERENT, start, str(difference).encode()))
+    else:
+        answers.write(encode_answer(Answer.SURVIVED))
 
 
 def _allow_cpu(seconds: int) -> None:
