@@ -261,7 +261,7 @@ class Flights:
         if task is None:
             if len(self._under_way) >= MAX_UNDER_WAY:
                 raise Busy("too many wait for the same backend")
-            task = self._tasks.create_task(_contained(ask()))
+            task = self._tasks.create_task(_contained(ask))
             self._under_way[key] = task
             task.add_done_callback(lambda _: self._under_way.pop(key))
         return task
@@ -276,10 +276,10 @@ class Flights:
         return outcome
 
 
-async def _contained(asking: Coroutine[Any, Any, Any]) -> Any:
+async def _contained(ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """An error as a value, since one that leaves a task would end all others of its group."""
     try:
-        return await asking
+        return await ask()
     except CollabError as error:
         return error
     except Exception:

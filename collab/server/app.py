@@ -44,7 +44,7 @@ from collab.server.rooms import Rooms
 from collab.server.sockets import Sockets
 from collab.server.tls import Tls
 from collab.server.upgrade import Upgrade
-from collab.server.verifiers import make_tokens
+from collab.server.verifiers import make_tokens, make_webhook
 from collab.settings import Settings
 from collab.store.base import Store
 from collab.store.memory import MemoryStore
@@ -155,8 +155,9 @@ async def make_authority(
                 case "jwt":
                     tokens = make_tokens(settings)
                     verifiers.append(await stack.enter_async_context(tokens))
-                case _:
-                    raise ConfigurationError(f"auth {kind} is not there yet")
+                case "webhook":
+                    webhook = make_webhook(settings)
+                    verifiers.append(await stack.enter_async_context(webhook))
         failures = Failures(metrics, per_minute=settings.auth_failures_per_minute)
         yield Authority(verifiers, registry, failures=failures)
 

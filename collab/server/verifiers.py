@@ -46,6 +46,25 @@ async def _keyring(settings: Settings) -> AsyncIterator[Keyring]:
         yield jwks
 
 
+@asynccontextmanager
+async def make_webhook(settings: Settings) -> AsyncIterator[Verifier]:
+    """The verifier that asks the team's backend. Raises ConfigurationError for an address or secret that must not be."""
+    from collab.auth.signing import read_secret
+    from collab.auth.webhook import Webhook
+
+    assert settings.webhook_secret_file is not None  # checked with the settings
+    secret = read_secret(settings.webhook_secret_file)
+    _warn_of_readers(settings.webhook_secret_file)
+    async with Webhook(
+        settings.webhook_url,
+        secret,
+        seconds=settings.webhook_seconds,
+        cache_seconds=settings.webhook_cache_seconds,
+        allow_private=settings.allow_private_backends,
+    ) as webhook:
+        yield webhook
+
+
 def _warn_of_readers(path: Path) -> None:
     from collab.auth.signing import is_readable_by_others
 
