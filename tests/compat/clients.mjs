@@ -221,6 +221,16 @@ class Client {
     return this.doc.clientID;
   }
 
+  /** What the client was told it may do: "write", "read", or null when its kind is not told. */
+  get scope() {
+    return null;
+  }
+
+  /** Show this token from now on; a connection that is open is not touched. */
+  show(token) {
+    this.token = token;
+  }
+
   /** True or false when this client family can tell whether the server has its edits, else null. */
   get isUnsaved() {
     return null;
@@ -241,11 +251,15 @@ class Client {
   }
 }
 
+/** A browser cannot set headers; the first of these is what the server answers. */
+const protocolsOf = (token) => ["y-websocket", `collab.token.${token}`];
+
 class YWebsocketClient extends Client {
   #echo = null;
 
-  constructor(kind, url, room, { watchesEcho = true, ...options } = {}) {
+  constructor(kind, url, room, { watchesEcho = true, token, ...options } = {}) {
     super(kind, url, room, options);
+    if (token !== undefined) this.options.protocols = protocolsOf(token);
     const Provider = { 1: YWebsocket1, 2: YWebsocket2, 3: YWebsocket3, 4: YWebsocket4 }[kind.at(-1)];
     if (watchesEcho) this.#watchEcho();
     this.provider = new Provider(`${url.replace("http", "ws")}/ws`, room, this.doc, {
@@ -261,6 +275,10 @@ class YWebsocketClient extends Client {
 
   get isConnected() {
     return this.provider.wsconnected;
+  }
+
+  show(token) {
+    this.provider.protocols = protocolsOf(token);
   }
 
   get isSynced() {
@@ -307,8 +325,10 @@ export class HocuspocusSocket {
 const HOCUSPOCUS = { "hocuspocus-2": hocuspocus2, "hocuspocus-3": hocuspocus3, "hocuspocus-4": hocuspocus4 };
 
 class HocuspocusClient extends Client {
-  constructor(kind, url, room, { shared, ...options } = {}) {
+  constructor(kind, url, room, { shared, token, ...options } = {}) {
     super(kind, url, room, options); // its cable is not used: the socket has one
+    this.token = token;
+    if (token !== undefined) this.options.token = () => this.token;
     this.isOwner = shared === undefined;
     this.wire = shared ?? new HocuspocusSocket(kind, url, { origin: options.origin });
     this.cable = this.wire.cable;
@@ -333,6 +353,10 @@ class HocuspocusClient extends Client {
     return this.wire.socket.status === "connected";
   }
 
+  get scope() {
+    return { "read-write": "write", readonly: "read" }[this.provider.authorizedScope] ?? null;
+  }
+
   get isSynced() {
     return this.isConnected && this.provider.synced;
   }
@@ -343,6 +367,11 @@ class HocuspocusClient extends Client {
 
   connect() {
     return this.wire.socket.connect();
+  }
+
+  /** Come back to the document; 2.x left it by itself when it was denied. */
+  attach() {
+    return this.kind === "hocuspocus-2" ? this.provider.connect() : this.provider.attach();
   }
 
   disconnect() {
@@ -358,9 +387,11 @@ class HocuspocusClient extends Client {
 }
 
 class YSweetClient extends Client {
-  constructor(kind, url, room, options) {
+  constructor(kind, url, room, { token, ...options } = {}) {
     super(kind, url, room, options);
-    this.provider = new YSweetProvider(`${url}/doc/${encodeURIComponent(room)}/auth`, room, this.doc, {
+    this.token = token;
+    const endpoint = `${url}/doc/${encodeURIComponent(room)}/auth`;
+    this.provider = new YSweetProvider(token === undefined ? endpoint : () => this.#ask(endpoint), room, this.doc, {
       WebSocketPolyfill: this.cable.WebSocket,
       awareness: this.awareness,
       showDebuggerLink: false,
@@ -368,6 +399,18 @@ class YSweetClient extends Client {
     });
     this.provider.on("connection-status", (status) => this.note("status", status));
     this.provider.on("local-changes", (isUnsaved) => this.note("localChanges", isUnsaved));
+  }
+
+  /** What an application does that has tokens of its own. */
+  async #ask(endpoint) {
+    const answer = await fetch(endpoint, { method: "POST", headers: { authorization: `Bearer ${this.token}` } });
+    this.note("asked", answer.status);
+    if (!answer.ok) throw new Error(`refused: ${answer.status}`);
+    return answer.json();
+  }
+
+  get scope() {
+    return { full: "write", "read-only": "read" }[this.provider.clientToken?.authorization] ?? null;
   }
 
   get isConnected() {

@@ -23,6 +23,7 @@ function state(client) {
     isUnsaved: client.isUnsaved,
     present: client.present,
     clientId: client.clientId,
+    scope: client.scope,
     opened: client.cable.opened,
     closes: client.cable.closes,
     events: client.events,
@@ -41,6 +42,7 @@ const CONDITIONS = {
   dead: (all) => all.every((client) => client.cable.isDead),
   equal: (all) => same(all.map((client) => client.document.content)),
   text: (all, text) => all.every((client) => client.document.content.text === text),
+  scope: (all, scope) => all.every((client) => client.scope === scope),
   present: (all, names) => all.every((client) => same([client.present, [...names].sort()])),
   opened: (all, count) => all.every((client) => client.cable.opened >= count),
   closed: (all, code) => all.every((client) => client.cable.closes.some((close) => close.code === code)),
@@ -82,8 +84,9 @@ const ACTIONS = {
   },
   stateless: ({ name, text }) => clients.get(name).provider.sendStateless(text),
   token: ({ name }) => clients.get(name).provider.sendToken(),
+  show: ({ name, token }) => clients.get(name).show(token),
   detach: ({ name }) => clients.get(name).provider.detach(),
-  attach: ({ name }) => clients.get(name).provider.attach(),
+  attach: ({ name }) => clients.get(name).attach(),
   pull({ names }) {
     for (const client of named(names)) client.cable.pull();
   },

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import test_client_echo as echo
-import test_client_failing_disk as failing
-import test_client_hocuspocus as hocuspocus
-import test_client_pairs as pairs
-import test_client_restart as restart
-import test_client_silence as silence
-import test_client_ysweet as ysweet
-from driving import HERE, Driver
-from kinds import KINDS
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
+
+import test_client_echo as echo  # noqa: E402
+import test_client_failing_disk as failing  # noqa: E402
+import test_client_hocuspocus as hocuspocus  # noqa: E402
+import test_client_pairs as pairs  # noqa: E402
+import test_client_restart as restart  # noqa: E402
+import test_client_rights as rights  # noqa: E402
+import test_client_silence as silence  # noqa: E402
+import test_client_ysweet as ysweet  # noqa: E402
+from driving import HERE, Driver  # noqa: E402
+from kinds import KINDS  # noqa: E402
 
 TABLE = HERE / "TABLE.md"
 
@@ -40,6 +45,11 @@ COLUMNS: dict[str, tuple[Test, ...]] = {
         echo.test_own_edits_come_back_only_after_the_commit,
         hocuspocus.test_unsynced_changes_clear_only_after_the_commit,
         ysweet.test_local_changes_clear_only_after_the_commit,
+    ),
+    "tokens and readers": (
+        rights.test_a_ticket_in_the_address_opens_one_socket,
+        rights.test_a_token_that_is_not_good_opens_nothing,
+        rights.test_a_reader_reads_and_what_it_writes_reaches_nobody,
     ),
     "full disk": (failing.test_nothing_is_called_saved_while_the_disk_is_full,),
 }
