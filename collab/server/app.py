@@ -31,14 +31,16 @@ from collab.auth.tickets import Tickets
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
-from collab.server import ops, playground
+from collab.server import playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
 from collab.server.api.presence import Guests
 from collab.server.api.routes import ROUTES, api_routes
 from collab.server.http import Http
 from collab.server.limits import Limits
+from collab.server.ops import Ops
 from collab.server.origins import Origins
+from collab.server.proxies import Proxies, Trusted
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
 from collab.server.sockets import Sockets
@@ -119,6 +121,7 @@ def make_limits(settings: Settings, metrics: Metrics) -> Limits:
         requests_per_second_per_address=settings.requests_per_second_per_address,
         max_streams=settings.max_streams,
         max_streams_per_principal=settings.max_streams_per_principal,
+        key_of=Trusted(settings.trusted_proxies).key_of,
     )
 
 
@@ -158,7 +161,11 @@ async def make_authority(
                 case "webhook":
                     webhook = make_webhook(settings)
                     verifiers.append(await stack.enter_async_context(webhook))
-        failures = Failures(metrics, per_minute=settings.auth_failures_per_minute)
+        failures = Failures(
+            metrics,
+            per_minute=settings.auth_failures_per_minute,
+            key_of=Trusted(settings.trusted_proxies).key_of,
+        )
         yield Authority(verifiers, registry, failures=failures)
 
 
@@ -203,20 +210,22 @@ def make_api(
 def make_app(
     settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
 ) -> Starlette:
+    trusted = Trusted(settings.trusted_proxies)
     return Starlette(
         routes=[
             *playground.routes(),
-            *ops.routes(replica, metrics),
+            *Ops(replica, metrics, sockets.access, trusted).routes(),
             *api_routes(make_api(settings, replica, sockets, metrics)),
             *Rooms(sockets).routes(),
         ],
         middleware=[
+            Middleware(Proxies, trusted=trusted, header=settings.proxy_header),
             Middleware(
                 Origins,
                 allowed_hosts=settings.allowed_hosts,
                 allowed_origins=settings.allowed_origins,
                 any_host=not settings.is_loopback,
-            )
+            ),
         ],
         exception_handlers={CollabError: answer_error},
     )

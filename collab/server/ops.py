@@ -1,4 +1,8 @@
-"""What an operator's tools ask: is it alive, should it get traffic, what are its figures."""
+"""What an operator's tools ask: is it alive, should it get traffic, what are its figures.
+
+With access control the figures are for this machine and for those who may administrate every room of every tenant,
+and so are the reasons why there should be no traffic. That it lives anybody may know.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,60 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from collab.auth.permissions import ADMIN
+from collab.errors import CollabError, PermissionDenied
 from collab.metrics import Metrics
 from collab.replica import Replica
+from collab.server.access import Access
+from collab.server.origins import is_local_name
+from collab.server.proxies import Trusted
 from collab.server.responses import Json
 
 
-def routes(replica: Replica, metrics: Metrics) -> list[Route]:
-    registry = metrics.registry()
+class Ops:
+    """`/healthz`, `/readyz` and `/metrics`."""
 
-    async def healthz(request: Request) -> Response:
+    def __init__(
+        self, replica: Replica, metrics: Metrics, access: Access, trusted: Trusted
+    ) -> None:
+        self._replica, self._access, self._trusted = replica, access, trusted
+        self._registry = metrics.registry()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+        ]
+
+    async def healthz(self, request: Request) -> Response:
         return Json({"status": "ok"})
 
-    async def readyz(request: Request) -> Response:
-        troubles = replica.troubles
-        return Json(
-            {"status": "unready" if troubles else "ready", "reasons": troubles},
-            status_code=503 if troubles else 200,
-        )
+    async def readyz(self, request: Request) -> Response:
+        troubles = self._replica.troubles
+        answer: dict[str, object] = {"status": "unready" if troubles else "ready"}
+        try:
+            await self._check(request)
+        except CollabError:
+            pass  # it is told less, not refused
+        else:
+            answer["reasons"] = troubles
+        return Json(answer, status_code=503 if troubles else 200)
 
-    async def figures(request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(self, request: Request) -> Response:
+        await self._check(request)
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-    return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", figures),
-    ]
+    async def _check(self, request: Request) -> None:
+        """Raises Unauthenticated or PermissionDenied for who may not see into the process."""
+        authority = self._access.authority
+        address = request.client.host if request.client else ""
+        # A page of another site that points its own name at this machine does not know ours.
+        if authority.is_open or (
+            self._trusted.is_local(address, request.headers.keys())
+            and is_local_name(request.headers.get("host", ""))
+        ):
+            return
+        principal = await authority.authenticate(self._access.credential(request))
+        if principal.tenant or not authority.operations(principal, "") & ADMIN:
+            raise PermissionDenied("this is for who administrates the server")

@@ -46,17 +46,25 @@ class Origins:
         host = headers.get(b"host", "")
         if not self._any_host and name_of(host) not in self._hosts:
             await _refuse(scope, send, 421, b"This server does not go by that name.")
-        elif b"origin" in headers and not self._is_allowed(headers[b"origin"], host):
+        elif b"origin" in headers and not self._is_allowed(
+            headers[b"origin"], host, scope["scheme"] in ("https", "wss")
+        ):
             await _refuse(
                 scope, send, 403, b"Requests from this origin are not allowed."
             )
         else:
             await self._app(scope, receive, send)
 
-    def _is_allowed(self, origin: str, host: str) -> bool:
-        """Our own address, one that was named, or (for who listens on loopback only) any page of this machine."""
-        if origin in self._origins or origin in (f"http://{host}", f"https://{host}"):
+    def _is_allowed(self, origin: str, host: str, is_secure: bool) -> bool:
+        """Our own address, one that was named, or (for who listens on loopback only) any page of this machine.
+
+        Over TLS our own address is one of https: anybody on the way can make a page of the other. Without, there may
+        be TLS at a proxy that we do not know of.
+        """
+        if origin in self._origins or origin == f"https://{host}":
             return True
+        if origin == f"http://{host}":
+            return not is_secure
         try:
             parts = urlsplit(origin)
             is_plain = (
@@ -77,6 +85,11 @@ def name_of(host: str) -> str:
     """The name in a Host header, without the port; nothing when there is more to it than a name and a port."""
     found = _HOST.fullmatch(host)
     return found[1].lower() if found else ""
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host header names this machine as nobody else's name does."""
+    return name_of(host) in _LOOPBACK_NAMES
 
 
 def is_loopback(address: str) -> bool:
