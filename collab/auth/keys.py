@@ -19,5 +19,9 @@ class Keys:
             return None
         principal = self._registry.holder(credential.token)
         if principal is None:
+            # It may have been made a moment ago, by a command.
+            await self._registry.poll()
+            principal = self._registry.holder(credential.token)
+        if principal is None:
             raise Unauthenticated("this key is not valid here")
         return principal

@@ -125,7 +125,8 @@ class Registry:
         await self._in_thread(self.refresh)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        assert self._thread is not None, "the registry is not open"
+        if self._thread is None:
+            return work()
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # What a server asks
