@@ -12,11 +12,16 @@ from pydantic.fields import FieldInfo
 
 import collab
 from collab import logs, settings
-from collab.commands import auditing, contents, keys  # registers its commands
+from collab.commands import (  # registers its commands
+    auditing,
+    contents,
+    keys,
+    tokens,
+)
 from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, app
 from collab.errors import CollabError, ConfigurationError
 
-__all__ = ["auditing", "contents", "keys", "main"]
+__all__ = ["auditing", "contents", "keys", "main", "tokens"]
 
 
 def _version(shown: bool) -> None:

@@ -156,8 +156,12 @@ class Tokens:
 def mint(key: SigningKey, claims: dict[str, Any]) -> str:
     """A signed token."""
     header = {"alg": key.algorithm, "typ": "JWT"} | ({"kid": key.id} if key.id else {})
-    content = b".".join(_encode(json.dumps(part).encode()) for part in (header, claims))
+    content = b".".join(map(_written, (header, claims)))
     return (content + b"." + _encode(key.sign(content))).decode()
+
+
+def _written(part: dict[str, Any]) -> bytes:
+    return _encode(json.dumps(part, separators=(",", ":")).encode())
 
 
 def _encode(content: bytes) -> bytes:
