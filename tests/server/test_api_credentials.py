@@ -1,0 +1,266 @@
+"""Tickets, keys, grants and revocations over REST: what they do to who is connected, and that nobody gains by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from calling import Caller, open_api
+
+from collab.auth.base import Credential
+from collab.auth.permissions import (
+    ADMIN,
+    EVERYTHING,
+    PRESENCE,
+    READ,
+    WRITE,
+    Grant,
+    Principal,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def made(call: Caller, path: str, by: str = "root", **body: Any) -> Any:
+    answer = await call("POST", f"/v1/{path}", json=body, token=by)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def test_a_ticket_speaks_for_who_got_it_once() -> None:
+    async with open_api() as call:
+        call.may("ada", READ)
+
+        ticket = (await made(call, "tickets", "ada"))["ticket"]
+
+        authority = call.house.access.authority
+        principal = await authority.authenticate(Credential(token=ticket), "r")
+        assert principal.id == "ada"
+        answer = await call("GET", "/v1/rooms", token=ticket)
+        assert answer.status_code == 401
+
+
+async def test_a_ticket_for_a_room_is_good_there_alone() -> None:
+    async with open_api() as call:
+        ticket = (await made(call, "tickets", room="r"))["ticket"]
+
+        answer = await call("GET", "/v1/rooms/s/members", token=ticket)
+
+        assert answer.status_code == 403
+
+
+async def test_an_answer_with_a_secret_is_not_kept() -> None:
+    async with open_api() as call:
+        answer = await call("POST", "/v1/tickets", json={})
+
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_key_is_shown_once_and_listed_without_its_secret() -> None:
+    async with open_api() as call:
+        found = await made(
+            call,
+            "keys",
+            principal="bot",
+            kind="agent",
+            name="Bot",
+            grants=[
+                {"room": "r", "operations": ["read"]},
+                {"prefix": "team/", "operations": ["read", "write"]},
+            ],
+            seconds=60,
+        )
+
+        listed = await call("GET", "/v1/keys")
+        assert listed.json() == {"keys": [found["key"]]}
+        assert found["token"].startswith(found["key"]["id"])
+        assert found["token"] not in listed.text
+        holder = call.house.access.registry.holder(found["token"])
+        assert holder.grants == (
+            Grant("r", READ),
+            Grant("team/", READ | WRITE, is_prefix=True),
+        )
+
+
+async def test_a_key_ends_when_it_is_revoked() -> None:
+    async with open_api() as call:
+        found = await made(
+            call,
+            "keys",
+            principal="bot",
+            grants=[{"prefix": "", "operations": ["read"]}],
+        )
+        holder = call.house.access.registry.holder(found["token"])
+        call.house.table.principals[found["token"]] = holder
+        assert (await call("GET", "/v1/rooms", token=found["token"])).status_code == 200
+
+        answer = await call("DELETE", f"/v1/keys/{found['key']['id']}")
+
+        assert answer.status_code == 204
+        assert (await call("GET", "/v1/rooms", token=found["token"])).status_code == 401
+        assert (await call("DELETE", "/v1/keys/ck_none")).status_code == 404
+
+
+async def test_a_grant_holds_at_once_and_until_it_is_withdrawn() -> None:
+    async with open_api() as call:
+        call.may("eve", READ)
+        eve = await call.house.y_websocket("eve")
+
+        await made(call, "grants", principal="eve", room="r", operations=["write"])
+        eve.write("may ")
+        assert call.house.text() == "may "
+
+        path = "/v1/grants?principal=eve&room=r"
+        answer = await call("DELETE", path)
+        eve.write("may not ")
+
+        assert answer.status_code == 204
+        assert call.house.text() == "may "
+        assert (await call("DELETE", path)).status_code == 404
+
+
+async def test_grants_are_listed_by_principal() -> None:
+    async with open_api() as call:
+        for who in ("ada", "eve"):
+            await made(call, "grants", principal=who, prefix="a/", operations=["read"])
+
+        every = (await call("GET", "/v1/grants")).json()["grants"]
+        (one,) = (await call("GET", "/v1/grants?principal=eve")).json()["grants"]
+
+        assert len(every) == 2
+        assert (one["principal"], one["prefix"], one["room"]) == ("eve", "a/", None)
+        answer = await call("DELETE", "/v1/grants?principal=eve&prefix=a/")
+        assert answer.status_code == 204
+
+
+async def test_who_is_revoked_is_disconnected() -> None:
+    async with open_api() as call:
+        call.may("eve", READ)
+        eve = await call.house.y_websocket("eve")
+
+        await made(call, "revocations", principal="eve")
+
+        assert eve.close_code == 4401
+        assert (await call("GET", "/v1/rooms", token="eve")).status_code == 401
+
+
+async def test_one_token_is_revoked_without_the_others() -> None:
+    async with open_api() as call:
+        call.may("one", READ, id="eve")
+        call.may("two", READ, id="eve")
+
+        await made(call, "revocations", token="one")
+
+        assert (await call("GET", "/v1/rooms", token="one")).status_code == 401
+        assert (await call("GET", "/v1/rooms", token="two")).status_code == 200
+
+
+async def test_a_tenant_is_ruled_from_inside() -> None:
+    async with open_api() as call:
+        call.may("acme", EVERYTHING, tenant="acme")
+        key = (await made(call, "keys", principal="bot", grants=[]))["key"]
+        await made(call, "grants", principal="bot", room="r", operations=["read"])
+        call.may("bot", READ)
+
+        answers = [
+            (await call("GET", "/v1/keys", token="acme")).json(),
+            (await call("GET", "/v1/grants", token="acme")).json(),
+        ]
+        revoked = await call("DELETE", f"/v1/keys/{key['id']}", token="acme")
+        withdrawn = await call(
+            "DELETE", "/v1/grants?principal=bot&room=r", token="acme"
+        )
+        await made(call, "revocations", "acme", principal="bot")
+        await made(call, "revocations", "acme", token="bot")
+
+        assert answers == [{"keys": []}, {"grants": []}]
+        assert (revoked.status_code, withdrawn.status_code) == (404, 404)
+        assert (await call("GET", "/v1/rooms", token="bot")).status_code == 200
+
+
+SCOPES = [
+    ({"room": "r", "operations": ["read"]}, True),
+    ({"room": "r", "operations": ["admin"]}, True),
+    ({"room": "r", "operations": ["write"]}, False),
+    ({"room": "w/r", "operations": ["write"]}, True),
+    ({"prefix": "", "operations": ["read", "admin"]}, True),
+    ({"prefix": "", "operations": ["write"]}, False),
+    ({"prefix": "w/", "operations": ["read", "write"]}, True),
+    ({"prefix": "w/x/", "operations": ["write"]}, True),
+    # A room may be called like a prefix; what may be done there says nothing of the others.
+    ({"room": "p/", "operations": ["presence"]}, True),
+    ({"prefix": "p/", "operations": ["presence"]}, False),
+]
+
+
+@pytest.mark.parametrize(("scope", "may"), SCOPES)
+async def test_nobody_can_grant_more_than_it_has(
+    scope: dict[str, Any], may: bool
+) -> None:
+    async with open_api() as call:
+        call.house.table.principals["half"] = Principal(
+            "half",
+            grants=(
+                Grant("", READ | ADMIN, is_prefix=True),
+                Grant("w/", WRITE, is_prefix=True),
+                Grant("p/", PRESENCE),
+            ),
+        )
+
+        key = await call(
+            "POST",
+            "/v1/keys",
+            json={"principal": "bot", "grants": [scope]},
+            token="half",
+        )
+        grant = await call(
+            "POST", "/v1/grants", json={"principal": "bot", **scope}, token="half"
+        )
+
+        expected = 201 if may else 403
+        assert (key.status_code, grant.status_code) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"operations": ["read"]},
+        {"room": "r", "prefix": "", "operations": ["read"]},
+        {"room": "r", "operations": []},
+        {"room": "r", "operations": ["*"]},
+        {"prefix": "a", "operations": ["read"]},
+        {"prefix": "a*/", "room": None, "operations": ["fly"]},
+        {"room": "e\u0301", "operations": ["read"]},
+    ],
+)
+async def test_a_grant_that_cannot_be_meant_is_refused(scope: dict[str, Any]) -> None:
+    async with open_api() as call:
+        answer = await call("POST", "/v1/grants", json={"principal": "bot", **scope})
+
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "tickets", {}),
+        ("GET", "keys", None),
+        ("POST", "keys", {"principal": "bot", "grants": []}),
+        ("DELETE", "keys/ck_1", None),
+        ("GET", "grants", None),
+        (
+            "POST",
+            "grants",
+            {"principal": "bot", "room": "r", "operations": ["read"]},
+        ),
+        ("DELETE", "grants?principal=bot&room=r", None),
+        ("POST", "revocations", {"principal": "bot"}),
+    ],
+)
+async def test_without_access_control_there_is_nothing_to_hand_out(
+    method: str, path: str, body: object
+) -> None:
+    async with open_api(is_open=True) as call:
+        answer = await call(method, f"/v1/{path}", json=body)
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
