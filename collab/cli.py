@@ -12,16 +12,17 @@ from pydantic.fields import FieldInfo
 
 import collab
 from collab import logs, settings
-from collab.commands import (  # registers its commands
+from collab.commands import (
     auditing,
     contents,
     keys,
+    maintenance,
     tokens,
-)
+)  # registers its commands
 from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, app
 from collab.errors import CollabError, ConfigurationError
 
-__all__ = ["auditing", "contents", "keys", "main", "tokens"]
+__all__ = ["auditing", "contents", "keys", "main", "maintenance", "tokens"]
 
 
 def _version(shown: bool) -> None:
@@ -107,6 +108,7 @@ _register_serve()
 
 def main() -> None:
     """The entry point: an expected error is one sentence and an exit code, never a traceback."""
+    logs.configure(log_format="console", level="error")  # `serve` sets its own
     try:
         app()
     except CollabError as error:

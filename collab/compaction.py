@@ -290,17 +290,14 @@ async def find_killer(
 async def compare(child: Child, checkpoint: Checkpoint, tail: Tail) -> str:
     """In what the rows alone differ from the checkpoint and the rows after it; "" when they make the same.
 
-    The first of the rows may be another checkpoint, at its position.
+    The first of the rows may be another checkpoint, at its position. Raises ChildDied when a row cannot be applied.
     """
     position, snapshot = checkpoint
-    try:
-        await child.ask(encode_request(Request.COMPARE, snapshot, position, tail))
-        answer, _, rest = await child.answer()
-    except ChildDied as error:
-        return str(error)
-    return (
-        "" if answer is Answer.SURVIVED else rest.decode(errors="replace") or "content"
-    )
+    await child.ask(encode_request(Request.COMPARE, snapshot, position, tail))
+    answer, _, rest = await child.answer()
+    if answer not in (Answer.SURVIVED, Answer.DIFFERENT):
+        raise ChildDied(rest.decode(errors="replace"))
+    return rest.decode(errors="replace") if answer is Answer.DIFFERENT else ""
 
 
 async def make_checkpoint(

@@ -83,10 +83,10 @@ class Look:
     record: RoomRecord
     faults: list[Fault] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # also those known before
     checkpoints: list[Checkpoint] = field(default_factory=list)  # intact, newest first
     rows: list[tuple[int, bytes]] = field(default_factory=list)  # intact, in order
     rejected: set[int] = field(default_factory=set)
-    first: int = 1  # position of the log
     last: int = 0
     has_whole_log: bool = False
 
@@ -99,7 +99,12 @@ class Look:
         return [row for row in self.applied if row[0] > position]
 
 
-def room_records(db: sqlite3.Connection, *, prefix: str = "") -> Iterator[RoomRecord]:
+def expect_damage(db: sqlite3.Connection) -> None:
+    """Read text also where flipped bits have made it no UTF-8."""
+    db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+
+
+def room_records(db: sqlite3.Connection) -> Iterator[RoomRecord]:
     """The rooms that have content, also deleted ones that can be restored."""
     for number, name, epoch, created, checksum, position, deleted in db.execute(
         "SELECT id, name, epoch, created, crc, position, deleted FROM room"
@@ -108,10 +113,15 @@ def room_records(db: sqlite3.Connection, *, prefix: str = "") -> Iterator[RoomRe
         is_intact = isinstance(name, str) and checksum == text_checksum(
             number, name, epoch, str(created)
         )
-        if str(name).startswith(prefix):
-            yield RoomRecord(
-                number, str(name), str(epoch), created, position, deleted, is_intact
-            )
+        yield RoomRecord(
+            number,
+            str(_shown(name)),
+            str(_shown(epoch)),
+            created,
+            position,
+            deleted,
+            is_intact,
+        )
 
 
 def look(db: sqlite3.Connection, record: RoomRecord) -> Look:
@@ -199,10 +209,9 @@ def _look_at_log(db: sqlite3.Connection, found: Look) -> None:
         found.faults.append(Fault(place, "its last position is impossible"))
         claimed = 0
     found.last = max(last, covered, claimed)
-    found.first = held[0][0] if held else found.last + 1
-    gaps = _gaps(held, found.last)
+    found.gaps = _gaps(held, found.last)
     known_gaps = _known_gaps(db, room)
-    for position, end in gaps:
+    for position, end in found.gaps:
         for part, is_needed in (
             ((position, min(end, covered)), False),
             ((max(position, covered + 1), end), True),
@@ -213,7 +222,7 @@ def _look_at_log(db: sqlite3.Connection, found: Look) -> None:
             is_known = any(a <= part[0] and part[1] <= b for a, b in known_gaps)
             if is_needed or not (is_trimmed or is_known):
                 found.lost.append(Lost(*part, is_needed, _principals(damaged, part)))
-    found.has_whole_log = not gaps and not known_gaps
+    found.has_whole_log = not found.gaps
 
 
 def _damaged_row(
@@ -396,7 +405,7 @@ def _renew(db: sqlite3.Connection, room: int) -> None:
     ).fetchone()
     if not isinstance(name, str):
         name = f"damaged-room-{room}"
-    change_epoch(db, room, name, created if isinstance(created, int) else 0)
+    change_epoch(db, room, _shown(name), created if isinstance(created, int) else 0)
 
 
 def change_epoch(

@@ -1,0 +1,352 @@
+"""The commands that keep a data directory sound."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import ROOT, Server
+from pycrdt import Doc, Text
+
+from collab.errors import CollabError
+from collab.store.base import Author, Checkpoint, Entry
+from collab.store.sqlite import SqliteStore
+
+ALICE, BOB = Author("alice", "c1"), Author("bob", "c2")
+
+
+def collab(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "collab", *arguments, "--data", str(data)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def found(
+    data: Path, *arguments: str, code: int = 3, key: str = "findings"
+) -> list[dict[str, Any]]:
+    """What a command says in JSON."""
+    done = collab(data, *arguments, "--json")
+    assert done.returncode == code, done.stderr
+    said: list[dict[str, Any]] = json.loads(done.stdout)[key]
+    return said
+
+
+def rows(data: Path, query: str, *values: Any) -> list[Any]:
+    db = sqlite3.connect(data / "collab.db")
+    try:
+        with db:
+            return db.execute(query, values).fetchall()
+    finally:
+        db.close()
+
+
+class Writer:
+    """A document, and the update of each of its keystrokes."""
+
+    def __init__(self) -> None:
+        self.updates: list[bytes] = []
+        self.doc: Doc[Any] = Doc(client_id=7)
+        self.doc.observe(lambda event: self.updates.append(event.update))
+        self.text = self.doc.get("text", type=Text)
+
+    def write(self, letters: str) -> None:
+        for letter in letters:
+            self.text.insert(len(str(self.text)), letter)
+
+
+async def append(store: SqliteStore, *entries: Entry) -> None:
+    done = asyncio.Event()
+    errors: list[CollabError | None] = []
+
+    def answered(answered: Sequence[Entry], error: CollabError | None) -> None:
+        errors.append(error)
+        done.set()
+
+    store.append(entries, answered)
+    await done.wait()
+    assert errors == [None]
+
+
+LETTERS = "abcdefghijklmnopqrst"
+
+
+async def _fill(data: Path) -> None:
+    writer = Writer()
+    snapshots = []
+    for letter in LETTERS:
+        writer.write(letter)
+        snapshots.append(writer.doc.get_update())
+    async with SqliteStore(data) as store:
+        for start in range(0, 20, 5):
+            updates = writer.updates[start : start + 5]
+            author = BOB if start == 10 else ALICE
+            entry = Entry("notes", "e1", start + 1, start, updates, [author] * 5)
+            await append(store, entry)
+        await append(store, Entry("other", "e2", 1, 0, writer.updates[:1], [ALICE]))
+        await store.bind("notes", {7: "alice"})
+        await store.create("acme\x1fplan", {"title": "Plan"})
+        for position in (8, 15):
+            fence = (await store.load("notes")).fence
+            checkpoint = Checkpoint(position, snapshots[position - 1])
+            assert await store.checkpoint("notes", checkpoint, fence=fence)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twenty updates in four rows, checkpoints at 8 and 15; another room; one of a tenant."""
+    asyncio.run(_fill(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def text(data: Path, room: str = "notes") -> str:
+    done = collab(data, "export", room)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# Verify
+
+
+def test_a_sound_store_is_called_sound(data: Path) -> None:
+    done = collab(data, "verify")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "3 rooms, 21 updates, 2 checkpoints: all sound\n"
+    assert done.stderr == ""
+
+
+def test_one_room_or_the_rooms_of_a_tenant_are_verified(data: Path) -> None:
+    assert json.loads(collab(data, "verify", "notes", "--json").stdout) == {
+        "rooms": 1,
+        "updates": 20,
+        "checkpoints": 2,
+        "findings": [],
+    }
+    assert "1 rooms" in collab(data, "verify", "--tenant", "acme").stdout
+    assert "1 rooms" in collab(data, "verify", "plan", "--tenant", "acme").stdout
+
+
+def test_a_room_that_is_not_there_is_said_so(data: Path) -> None:
+    done = collab(data, "verify", "plan")
+
+    assert done.returncode == 1
+    assert "no such room" in done.stderr
+
+
+def test_a_directory_without_a_store_is_said_so(tmp_path: Path) -> None:
+    for command in ("verify", "repair", "compact"):
+        done = collab(tmp_path, command)
+
+        assert done.returncode == 2
+        assert "--data" in done.stderr
+
+
+def test_progress_is_said_when_asked_for(data: Path) -> None:
+    assert "of 3 rooms" in collab(data, "verify", "--progress").stderr
+
+
+def test_a_server_is_verified_while_it_runs(server: Server) -> None:
+    done = server.run("verify")
+
+    assert done.returncode == 0, done.stderr
+
+
+DAMAGE = {
+    "log": ("UPDATE log SET updates = x'ff' || updates WHERE position = 11", "log"),
+    "checkpoint": ("UPDATE checkpoint SET crc = 1 WHERE position = 15", "checkpoint"),
+    "owner": ("UPDATE owner SET principal = 'mallory'", "owner"),
+    "author": ("UPDATE author SET principal = 'mallory' WHERE id = 1", "author"),
+    "author gone": ("DELETE FROM author WHERE id = 1", "author"),
+    "metadata": ("UPDATE about SET metadata = '{}'", "about"),
+    "room": ("UPDATE room SET epoch = 'e9' WHERE name = 'notes'", "room"),
+    "position": ("UPDATE room SET position = 1 << 40 WHERE name = 'other'", "room"),
+    "type": ("UPDATE log SET milliseconds = 'x' WHERE position = 6", "log"),
+    "stray": ("UPDATE log SET room = 99 WHERE position = 11", "log"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_and_after_a_repair_all_is_sound(
+    data: Path, damage: str
+) -> None:
+    statement, source = DAMAGE[damage]
+    rows(data, statement)
+
+    faults = found(data, "verify")
+    repaired = found(data, "repair", key="done")
+
+    assert source in {fault["source"] for fault in faults}
+    assert source in {each["source"] for each in repaired}
+    assert found(data, "verify", code=0) == []
+    assert found(data, "repair", code=0, key="done") == []
+    assert text(data) == LETTERS
+    assert text(data, "other") == "a"
+
+
+def test_a_dry_run_changes_nothing(data: Path) -> None:
+    rows(data, DAMAGE["log"][0])
+    before = found(data, "verify")
+
+    would = found(data, "repair", "--dry-run", key="done")
+
+    assert would
+    assert found(data, "verify") == before
+    assert [each["source"] for each in found(data, "repair", key="done")] == [
+        each["source"] for each in would
+    ]
+
+
+def test_what_is_lost_is_said_by_position_and_author(data: Path) -> None:
+    rows(data, "UPDATE log SET milliseconds = 1 WHERE position = 11")
+
+    faults = found(data, "verify")
+
+    lost = {fault["source"]: fault for fault in faults}
+    assert (lost["log"]["position"], lost["log"]["last"]) == (11, 15)
+    assert lost["log"]["principals"] == ["bob"]
+    assert (lost["history"]["position"], lost["history"]["last"]) == (11, 15)
+    assert "checkpoint holds" in lost["history"]["consequence"]
+
+
+def test_a_room_with_a_hole_can_be_opened_after_a_repair(data: Path) -> None:
+    rows(data, "UPDATE log SET crc = 1 WHERE position = 16")
+    assert collab(data, "export", "notes").returncode == 1
+
+    done = collab(data, "repair")
+
+    assert done.returncode == 3
+    assert "notes, log, position 16 to 20, by alice" in done.stdout
+    assert text(data) == LETTERS[:15]
+    assert rows(data, "SELECT position FROM room WHERE name = 'notes'") == [(20,)]
+    assert found(data, "verify", code=0) == []
+
+
+def test_what_was_taken_out_is_kept(data: Path) -> None:
+    (before,) = rows(data, "SELECT hex(updates) FROM log WHERE position = 16")
+    rows(data, "UPDATE log SET crc = 1 WHERE position = 16")
+
+    collab(data, "repair")
+
+    kept = rows(data, "SELECT record FROM aside WHERE source = 'log'")
+    assert json.loads(kept[0][0])["updates"] == {"$bytes": before[0].lower()}
+
+
+def test_an_update_that_was_lost_comes_back_with_a_client(data: Path) -> None:
+    rows(data, "UPDATE log SET crc = 1 WHERE position = 16")
+    collab(data, "repair")
+    writer = Writer()
+    writer.write(LETTERS)
+    (data.parent / "copy").write_bytes(writer.doc.get_update())
+
+    done = collab(data, "import", "notes", str(data.parent / "copy"))
+
+    assert done.returncode == 0, done.stderr
+    assert text(data) == LETTERS
+
+
+def test_a_checkpoint_that_is_not_what_the_log_makes_is_found(data: Path) -> None:
+    async def swap() -> None:
+        async with SqliteStore(data) as store:
+            writer = Writer()
+            writer.write("something else altogether")
+            fence = (await store.load("notes")).fence
+            await store.checkpoint(
+                "notes", Checkpoint(20, writer.doc.get_update()), fence=fence
+            )
+
+    asyncio.run(swap())
+
+    (fault,) = found(data, "verify")
+    assert (fault["source"], fault["position"]) == ("checkpoint", 20)
+    collab(data, "repair")
+    assert text(data) == LETTERS
+
+
+DEADLY = b"\x01\x01\x07\x00\x04\x01\x04text\x01Z\x00"
+
+
+def test_a_row_that_kills_is_named_and_left_out(data: Path) -> None:
+    """What guard and gate refuse stands for what native code does not survive: both end the replay at that row."""
+
+    async def poison() -> None:
+        async with SqliteStore(data) as store:
+            await append(store, Entry("notes", "e1", 21, 0, [b"\xff" * 40], [BOB]))
+
+    asyncio.run(poison())
+
+    (fault,) = found(data, "verify")
+    (done,) = found(data, "repair", key="done")
+
+    assert (fault["source"], fault["position"]) == ("log", 21)
+    assert (done["source"], done["position"]) == ("log", 21)
+    assert text(data) == LETTERS
+    assert found(data, "verify", code=0) == []
+
+
+def test_pages_that_are_damaged_are_found(data: Path) -> None:
+    (page,) = rows(data, "SELECT rootpage FROM sqlite_schema WHERE name = 'log'")[0]
+    with (data / "collab.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\x0a\xff\xff\xff\xff\xff\xff\xff")
+
+    done = collab(data, "verify")
+
+    assert done.returncode in (1, 3)
+    assert "malformed" in done.stderr + done.stdout or "file" in done.stdout
+
+
+def test_a_repair_needs_the_server_to_be_stopped(server: Server) -> None:
+    for command in ("repair", "compact"):
+        done = server.run(command)
+
+        assert done.returncode == 1
+        assert "another process has" in done.stderr
+
+
+# Compact
+
+
+def test_compacting_makes_checkpoints_and_gives_space_back(data: Path) -> None:
+    async def grow() -> None:
+        async with SqliteStore(data) as store:
+            await append(store, Entry("gone", "e3", 1, 0, [bytes(3_000_000)], [ALICE]))
+            await store.delete("gone", purge=True)
+
+    asyncio.run(grow())
+
+    done = collab(data, "compact", "--json")
+
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["checkpoints"] == 2
+    assert said["bytes_after"] < said["bytes_before"] - 2_000_000
+    assert rows(data, "SELECT max(position) FROM checkpoint") == [(20,)]
+    assert text(data) == LETTERS
+    assert found(data, "verify", code=0) == []
+
+
+def test_compacting_applies_retention(data: Path) -> None:
+    async def retain() -> None:
+        async with SqliteStore(data) as store:
+            await store.retain("notes", 60)
+
+    asyncio.run(retain())
+
+    done = collab(data, "compact", "notes")
+
+    assert done.returncode == 0, done.stderr
+    assert rows(data, "SELECT min(position) FROM log WHERE room = 1") == [(16,)]
+    assert text(data) == LETTERS
+    assert found(data, "verify", code=0) == []
