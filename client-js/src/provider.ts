@@ -60,6 +60,7 @@ const AWARENESS_MILLISECONDS = 40;
 /** Refusals that end by themselves; all others concern what was written. */
 const PASSING_REFUSALS: ReadonlySet<string> = new Set([
   "store_unavailable",
+  "permission_denied", // of who may only read; a notice says when that ends
   "room_unavailable",
   "busy",
   "draining",

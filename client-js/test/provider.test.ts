@@ -293,24 +293,27 @@ describe("a room that takes no changes", () => {
     expect(status().isReadOnly).toBe(false);
   });
 
-  test("a refusal that will pass keeps the change", () => {
-    const { server, type, status } = provide();
-    server.join();
+  test.each(["store_unavailable", "permission_denied"])(
+    "a refusal that will pass keeps the change: %s",
+    (code) => {
+      const { server, type, status } = provide();
+      server.join();
 
-    type("a");
-    server.socket.hear(refused(2, "store_unavailable", "the disk is full"));
-    type("b");
-    server.socket.hear(ack(2));
-    const refusedStatus = status();
-    server.socket.hear(notice("writable"));
-    server.join();
-    server.apply();
-    server.socket.hear(ack(1));
+      type("a");
+      server.socket.hear(refused(2, code, "not now"));
+      type("b");
+      server.socket.hear(ack(2));
+      const refusedStatus = status();
+      server.socket.hear(notice("writable"));
+      server.join();
+      server.apply();
+      server.socket.hear(ack(1));
 
-    expect(refusedStatus).toMatchObject({ isReadOnly: true, unsaved: 2 });
-    expect(server.doc.getText("text").toString()).toBe("ab");
-    expect(status().unsaved).toBe(0);
-  });
+      expect(refusedStatus).toMatchObject({ isReadOnly: true, unsaved: 2 });
+      expect(server.doc.getText("text").toString()).toBe("ab");
+      expect(status().unsaved).toBe(0);
+    },
+  );
 
   test("a refusal of the change itself ends it, and nothing is called saved", () => {
     const { server, type, status } = provide();

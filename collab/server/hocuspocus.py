@@ -35,7 +35,7 @@ from collab.protocol.messages import (
     Update,
 )
 from collab.room import Member
-from collab.server.socket import Socket
+from collab.server.socket import RENEWAL_COST, Socket
 from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.server.y_websocket import QUESTION_COST
 
@@ -235,6 +235,8 @@ class HocuspocusSocket(Socket):
             self.waste(QUESTION_COST)
             return
         place = self._place(address)
+        if place.is_denied:
+            self.waste(RENEWAL_COST)
         place.is_opening, place.is_denied = True, False
         shown = self._shown(auth)
         self.sockets.replica.start(self._open(address, place, name, shown))

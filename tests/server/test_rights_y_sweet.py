@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
 import pytest
+from forging import AUDIENCE, ISSUER, Issuer
 from peers import open_house
+from processes import Server, close_code
+from websockets.asyncio.client import connect
 
 from collab.auth.permissions import PRESENCE, READ, WRITE
 from collab.protocol import yjs, ysweet
@@ -69,3 +79,86 @@ async def test_the_barrier_comes_back_once_the_right_to_write_has() -> None:
         await eve.until(lambda: BARRIER in eve.messages)
 
         assert house.text() == "too soon"
+
+
+class Door:
+    """A server with access control, asked as a Y-Sweet client or its backend does."""
+
+    def __init__(self, server: Server, issuer: Issuer) -> None:
+        self.server, self.issuer = server, issuer
+
+    def ask(self, may: list[str], body: bytes = b"{}") -> tuple[int, dict[str, Any]]:
+        token = self.issuer.token(rooms={"r": may}, prefixes=None)
+        headers = {"authorization": f"Bearer {token}"}
+        try:
+            with urlopen(
+                Request(f"{self.server.url}/doc/r/auth", body, headers)
+            ) as response:
+                return response.status, json.load(response)
+        except HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def address(self, answer: dict[str, Any]) -> str:
+        return f"{answer['url']}/r?token={answer['token']}"
+
+
+@pytest.fixture
+def door(serve: Callable[..., Server], tmp_path: Path) -> Door:
+    issuer = Issuer()
+    keys = issuer.write(tmp_path / "keys.json")
+    flags = ("--auth", "jwt", "--jwt-keys", str(keys), "--jwt-audience", AUDIENCE)
+    return Door(serve(*flags, "--jwt-issuer", ISSUER), issuer)
+
+
+async def test_a_client_token_says_what_it_is_for_and_opens_one_socket(
+    door: Door,
+) -> None:
+    _, full = door.ask(["read", "write"])
+    _, part = door.ask(["read"])
+    _, asked = door.ask(["read", "write"], b'{"authorization": "read-only"}')
+
+    shown = [answer["authorization"] for answer in (full, part, asked)]
+    async with connect(door.address(asked)) as socket:
+        await socket.send(b"\x00\x00\x01\x00")
+        first = await socket.recv()
+    async with connect(door.address(asked)) as socket:
+        again = await close_code(socket)
+
+    assert shown == ["full", "read-only", "read-only"]
+    assert first[:2] == b"\x00\x01"  # it was not asked what it has
+    assert again == 4401
+
+
+async def test_a_client_token_is_for_its_room(door: Door) -> None:
+    _, answer = door.ask(["read", "write"])
+    elsewhere = f"{door.server.address}/d/s/ws/s?token={answer['token']}"
+
+    async with connect(elsewhere) as socket:
+        code = await close_code(socket)
+
+    assert code == 4403
+
+
+async def test_who_may_not_read_gets_no_client_token(door: Door) -> None:
+    status, problem = door.ask(["presence"])
+
+    assert (status, problem["code"]) == (403, "permission_denied")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"authorization": "root"}'])
+async def test_a_client_token_is_not_given_for_what_is_not_understood(
+    door: Door, body: bytes
+) -> None:
+    status, _ = door.ask(["read"], body)
+
+    assert status == 400
+
+
+async def test_a_signed_token_in_the_address_is_refused(door: Door) -> None:
+    token = door.issuer.token()
+
+    async with connect(f"{door.server.address}/d/r/ws/r?token={token}") as socket:
+        code = await close_code(socket)
+
+    assert code == 4401

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from peers import Peer, open_house
+from processes import Server
+from websockets.asyncio.client import connect
 
 from collab.auth.permissions import PRESENCE, READ, WRITE
 from collab.protocol import yjs
-from collab.protocol.varint import Reader
+from collab.protocol.varint import Reader, encode_string
 
 pytestmark = pytest.mark.anyio
 
@@ -18,6 +21,17 @@ ALL = READ | WRITE | PRESENCE
 
 def notices(peer: Peer) -> list[str]:
     return [Reader(one, 1).read_string(64) for one in peer.heard(b"\x71")]
+
+
+def left(notice: bytes) -> int:
+    """The milliseconds in it."""
+    reader = Reader(notice, 1)
+    reader.read_string(64)
+    return reader.read_varint()
+
+
+def token(text: str) -> bytes:
+    return b"\x72" + encode_string(text)
 
 
 def refusals(peer: Peer) -> list[tuple[int, str]]:
@@ -180,8 +194,91 @@ async def test_a_name_cannot_be_forged() -> None:
 async def test_a_v1_client_is_told_how_long_its_token_lasts() -> None:
     async with open_house() as house:
         house.table.add("ada", ALL, expires=time.time() + 100)
+
         ada = await house.y_websocket("ada", is_v1=True)
 
-        reader = Reader(ada.messages[1], 1)
-        assert reader.read_string(64) == "expires"
-        assert 95_000 < reader.read_varint() <= 100_000
+        assert 95_000 < left(ada.messages[1]) <= 100_000
+
+
+async def test_a_v1_client_goes_on_with_another_token() -> None:
+    async with open_house() as house:
+        house.table.add("old", READ, id="ada", expires=time.time() + 100)
+        house.table.add("new", ALL, id="ada", expires=time.time() + 200)
+        ada = await house.y_websocket("old", is_v1=True)
+
+        ada.say(token("new"))
+        await ada.until(lambda: len(notices(ada)) == 3)
+        ada.write("hello")
+
+        assert notices(ada) == ["expires", "writable", "expires"]
+        assert left(ada.heard(b"\x71")[-1]) > 195_000
+        assert house.text() == "hello"
+
+
+@pytest.mark.parametrize(("shown", "code"), [("eve", 4403), ("wrong", 4401)])
+async def test_a_v1_client_goes_with_a_token_that_is_not_its_own(
+    shown: str, code: int
+) -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("eve", ALL)
+        ada = await house.y_websocket("ada", is_v1=True)
+
+        ada.say(token(shown))
+        await ada.until(lambda: ada.close_code)
+
+        assert ada.close_code == code
+
+
+@pytest.mark.parametrize(
+    "message", [b"\x72", b"\x72\x05abc", b"\x72\x03abcd", b"\x72\x81\x80\x01"]
+)
+async def test_a_malformed_token_message_closes_the_socket(message: bytes) -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        ada = await house.y_websocket("ada", is_v1=True)
+
+        ada.say(message)
+
+        assert ada.close_code == 4400
+
+
+async def test_a_stock_client_has_no_such_message() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("eve", ALL)
+        ada = await house.y_websocket("ada")
+
+        ada.say(token("eve"))
+
+        assert ada.close_code is None
+
+
+async def test_whose_token_ends_is_closed_and_whose_room_is_taken_is_too() -> None:
+    async with open_house() as house:
+        principal = house.table.add("ada", ALL, expires=time.time() + 3600)
+        ada, bob = await house.y_websocket("ada"), await house.y_websocket("ada")
+        members = [peer.socket.members()[0] for peer in (ada, bob)]
+
+        members[0].principal = replace(principal, expires=time.time() - 1)
+        members[1].principal = replace(principal, grants=())
+        house.access.review()
+
+        assert (ada.close_code, bob.close_code) == (4401, 4403)
+
+
+@pytest.mark.parametrize(
+    ("offered", "answered"),
+    [
+        (["collab.token.t", "collab.v1"], "collab.v1"),
+        (["collab.token.t", "y-websocket"], "y-websocket"),
+        (["x", "collab.token.t"], "x"),
+        (["collab.token.t"], None),
+    ],
+)
+async def test_a_token_among_the_subprotocols_is_never_answered(
+    server: Server, offered: list[str], answered: str | None
+) -> None:
+    for path in ("ws/r", "hocuspocus"):
+        async with connect(f"{server.address}/{path}", subprotocols=offered) as socket:  # type: ignore[arg-type]
+            assert socket.subprotocol == answered
