@@ -34,6 +34,7 @@ from collab.replica import Replica
 from collab.server import playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
+from collab.server.api.docs import docs_routes
 from collab.server.api.presence import Guests
 from collab.server.api.routes import ROUTES, api_routes
 from collab.server.http import Http
@@ -216,6 +217,7 @@ def make_app(
             *playground.routes(),
             *Ops(replica, metrics, sockets.access, trusted).routes(),
             *api_routes(make_api(settings, replica, sockets, metrics)),
+            *docs_routes(ROUTES),
             *Rooms(sockets).routes(),
         ],
         middleware=[
