@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -14,15 +15,24 @@ import collab
 from collab import logs, settings
 from collab.commands import (
     auditing,
+    configuration,
     contents,
     keys,
     maintenance,
     tokens,
-)  # registers its commands
-from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, app
+)  # registers their commands
+from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, AsJson, app
 from collab.errors import CollabError, ConfigurationError
 
-__all__ = ["auditing", "contents", "keys", "main", "maintenance", "tokens"]
+__all__ = [
+    "auditing",
+    "configuration",
+    "contents",
+    "keys",
+    "main",
+    "maintenance",
+    "tokens",
+]
 
 
 def _version(shown: bool) -> None:
@@ -50,16 +60,28 @@ def serve(config: Path | None, **flags: Any) -> None:
     """Serve rooms until Ctrl-C or SIGTERM. Every setting is a flag, a variable COLLAB_… and a key of the TOML file."""
     from collab.server.app import run  # heavy: other commands do without
 
-    chosen = settings.load(
+    chosen = _chosen(config, flags)
+    logs.configure(log_format=chosen.log_format, level=chosen.log_level)
+    for each in configuration.verdicts(chosen):
+        if each.state == "refuse":
+            raise ConfigurationError(f"{each.setting}: {each.sentence}")
+        if each.state == "warning":
+            logs.logger(__name__).warning(
+                "warning at the start", setting=each.setting, advice=each.sentence
+            )
+    run(chosen)
+
+
+def check(config: Path | None, json: bool, **flags: Any) -> None:
+    """Say what is wrong with the settings, as `serve` would read them. Exits with 3 when it would refuse to start."""
+    configuration.report(_chosen(config, flags), json=json)
+
+
+def _chosen(config: Path | None, flags: dict[str, Any]) -> settings.Settings:
+    return settings.load(
         {name: value for name, value in flags.items() if value not in (None, (), [])},
         config,
     )
-    logs.configure(log_format=chosen.log_format, level=chosen.log_level)
-    if not chosen.is_loopback and not chosen.auth:
-        logs.logger(__name__).warning(
-            "served beyond this machine without access control", host=chosen.host
-        )
-    run(chosen)
 
 
 def _flag(name: str, field: FieldInfo) -> Parameter:
@@ -87,7 +109,8 @@ def _flag(name: str, field: FieldInfo) -> Parameter:
     )
 
 
-def _register_serve() -> None:
+def _register(function: Callable[..., None], *others: Parameter) -> None:
+    """A command whose flags are the settings, and others."""
     config = Parameter(
         "config",
         Parameter.KEYWORD_ONLY,
@@ -98,12 +121,18 @@ def _register_serve() -> None:
         _flag(name, field) for name, field in settings.Settings.model_fields.items()
     ]
     # typer reads the flags from here; a function's type does not tell that it has this attribute.
-    serve.__signature__ = Signature([config, *flags])  # type: ignore[attr-defined]
-    serve.__annotations__ = {each.name: each.annotation for each in (config, *flags)}
-    app.command()(serve)
+    function.__signature__ = Signature([config, *others, *flags])  # type: ignore[attr-defined]
+    function.__annotations__ = {
+        each.name: each.annotation for each in (config, *others, *flags)
+    }
+    app.command()(function)
 
 
-_register_serve()
+_register(serve)
+_register(
+    check,
+    Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=AsJson),
+)
 
 
 def main() -> None:

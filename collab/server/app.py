@@ -437,10 +437,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def run(settings: Settings) -> None:
-    """`serve` on uvloop where there is one."""
+    """`serve` on uvloop where there is one, with as many open files as the system allows."""
     if sys.platform == "win32":
         asyncio.run(serve(settings))
     else:
+        import resource
+
         import uvloop
 
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         uvloop.run(serve(settings))
