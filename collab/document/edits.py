@@ -20,7 +20,6 @@ from collab.errors import (
     AmbiguousText,
     CollabError,
     Conflict,
-    DocumentBroken,
     InvalidRequest,
     TextNotFound,
     TooLarge,
@@ -98,12 +97,13 @@ class Draft:
     def __init__(self, snapshot: bytes, client: int) -> None:
         self._doc: Doc[Any] = Doc(client_id=client)
         self._doc.apply_update(snapshot)
+        self.bytes = len(snapshot)  # about what it holds
 
     def edit(self, operations: Sequence[Operation]) -> bytes | None:
         """Apply the operations one after the other; the update that repeats them elsewhere, None when nothing changed.
 
-        Raises InvalidRequest, Conflict (a `test` fails, a text is not there or not once) or TooLarge: the copy is of
-        no use after that.
+        Raises InvalidRequest, Conflict (what an operation speaks of is not there, or not once; a `test` fails) or
+        TooLarge: the copy is of no use after that.
         """
         if len(operations) > MAX_OPERATIONS:
             raise TooLarge("operations")
@@ -121,12 +121,14 @@ class Draft:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a Rust panic is not an Exception
-            raise DocumentBroken(
-                f"native code failed on a copy: {type(error).__name__}"
-            ) from None
+            reason = f"native code failed on a copy: {type(error).__name__}"
+            raise RuntimeError(reason) from None
         finally:
             subscription.drop()
-        return updates[0] if updates else None
+        if not updates:
+            return None
+        self.bytes += len(updates[0])
+        return updates[0]
 
 
 class _Attempt:
@@ -187,7 +189,7 @@ class _Attempt:
             _checked(replacement.new),
         )
         if not old:
-            raise _Problem("there is nothing to look for")
+            raise _Problem("there is nothing to look for", InvalidRequest)
         places = _places(text.shown, old)
         if not places:
             raise _Problem("`old` is not in the text", TextNotFound)
@@ -220,7 +222,7 @@ class _Attempt:
         match patch.op:
             case "test":
                 if not _same(self._read(path), patch.value):
-                    raise _Problem(f"{patch.path} is not what it should be", Conflict)
+                    raise _Problem(f"{patch.path} is not what it should be")
             case "add":
                 self._add(path, check_value(patch.value))
             case "replace":
@@ -236,7 +238,9 @@ class _Attempt:
                     self._read(path)
                     return
                 if path[: len(source)] == source:
-                    raise _Problem(f"{patch.source} cannot be moved into itself")
+                    raise _Problem(
+                        f"{patch.source} cannot be moved into itself", InvalidRequest
+                    )
                 value, fresh = self._taken(source)
                 self._remove(source)
                 self._add(path, value, fresh)
@@ -341,7 +345,7 @@ class _Attempt:
         if root is None:
             kind = _KINDS.get(type(value))
             if kind is None:
-                raise _Problem("a root holds a map, a list or a text")
+                raise _Problem("a root holds a map, a list or a text", InvalidRequest)
             root = self._roots[name] = self._doc.get(_checked(name), type=kind)
         if not self._merge(root, value):
             raise _Problem("a root stays the map, list or text that it is")
@@ -439,9 +443,9 @@ class _Attempt:
 
 
 class _Problem(Exception):
-    """Why an operation cannot be done."""
+    """Why an operation cannot be done: the document is not so (409), or no document could be (400)."""
 
-    def __init__(self, message: str, error: type[CollabError] = InvalidRequest) -> None:
+    def __init__(self, message: str, error: type[CollabError] = Conflict) -> None:
         super().__init__(message)
         self.error = error
 
@@ -659,9 +663,9 @@ _EMPTY: dict[type, Any] = {Map: {}, Array: [], Text: ""}
 def _parsed(pointer: str) -> _Path:
     """The parts of a JSON Pointer (RFC 6901)."""
     if not pointer.startswith("/"):
-        raise _Problem("a path begins with / and the name of a root")
+        raise _Problem("a path begins with / and the name of a root", InvalidRequest)
     if re.search("~(?![01])", pointer):
-        raise _Problem("in a path, ~ is written ~0 and / is written ~1")
+        raise _Problem("in a path, ~ is written ~0 and / is written ~1", InvalidRequest)
     return tuple(
         part.replace("~1", "/").replace("~0", "~")
         for part in _checked(pointer)[1:].split("/")
@@ -721,7 +725,9 @@ def check_value(value: Any) -> Any:
     while todo:
         each, depth = todo.pop()
         if depth > MAX_NESTING:
-            raise _Problem(f"a value is nested deeper than {MAX_NESTING}")
+            raise _Problem(
+                f"a value is nested deeper than {MAX_NESTING}", InvalidRequest
+            )
         if isinstance(each, str):
             _checked(each)
         elif isinstance(each, dict):
@@ -731,9 +737,11 @@ def check_value(value: Any) -> Any:
         elif isinstance(each, list):
             todo += [(item, depth + 1) for item in each]
         elif isinstance(each, int) and abs(each) > MAX_INTEGER:
-            raise _Problem("a whole number is too large to be exact in a browser")
+            raise _Problem(
+                "a whole number is too large to be exact in a browser", InvalidRequest
+            )
         elif isinstance(each, float) and each - each != 0:
-            raise _Problem("a number must be finite")
+            raise _Problem("a number must be finite", InvalidRequest)
     return value
 
 
@@ -743,7 +751,9 @@ def _checked(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise _Problem("half a surrogate pair is no character") from None
+            raise _Problem(
+                "half a surrogate pair is no character", InvalidRequest
+            ) from None
     return text
 
 

@@ -34,6 +34,8 @@ from collab.replica import Replica
 from collab.server import playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
+from collab.server.api.document import Renderings
+from collab.server.api.drafts import Drafts
 from collab.server.api.docs import docs_routes
 from collab.server.api.presence import Guests
 from collab.server.api.routes import ROUTES, api_routes
@@ -204,6 +206,8 @@ def make_api(
         replica=replica,
         metrics=metrics,
         guests=Guests(),
+        drafts=Drafts(),
+        renderings=Renderings(),
         max_body_bytes=settings.max_message_bytes,
     )
 
@@ -396,6 +400,7 @@ async def serve(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         beat = loop.create_task(sockets.beat())
         watch = loop.create_task(access.watch())
+        _heed_hangups(tls)
         reloading = loop.create_task(_reload(tls, server))
         try:
             await server.serve(sockets=[listening])
@@ -406,13 +411,16 @@ async def serve(settings: Settings) -> None:
 
 
 async def _reload(tls: Tls | None, server: Server) -> None:
-    """What SIGHUP and changed files do. Without TLS there is nothing to read again, and SIGHUP does no harm."""
+    if tls is not None:
+        await tls.watch(server.listen)
+
+
+def _heed_hangups(tls: Tls | None) -> None:
+    """SIGHUP reads the TLS files again. Without TLS there is nothing to read, and it does no harm."""
     if sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, tls.reload if tls else lambda: None
         )
-    if tls is not None:
-        await tls.watch(server.listen)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    RootModel,
     model_validator,
 )
 
@@ -317,3 +318,183 @@ class Revocation(Model):
 
 class Revoked(Model):
     keys: int = Field(description="API keys that ended with it.")
+
+
+# Documents
+
+
+RootName = Annotated[
+    str,
+    Field(max_length=256, description="What the document calls this root type."),
+]
+Pointer = Annotated[
+    str,
+    Field(
+        pattern="^(/([^~]|~[01])*)$",
+        max_length=4096,
+        description="A JSON Pointer whose first part names the root.",
+    ),
+]
+Attributes = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=256)], JsonValue],
+    Field(max_length=32),
+]
+MAX_PLACE = (1 << 31) - 1
+
+
+class DocumentQuery(Model):
+    format: Literal["json", "text", "markdown", "update"] | None = Field(
+        None, description="Goes before the Accept header."
+    )
+    root: str = Field(
+        "",
+        max_length=256,
+        description="Which root to read as text or Markdown; need not be said of the only one.",
+    )
+    state_vector: str | None = Field(
+        None,
+        max_length=65_536,
+        pattern="^[A-Za-z0-9_-]*=*$",
+        description="In base64url: only what that lacks, as an update.",
+    )
+    min_position: Count | None = Field(
+        None,
+        ge=0,
+        description="Wait until the log holds this position, for 5 s at most: then 425.",
+    )
+
+
+class Saved(Model):
+    """What was asked for is in the log."""
+
+    epoch: str
+    position: int
+
+
+class PatchOperation(Model):
+    """Of JSON Patch (RFC 6902). Members that do not belong to it are ignored."""
+
+    model_config = ConfigDict(extra="ignore", serialize_by_alias=True)
+
+    path: Pointer
+
+
+class PatchAdd(PatchOperation):
+    op: Literal["add"]
+    value: JsonValue
+
+
+class PatchReplace(PatchOperation):
+    op: Literal["replace"]
+    value: JsonValue
+
+
+class PatchTest(PatchOperation):
+    op: Literal["test"]
+    value: JsonValue
+
+
+class PatchRemove(PatchOperation):
+    op: Literal["remove"]
+
+
+class PatchMove(PatchOperation):
+    op: Literal["move"]
+    source: Pointer = Field(alias="from")
+
+
+class PatchCopy(PatchOperation):
+    op: Literal["copy"]
+    source: Pointer = Field(alias="from")
+
+
+class Patch(
+    RootModel[
+        Annotated[
+            list[
+                Annotated[
+                    PatchAdd
+                    | PatchReplace
+                    | PatchTest
+                    | PatchRemove
+                    | PatchMove
+                    | PatchCopy,
+                    Field(discriminator="op"),
+                ]
+            ],
+            Field(max_length=1000),
+        ]
+    ]
+):
+    """Applied in order, all or nothing. A root is not removed but emptied, and stays the map, list or text it is."""
+
+
+class Splice(Model):
+    """Places are counted in characters (code points); those before it have been applied."""
+
+    root: RootName
+    index: int = Field(ge=0, le=MAX_PLACE)
+    delete: int = Field(0, ge=0, le=MAX_PLACE)
+    insert: str = ""
+    attributes: Attributes | None = Field(
+        None, description="Of what is inserted, in a rich text."
+    )
+
+
+class Splices(Model):
+    splices: list[Splice] = Field(max_length=1000)
+
+
+class Replacement(Model):
+    """Must be there once. 409 `ambiguous_text` says where it is, `text_not_found` that it is not there."""
+
+    root: RootName
+    old: str = Field(min_length=1)
+    new: str
+    near: int | None = Field(
+        None, ge=0, le=MAX_PLACE, description="Of several, the one closest to here."
+    )
+
+
+class Replacements(Model):
+    replacements: list[Replacement] = Field(max_length=1000)
+
+
+class Whole(Model):
+    root: RootName
+    content: str
+
+
+class WholeText(Model):
+    """Only what differs from it is changed."""
+
+    text: Whole
+
+
+class Edits(RootModel[Splices | Replacements | WholeText]):
+    """Edits of texts, in one of three ways."""
+
+
+class UpdatesQuery(Model):
+    after: Count | None = Field(
+        None, ge=0, description="The position of the last one that is known."
+    )
+    limit: Count = Field(100, ge=1, le=MAX_PAGE, description="Updates on one page.")
+
+
+class UpdateInfo(Model):
+    """An update as the log has it."""
+
+    position: int
+    milliseconds: int
+    principal: str
+    connection: str
+    turn: str | None
+    update: str = Field(description="Yjs bytes (version 1) in base64.")
+
+
+class Updates(Model):
+    epoch: str
+    position: int = Field(description="Of the last update in the log.")
+    updates: list[UpdateInfo]
+    next: int | None = Field(description="`after` of the next page; null at the end.")

@@ -5,15 +5,34 @@ from __future__ import annotations
 from functools import cache
 
 import orjson
-
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.routing import Route as StarletteRoute
 
-from collab.auth.permissions import ADMIN, PRESENCE, READ
-from collab.errors import Conflict, NothingHere, RoomNotFound, RoomUnavailable
-from collab.server.api import credentials, members, models, presence, rooms
-from collab.server.api.dispatch import JSON, Api, Call, Route, json
+from collab.auth.permissions import ADMIN, HISTORY, PRESENCE, READ, WRITE
+from collab.errors import (
+    AmbiguousText,
+    ClientIdConflict,
+    Conflict,
+    NothingHere,
+    NotYet,
+    PreconditionFailed,
+    Refused,
+    RoomNotFound,
+    RoomUnavailable,
+    RootNotFound,
+    TextNotFound,
+)
+from collab.server.api import (
+    credentials,
+    document,
+    members,
+    models,
+    presence,
+    rooms,
+    updates,
+)
+from collab.server.api.dispatch import BYTES, JSON, Api, Call, Route, json
 from collab.server.api.openapi import describe
 
 
@@ -53,6 +72,34 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/v1/rooms/{room}/restore", needs=ADMIN, handler=rooms.restore,
         summary="Restore a deleted room", gives=json(models.RoomInfo), errors=(RoomNotFound,),
+    ),
+    Route(
+        method="GET", path="/v1/rooms/{room}/document", needs=READ, handler=document.read,
+        summary="Read a document", query=models.DocumentQuery,
+        headers=(("If-None-Match", "304 when the document is still what this ETag names."),),
+        gives={JSON: None, document.TEXT: None, document.MARKDOWN: None, BYTES: None},
+        shows=(("ETag", "Epoch and position of what was read."),),
+        errors=(RoomNotFound, RootNotFound, NotYet, RoomUnavailable),
+    ),
+    Route(
+        method="PATCH", path="/v1/rooms/{room}/document", needs=READ | WRITE, handler=document.edit, is_large=True,
+        summary="Edit a document", takes={JSON: models.Edits, document.JSON_PATCH: models.Patch},
+        headers=(("If-Match", "412 unless the document is still what this ETag names."),),
+        gives=json(models.Saved), shows=(("ETag", "Epoch and position of the edit."),),
+        errors=(RoomNotFound, PreconditionFailed, AmbiguousText, TextNotFound, RoomUnavailable),
+    ),
+    Route(
+        method="POST", path="/v1/rooms/{room}/update", needs=WRITE, handler=document.write, is_large=True,
+        summary="Merge a Yjs update into a document", takes={BYTES: None},
+        headers=(("If-Match", "412 unless the document is still what this ETag names."),),
+        gives=json(models.Saved), shows=(("ETag", "Epoch and position after it."),),
+        errors=(Refused, RoomNotFound, PreconditionFailed, ClientIdConflict, RoomUnavailable),
+    ),
+    Route(
+        method="GET", path="/v1/rooms/{room}/updates", needs=HISTORY, handler=updates.read,
+        summary="Read the log of a document, or follow it", query=models.UpdatesQuery,
+        headers=(("Last-Event-ID", "The position after which a stream goes on."),),
+        gives={JSON: models.Updates, updates.EVENTS: None}, errors=(RoomNotFound, NotYet, RoomUnavailable),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/presence", needs=READ, handler=presence.read,

@@ -1,0 +1,277 @@
+"""Reading and editing a document over HTTP, for whoever has no socket."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+
+import orjson
+from starlette.responses import Response
+
+from collab.document import export
+from collab.document.edits import Operation, Patch, Replacement, Rewrite, Splice
+from collab.errors import (
+    DocumentBroken,
+    InvalidRequest,
+    NotYet,
+    PreconditionFailed,
+    RoomNotFound,
+    StoreUnavailable,
+)
+from collab.room import Room, Visitor
+from collab.server.api import models
+from collab.server.api.dispatch import BYTES, JSON, Call
+
+TEXT = "text/plain"
+MARKDOWN = "text/markdown"
+JSON_PATCH = "application/json-patch+json"
+FORMATS = {"json": JSON, "text": TEXT, "markdown": MARKDOWN, "update": BYTES}
+
+MAX_RENDERED_BYTES = 16 << 20  # of renderings that are kept for the next who asks
+
+
+# Reading
+
+
+async def read(call: Call) -> Response:
+    """As JSON (every root), plain text or Markdown (one root), or the whole document as a Yjs update: by `format` or
+    by Accept, JSON else. With `state_vector`, an update of what that lacks. The ETag names epoch and position of what
+    is read: give it to `If-Match` with an edit. It is missing while nothing can be saved.
+    """
+    query: models.DocumentQuery = call.query
+    room = await existing(call)
+    if query.min_position is not None:
+        await _reach(call, room, query.min_position)
+    kind = query.format or _wanted(call.request.headers.get("accept", ""))
+    if query.state_vector is not None:
+        kind = "update"
+    tag, position = entity_tag(room), room.position
+    is_known = _names(call.request.headers.getlist("if-none-match"), tag, is_weak=True)
+    content = b"" if is_known else _render(call, room, kind, query)
+    headers = {"vary": "accept"}
+    if await _is_saved(call, room, position):
+        headers["etag"] = tag
+        if is_known:
+            return Response(None, 304, headers)
+    elif is_known:
+        content = _render(call, room, kind, query)
+    headers["content-type"] = FORMATS[kind]
+    if kind in ("text", "markdown"):
+        headers["content-type"] += "; charset=utf-8"
+    return Response(content, headers=headers)
+
+
+async def existing(call: Call) -> Room:
+    """The live room, when somebody has written there, created it or is in it. Raises RoomNotFound."""
+    replica = call.api.replica
+    if replica.live(call.key) is None:
+        info = await replica.store.info(call.key)
+        if info is None or info.deleted_milliseconds is not None:
+            raise RoomNotFound("there is no such room")
+    return await call.open()
+
+
+def entity_tag(room: Room) -> str:
+    return f'"{room.epoch}-{room.position}"'
+
+
+def _render(call: Call, room: Room, kind: str, query: models.DocumentQuery) -> bytes:
+    document = room.document
+    if query.state_vector is not None:
+        return document.diff(_decoded(query.state_vector))
+    snapshot = document.snapshot()
+    if kind == "update":
+        return snapshot
+    return call.api.renderings.get(
+        room.name,
+        snapshot,
+        (kind, query.root),
+        lambda: _rendered(snapshot, kind, query.root),
+    )
+
+
+def _rendered(snapshot: bytes, kind: str, root: str) -> bytes:
+    match kind:
+        case "json":
+            return orjson.dumps(export.to_json(snapshot))
+        case "text":
+            return export.to_text(snapshot, root).encode()
+        case _:
+            return export.to_markdown(snapshot, root).encode()
+
+
+class Renderings:
+    """What documents looked like when they were read last, until they change."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[bytes, dict[tuple[str, str], bytes]]] = (
+            OrderedDict()
+        )
+        self._bytes = 0
+
+    def get(
+        self,
+        room: str,
+        snapshot: bytes,
+        key: tuple[str, str],
+        make: Callable[[], bytes],
+    ) -> bytes:
+        """From before, or made now. A document that has not changed gives the very same snapshot."""
+        kept = self._kept.pop(room, None)
+        if kept is not None and kept[0] is not snapshot:
+            self._bytes -= _size(kept)
+            kept = None
+        if kept is None:
+            kept = (snapshot, {})
+            self._bytes += _size(kept)
+        self._kept[room] = kept
+        content = kept[1].get(key)
+        if content is None:
+            content = make()
+            kept[1][key] = content
+            self._bytes += len(content)
+            while self._bytes > MAX_RENDERED_BYTES:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return content
+
+
+def _size(kept: tuple[bytes, dict[tuple[str, str], bytes]]) -> int:
+    return len(kept[0]) + 1000 + sum(map(len, kept[1].values()))
+
+
+def _wanted(accept: str) -> str:
+    """The format whose type the header likes best; JSON when it says nothing of any."""
+    best, found = 0.0, "json"
+    for part in accept.lower().split(","):
+        media_type, *parameters = (each.strip() for each in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if re.fullmatch(r"q=[01](\.[0-9]{0,3})?", parameter):
+                weight = float(parameter[2:])
+        for kind, its_type in FORMATS.items():
+            if media_type == its_type and weight > best:
+                best, found = weight, kind
+    return found
+
+
+def _decoded(state_vector: str) -> bytes:
+    padded = state_vector.rstrip("=")
+    padded += "=" * (-len(padded) % 4)
+    try:
+        return base64.b64decode(padded, altchars=b"-_", validate=True)
+    except ValueError:
+        raise InvalidRequest("the state vector is not base64url") from None
+
+
+async def _reach(call: Call, room: Room, position: int) -> None:
+    try:
+        await call.api.replica.logged(room, position)
+    except StoreUnavailable:
+        raise NotYet(f"the log has not reached {position}") from None
+
+
+async def _is_saved(call: Call, room: Room, position: int) -> bool:
+    """Wait until what was read is saved, unless nothing can be: a position means nothing else before."""
+    try:
+        if room.logged_position < position:
+            if room.unwritable is not None:
+                return False
+            await call.api.replica.logged(room, position)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+# Writing
+
+
+async def write(call: Call) -> Response:
+    """Merges a Yjs update (version 1). What the document knows already is left out; answers when the rest is saved."""
+    update: bytes = call.body
+
+    def merge(room: Room, visitor: Visitor) -> bool:
+        return room.update(visitor, update, precise=True)
+
+    return await _write(call, merge)
+
+
+async def edit(call: Call) -> Response:
+    """By path (JSON Patch) on maps and lists, or by characters on texts: splices, replacements of what is there once,
+    or the whole text of a root. Only what differs is changed, all of it or nothing. With `If-Match`, only when nobody
+    has written since. Answers when it is saved.
+    """
+    operations = _operations(call.body)
+    return await _write(
+        call,
+        lambda room, visitor: call.api.drafts.edit(room, visitor, operations),
+    )
+
+
+async def _write(call: Call, change: Callable[[Room, Visitor], bool]) -> Response:
+    replica = call.api.replica
+    room = await call.open()
+    _match(call, room)
+    visitor = Visitor(call.principal, call.operations, connection=call.connection)
+    replica.join(room, visitor)
+    try:
+        change(room, visitor)
+        position = room.position
+    except DocumentBroken:
+        await replica.rebuild(room)
+        raise
+    finally:
+        replica.leave(room, visitor)
+    await replica.logged(room, position)
+    saved = models.Saved(epoch=room.epoch, position=position)
+    return Response(
+        saved.model_dump_json(),
+        headers={"etag": f'"{room.epoch}-{position}"'},
+        media_type=JSON,
+    )
+
+
+def _match(call: Call, room: Room) -> None:
+    given = call.request.headers.getlist("if-match")
+    if given and not _names(given, entity_tag(room), is_weak=False):
+        raise PreconditionFailed(
+            f"the document is at {entity_tag(room)} now: read it again"
+        )
+
+
+def _names(given: list[str], tag: str, *, is_weak: bool) -> bool:
+    """Whether a header of entity tags names this one. `*` names any."""
+    for each in ",".join(given).split(","):
+        named = each.strip()
+        if is_weak:
+            named = named.removeprefix("W/")
+        if named in (tag, "*"):
+            return True
+    return False
+
+
+def _operations(body: models.Patch | models.Edits) -> list[Operation]:
+    if isinstance(body, models.Patch):
+        return [
+            Patch(
+                each.op,
+                each.path,
+                getattr(each, "value", None),
+                getattr(each, "source", ""),
+            )
+            for each in body.root
+        ]
+    match body.root:
+        case models.Splices(splices=splices):
+            return [
+                Splice(each.root, each.index, each.delete, each.insert, each.attributes)
+                for each in splices
+            ]
+        case models.Replacements(replacements=replacements):
+            return [
+                Replacement(each.root, each.old, each.new, each.near)
+                for each in replacements
+            ]
+        case models.WholeText(text=text):
+            return [Rewrite(text.root, text.content)]

@@ -1,0 +1,81 @@
+"""Edits that come without a socket: each principal writes in each room under a client id of its own.
+
+An id lives as long as its room stays in memory and is never taken up again: what was written under it and lost with
+the process may be known to somebody. An edit is made on a copy and goes at once into the room, so no two copies write
+under one id at the same time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from collab.document.document import Document
+from collab.document.edits import Draft, Operation
+from collab.room import Room, Visitor
+
+MAX_WRITERS = (
+    1000  # of one room that are remembered; whoever was forgotten gets another id
+)
+MAX_DRAFTS = 64
+MAX_DRAFT_BYTES = 1 << 20  # a copy of a larger document is not kept
+
+
+class _Kept(NamedTuple):
+    """A copy that holds just what the document of its room did after the last edit."""
+
+    document: Document
+    position: int
+    client: int
+    draft: Draft
+
+
+class Drafts:
+    """The client ids, and the copies of the documents that were edited last: making one takes long."""
+
+    def __init__(self) -> None:
+        self._clients: WeakKeyDictionary[Room, dict[str, int]] = WeakKeyDictionary()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    def edit(
+        self, room: Room, visitor: Visitor, operations: Sequence[Operation]
+    ) -> bool:
+        """Edit the document of a room; whether that changed anything. All at once or, when it raises, nothing.
+
+        Raises what `Draft.edit` and `Room.update` raise.
+        """
+        client = self._client(room, visitor.principal.id)
+        draft = self._draft(room, client)
+        update = draft.edit(operations)
+        if update is not None:
+            room.update(visitor, update)
+        self._keep(room, client, draft)
+        return update is not None
+
+    def _client(self, room: Room, principal: str) -> int:
+        clients = self._clients.setdefault(room, {})
+        client = clients.get(principal)
+        if client is None:
+            client = secrets.randbits(32)
+            while client in room.document.gate.known:
+                client = secrets.randbits(32)
+            if len(clients) >= MAX_WRITERS:
+                del clients[next(iter(clients))]
+            clients[principal] = client
+        return client
+
+    def _draft(self, room: Room, client: int) -> Draft:
+        kept = self._kept.pop(room.name, None)
+        now = (room.document, room.position, client)
+        if kept is not None and kept[:3] == now:
+            return kept.draft
+        return Draft(room.document.snapshot(), client)
+
+    def _keep(self, room: Room, client: int, draft: Draft) -> None:
+        if draft.bytes <= MAX_DRAFT_BYTES:
+            self._kept[room.name] = _Kept(room.document, room.position, client, draft)
+            if len(self._kept) > MAX_DRAFTS:
+                self._kept.popitem(last=False)
