@@ -43,7 +43,7 @@ class Authority:
         failures: Failures | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._verifiers, self._overrides, self._clock = verifiers, overrides, clock
+        self._verifiers, self._overrides, self.clock = verifiers, overrides, clock
         self._failures = failures
         self.is_open = not verifiers  # there is no access control at all
 
@@ -74,6 +74,11 @@ class Authority:
                 return principal
         raise Unauthenticated("a valid token is needed here")
 
+    @property
+    def version(self) -> int:
+        """Moves when something was granted or revoked here; apart from that rights change only with the principal."""
+        return 0 if self._overrides is None else self._overrides.version
+
     async def poll(self) -> None:
         """Take in what was changed elsewhere. Raises StoreUnavailable; what was known then goes on to hold."""
         if self._overrides is not None:
@@ -101,6 +106,6 @@ class Authority:
 
     def has_ended(self, principal: Principal) -> bool:
         """Whether its credential has expired or was revoked."""
-        return principal.expires <= self._clock() or (
+        return principal.expires <= self.clock() or (
             self._overrides is not None and self._overrides.is_revoked(principal)
         )

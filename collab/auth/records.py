@@ -22,7 +22,7 @@ from collab.errors import (
 from collab.names import SEPARATOR, room_name
 
 ANY_TENANT = SEPARATOR  # no tenant can be called that
-MAX_KEYS, MAX_GRANTS, MAX_REVOCATIONS = 10_000, 50_000, 50_000
+MAX_KEYS, MAX_GRANTS, MAX_REVOCATIONS = 5_000, 20_000, 20_000
 
 _APPLICATION = 0x636F6C61  # "cola": tells these files from any other SQLite file
 _VERSION = 1

@@ -54,6 +54,7 @@ class Access:
         self.tickets = Tickets() if tickets is None else tickets  # empty is false
         self._allow_query_token = allow_query_token
         self._is_behind = False  # the registry could not be read the last time
+        self._reviewed = -1  # the version of what is granted and revoked here
         self.registry.changed = self.review
 
     # What a peer shows
@@ -182,15 +183,22 @@ class Access:
 
     def review(self) -> None:
         """What every live member may do now; who may not even read any more has to go."""
-        if self.authority.is_open:
+        authority = self.authority
+        if authority.is_open:
             return
+        is_same, self._reviewed = authority.version == self._reviewed, authority.version
+        now = authority.clock()
         for room in self._replica.rooms:
             name = split_key(room.name)[1]
             for member in room.members:
+                principal = member.principal
+                if is_same and principal.expires > now and not principal.is_lent:
+                    continue
                 try:
                     self._review(member, name)
                 except Exception:
                     log.exception("a bug met the review of rights", room=room.name)
+                    self._reviewed = -1  # so that it is tried again
 
     def _review(self, member: Member, name: str) -> None:
         authority = self.authority
