@@ -348,6 +348,7 @@ FORGERIES = [
     ),
     Forgery("J9", "payload in UTF-16", lambda issuer: issuer.sign({}, json.dumps(issuer.claims()).encode("utf-16"))),
     Forgery("J9", "payload of 1 MB", lambda issuer: issuer.token(pad="x" * (1 << 20))),
+    Forgery("J9", "payload of 20 KB", lambda issuer: issuer.token(pad="x" * 20_000)),
     Forgery("J9", "half of a surrogate pair", lambda issuer: issuer.token(name="\ud800")),
     Forgery("J9", "JWE", lambda issuer: ".".join((encode({"alg": "dir", "enc": "A256GCM"}), "", *["AAAA"] * 3))),
     _header("J9", "nested", cty="JWT"),

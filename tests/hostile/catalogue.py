@@ -26,7 +26,7 @@ from peer import (
 if TYPE_CHECKING:
     from liveness import Pair
 
-# The catalogue, less what needs accounts: H3 with cookies, S5 read-only members, R10 probing, J and T rows.
+# The catalogue, less what is tried elsewhere or not here yet: H3 with cookies, S5 read-only members, R10 probing, T rows.
 IN_SCOPE = (
     *(f"H{n}" for n in range(1, 18)),
     *(f"W{n}" for n in range(1, 14)),
@@ -35,6 +35,7 @@ IN_SCOPE = (
     *(f"A{n}" for n in range(1, 14)),
     *(f"P{n}" for n in range(1, 10)),
     *(f"R{n}" for n in range(1, 10)),
+    *(f"J{n}" for n in range(1, 16)),
     *("B1", "B4", "F24", "F25", "F27", "F30"),
 )
 
@@ -49,6 +50,7 @@ CODES = {
     1009: "frame_too_big",
     1013: "slow_member|busy|room_unavailable",
     4205: "overrun",
+    4401: "unauthenticated",
     4400: "invalid_message|refused|invalid_room_name",
     4403: "permission_denied",
     4408: "handshake_timeout",
@@ -76,6 +78,7 @@ class Field:
     async def join(
         self, dialect: Dialect | None = None, room: str | None = None, **options: Any
     ) -> Peer:
+        options = {"token": self.house.token} | options
         peer = await join(
             self.port, dialect or self.dialect, room or self.room, **options
         )

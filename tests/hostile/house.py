@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from forging import AUDIENCE, ISSUER, Issuer
 from peer import PATIENCE, ask
 
 ROOT = Path(__file__).parents[2]
@@ -27,10 +28,12 @@ FENCE = "unknown HTTP version"
 
 
 class House:
-    """One running server; `flags` as on the command line."""
+    """One running server; `flags` as on the command line. With an issuer it is one that asks for tokens."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
-        self.data = data
+    def __init__(
+        self, data: Path, *flags: str, issuer: Issuer | None = None, token: str = ""
+    ) -> None:
+        self.data, self.issuer, self._token = data, issuer, token
         self.lines: list[dict[str, Any]] = []
         self.raw_lines: list[bytes] = []
         self._news = threading.Condition()
@@ -83,6 +86,11 @@ class House:
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
+
+    @property
+    def token(self) -> str:
+        """What an honest member shows."""
+        return self.issuer.token() if self.issuer else self._token
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
@@ -158,6 +166,18 @@ FLAGS: dict[str, tuple[str, ...]] = {
 }
 
 
+def guarded(data: Path) -> House:
+    """One that nobody enters without a token or a key."""
+    issuer = Issuer()
+    keys = issuer.write(data.parent / f"{data.name}.json")
+    return House(
+        data,
+        *("--auth", "jwt", "--auth", "keys", "--jwt-keys", str(keys)),
+        *("--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER),
+        issuer=issuer,
+    )
+
+
 class Houses:
     """The servers of one test process, each started when first needed."""
 
@@ -167,7 +187,10 @@ class Houses:
 
     def get(self, name: str) -> House:
         if name not in self._open:
-            self._open[name] = House(self._directory / name, *FLAGS[name])
+            data = self._directory / name
+            self._open[name] = (
+                guarded(data) if name == "guarded" else House(data, *FLAGS[name])
+            )
         return self._open[name]
 
     def close(self) -> None:

@@ -77,8 +77,8 @@ def written_by(update: bytes) -> int:
 @asynccontextmanager
 async def liveness(house: House) -> AsyncIterator[Pair]:
     room = f"beside-{os.urandom(6).hex()}"
-    one = await join(house.port, WEBSOCKET, room)
-    two = await join(house.port, WEBSOCKET, room)
+    one = await join(house.port, WEBSOCKET, room, token=house.token)
+    two = await join(house.port, WEBSOCKET, room, token=house.token)
     pair = Pair(house, one, two)
     chatting = asyncio.create_task(pair.chat())
     try:

@@ -303,21 +303,27 @@ async def join(
     *,
     receive_buffer: int | None = None,
     query: str = "",
+    token: str = "",
 ) -> Peer:
     """A member as its dialect makes one: connected, authenticated where that is asked, in step with the room."""
-    peer = await open_socket(
-        port, dialect.path(room) + query, receive_buffer=receive_buffer
-    )
+    shown = (bearer(token),) if token and dialect is not HOCUSPOCUS else ()
+    path = dialect.path(room) + query
+    peer = await open_socket(port, path, *shown, receive_buffer=receive_buffer)
     peer.dialect, peer.room = dialect, room
     try:
         if dialect is HOCUSPOCUS:
-            peer.say(authentication())
+            peer.say(authentication(token))
             await peer.until(lambda: bool(peer.answers(b"\x02\x02")))
         await peer.document()
     except BaseException:
         await peer.leave()
         raise
     return peer
+
+
+def bearer(token: str) -> tuple[str, str]:
+    """The header that shows a token."""
+    return "authorization", f"Bearer {token}"
 
 
 def authentication(token: str = "", version: str | None = "4.8.0") -> bytes:

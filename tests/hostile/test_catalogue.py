@@ -17,6 +17,7 @@ import rows_hocuspocus
 import rows_messages
 import rows_names
 import rows_presence
+import rows_tokens
 from catalogue import IN_SCOPE, INTERNAL, Field, Row
 from house import Houses, houses
 from liveness import liveness
@@ -30,6 +31,7 @@ MODULES = (
     rows_hocuspocus,
     rows_names,
     rows_faults,
+    rows_tokens,
 )
 ROWS: list[Row] = [row for module in MODULES for row in module.ROWS]
 MAX_GROWTH_BYTES = 64 << 20
