@@ -10,6 +10,7 @@ import pytest
 
 from collab.auth.authority import MAX_TOKEN_CHARACTERS, Authority
 from collab.auth.base import Credential
+from collab.auth.failures import Failures
 from collab.auth.permissions import (
     ANONYMOUS,
     EVERYTHING,
@@ -20,7 +21,8 @@ from collab.auth.permissions import (
     Principal,
 )
 from collab.auth.registry import Registry
-from collab.errors import Busy, Unauthenticated
+from collab.errors import Busy, RateLimited, Unauthenticated
+from collab.metrics import Metrics
 
 NOW = 1_000_000.0
 ADA = Principal(
@@ -161,3 +163,22 @@ def test_to_ask_costs_no_more_than_a_few_microseconds(
     best = min(repeat(lambda: authority.operations(ADA, "notes"), number=500)) / 500
 
     assert best < 20e-6
+
+
+@pytest.mark.parametrize(
+    ("prefix", "error"), [("tk_", Unauthenticated), ("ck_", RateLimited)]
+)
+@pytest.mark.anyio
+async def test_used_tickets_lock_no_address_out_as_bad_tokens_do(
+    prefix: str, error: type[Exception]
+) -> None:
+    failures = Failures(Metrics(), per_minute=3)
+    authority = Authority([Knows("ada", ADA)], failures=failures, clock=lambda: NOW)
+    shown = [Credential(token=f"{prefix}{n}", address="192.0.2.1") for n in range(4)]
+
+    for credential in shown[:3]:
+        with pytest.raises(Unauthenticated):
+            await authority.authenticate(credential)
+
+    with pytest.raises(error):
+        await authority.authenticate(shown[3])
