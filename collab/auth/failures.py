@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
@@ -13,6 +14,8 @@ WINDOW_SECONDS = 60.0
 MAX_ADDRESSES = 10_000
 
 
+# Asked for each request; addresses are slow to read.
+@lru_cache(4096)
 def network_of(address: str) -> str:
     """What is counted as one address; "" for this machine, which is not bounded.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -92,6 +93,8 @@ def is_local_name(host: str) -> bool:
     return name_of(host) in _LOOPBACK_NAMES
 
 
+# Asked for each request; addresses are slow to read.
+@lru_cache(4096)
 def is_loopback(address: str) -> bool:
     """Whether a peer's address is on this machine."""
     try:
