@@ -34,11 +34,11 @@ from collab.replica import Replica
 from collab.server import playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
+from collab.server.api.docs import docs_routes
 from collab.server.api.document import Renderings
 from collab.server.api.drafts import Drafts
-from collab.server.api.docs import docs_routes
 from collab.server.api.presence import Guests
-from collab.server.api.routes import ROUTES, api_routes
+from collab.server.api.routes import ROUTES, ApiRoute
 from collab.server.http import Http
 from collab.server.limits import Limits
 from collab.server.ops import Ops
@@ -220,7 +220,7 @@ def make_app(
         routes=[
             *playground.routes(),
             *Ops(replica, metrics, sockets.access, trusted).routes(),
-            *api_routes(make_api(settings, replica, sockets, metrics)),
+            ApiRoute(make_api(settings, replica, sockets, metrics)),
             *docs_routes(ROUTES),
             *Rooms(sockets).routes(),
         ],

@@ -7,10 +7,12 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
+import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from collab.auth.certificates import CERTIFICATE, certificate_of
 from collab.logs import logger
+from collab.server.responses import problem
 
 log = logger(__name__)
 
@@ -26,6 +28,18 @@ _ONCE = frozenset(
         b"transfer-encoding",
     )
 )
+
+
+# As the API's own answers have them.
+_CODES = {
+    400: "invalid_request",
+    408: "handshake_timeout",
+    413: "too_large",
+    414: "too_large",
+    429: "rate_limited",
+    431: "too_large",
+    505: "protocol_violation",
+}
 
 
 class _Refusal(Exception):
@@ -266,10 +280,10 @@ class Http(HttpToolsProtocol):
             cycle.disconnected = True  # what the application still says goes nowhere
             cycle.message_event.set()
         if not is_answered:
-            answer = status.phrase.encode()
+            answer = orjson.dumps(problem(status.value, reason, _CODES[status.value]))
             self.transport.write(
                 STATUS_LINE[status]
-                + b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+                + b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
                 % (len(answer), answer)
             )
         self.flow.resume_reading()

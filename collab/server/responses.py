@@ -24,6 +24,16 @@ class Json(Response):
         return orjson.dumps(content)
 
 
+def problem(status: int, detail: str, code: str) -> dict[str, Any]:
+    """The members that every error has (RFC 9457)."""
+    return {
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+
+
 class Problem(Json):
     """What went wrong, for people and programs: `code` is the stable name of an error, as in a close reason.
 
@@ -33,12 +43,7 @@ class Problem(Json):
     media_type = "application/problem+json"
 
     def __init__(self, error: CollabError) -> None:
-        content: dict[str, Any] = {
-            "title": error.code.replace("_", " "),
-            "status": error.http_status,
-            "detail": str(error),
-            "code": error.code,
-        }
+        content = problem(error.http_status, str(error), error.code)
         if isinstance(error, InvalidRequest) and error.places:
             content["errors"] = [
                 {"pointer": pointer, "detail": detail}

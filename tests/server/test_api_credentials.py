@@ -129,7 +129,7 @@ async def test_grants_are_listed_by_principal() -> None:
 
         assert len(every) == 2
         assert (one["principal"], one["prefix"], one["room"]) == ("eve", "a/", None)
-        answer = await call("DELETE", "/v1/grants?principal=eve&prefix=a/")
+        answer = await call("DELETE", "/v1/grants?principal=eve&room=a/&is_prefix=true")
         assert answer.status_code == 204
 
 

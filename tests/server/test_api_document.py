@@ -567,7 +567,7 @@ def find(call: Caller) -> Drafts:
     """Of the running API."""
     for route in call.app.routes:
         if getattr(route, "path", "") == "/v1":
-            drafts = route.endpoint.drafts
+            drafts = route.api.drafts
             assert isinstance(drafts, Drafts)
             return drafts
     raise AssertionError("there is no API")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from collab.auth.permissions import Grant, names_of, operations_of
-from collab.auth.registry import Registry
-from collab.errors import Conflict, InvalidRequest, PermissionDenied
+from collab.auth.registry import KEY_PREFIX, Registry
+from collab.errors import Conflict, PermissionDenied
 from collab.names import SEPARATOR
 from collab.server.api import models
 from collab.server.api.dispatch import Call
@@ -71,7 +71,7 @@ async def list_grants(call: Call) -> models.Grants:
 
 async def grant(call: Call) -> models.GrantInfo:
     """Takes effect at once, for who is connected too. In place of an earlier grant for the same room or prefix."""
-    wanted: models.NewGrant = call.body
+    wanted: models.GrantInRoom | models.GrantUnderPrefix = call.body.root
     allowed = _allowed(call, wanted)
     await call.audit(
         "grant",
@@ -94,32 +94,32 @@ async def grant(call: Call) -> models.GrantInfo:
 async def withdraw(call: Call) -> None:
     """Only what was granted here; what a token says ends with the token."""
     query: models.GrantQuery = call.query
-    if (query.room is None) == (query.prefix is None):
-        raise InvalidRequest("name either a room or a prefix")
-    is_prefix = query.prefix is not None
-    room = query.room if query.room is not None else query.prefix or ""
-    await call.audit("ungrant", subject=query.principal, to=room, is_prefix=is_prefix)
+    await call.audit(
+        "ungrant", subject=query.principal, to=query.room, is_prefix=query.is_prefix
+    )
     registry = _registry(call)
     await registry.change(
         registry.withdraw,
         query.principal,
-        room,
-        is_prefix=is_prefix,
+        query.room,
+        is_prefix=query.is_prefix,
         tenant=call.principal.tenant,
     )
 
 
 async def revoke(call: Call) -> models.Revoked:
     """All credentials of a principal that were issued until now, or one; whoever is connected with it is disconnected."""
-    wanted: models.Revocation = call.body
+    wanted: models.OfPrincipal | models.OfToken = call.body.root
     registry, tenant = _registry(call), call.principal.tenant
-    await call.audit("revoke", subject=wanted.principal or "", token=wanted.token or "")
-    if wanted.principal is not None:
-        keys = await registry.change(registry.revoke, wanted.principal, tenant=tenant)
-        return models.Revoked(keys=keys)
-    assert wanted.token is not None
-    await registry.change(registry.revoke_token, wanted.token, tenant=tenant)
-    return models.Revoked(keys=0)
+    match wanted:
+        case models.OfPrincipal(principal=principal):
+            await call.audit("revoke", subject=principal)
+            keys = await registry.change(registry.revoke, principal, tenant=tenant)
+            return models.Revoked(keys=keys)
+        case models.OfToken(token=token):
+            await call.audit("revoke", token=token)
+            await registry.change(registry.revoke_token, token, tenant=tenant)
+            return models.Revoked(keys=int(token.startswith(KEY_PREFIX)))
 
 
 def _registry(call: Call) -> Registry:
@@ -136,11 +136,11 @@ def _expect_control(call: Call) -> None:
 def _allowed(call: Call, scope: models.Scope) -> Grant:
     """The grant that is meant. Raises PermissionDenied when it holds more than who makes it has."""
     operations = operations_of(scope.operations)
-    if scope.room is not None:
+    if isinstance(scope, models.InRoom):
         grant = Grant(scope.room, operations)
         probe = scope.room
     else:
-        grant = Grant(scope.prefix or "", operations, is_prefix=True)
+        grant = Grant(scope.prefix, operations, is_prefix=True)
         # Of no room's name, so that only grants for all of the prefix count.
         probe = grant.room + SEPARATOR
     has = call.api.access.authority.operations(call.principal, probe)

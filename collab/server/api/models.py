@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,6 @@ from pydantic import (
     Field,
     JsonValue,
     RootModel,
-    model_validator,
 )
 
 from collab.errors import InvalidRoomName
@@ -37,6 +36,13 @@ def _digits(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 5.0 is five."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
 def _truth(value: object) -> object:
     if isinstance(value, str):
         if value not in ("true", "false"):
@@ -53,6 +59,7 @@ def _name(value: str) -> str:
 
 
 Count = Annotated[int, BeforeValidator(_digits)]
+Whole = Annotated[int, BeforeValidator(_whole)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 RoomName = Annotated[
     str,
@@ -74,7 +81,7 @@ Metadata = Annotated[
     ),
 ]
 HistorySeconds = Annotated[
-    int,
+    Whole,
     Field(
         ge=0,
         le=MAX_HISTORY_SECONDS,
@@ -105,7 +112,7 @@ class Problem(Model):
 
 class RoomsQuery(Model):
     prefix: str = Field("", max_length=256, description="Names that begin so.")
-    cursor: str = Field("", max_length=1024, description="`next` of the page before.")
+    cursor: str = Field("", max_length=256, description="`next` of the page before.")
     limit: Count = Field(100, ge=1, le=MAX_PAGE, description="Rooms on one page.")
     deleted: Truth = Field(
         False, description="Deleted rooms that can still be restored, instead."
@@ -158,7 +165,7 @@ class Stay(Model):
     state: dict[str, JsonValue] = Field(
         description="As a client's awareness state: `user` with a `name` and a `color`, a `cursor`."
     )
-    ttl_seconds: int = Field(
+    ttl_seconds: Whole = Field(
         30, ge=1, le=300, description="Gone after that, unless it is said again."
     )
 
@@ -206,7 +213,7 @@ class Members(Model):
 
 Principal = Annotated[str, Field(min_length=1, max_length=256)]
 Seconds = Annotated[
-    int, Field(ge=1, le=10 * 365 * 24 * 3600, description="Then it ends by itself.")
+    Whole, Field(ge=1, le=10 * 365 * 24 * 3600, description="Then it ends by itself.")
 ]
 
 
@@ -221,23 +228,32 @@ class NewTicket(Model):
     expires_milliseconds: int
 
 
-class Scope(Model):
-    """Operations in one room, or in all whose names begin with a prefix."""
-
-    room: RoomName | None = None
-    prefix: str | None = Field(
-        None,
+Operations = Annotated[list[OperationName], Field(min_length=1, max_length=5)]
+Prefix = Annotated[
+    str,
+    Field(
         max_length=256,
         pattern="^(.*/)?$",
         description="Ends in a slash; empty is every room.",
-    )
-    operations: list[OperationName] = Field(min_length=1, max_length=5)
+    ),
+]
 
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if (self.room is None) == (self.prefix is None):
-            raise ValueError("name either a room or a prefix")
-        return self
+
+class InRoom(Model):
+    """Operations in one room."""
+
+    room: RoomName
+    operations: Operations
+
+
+class UnderPrefix(Model):
+    """Operations in all rooms whose names begin so."""
+
+    prefix: Prefix
+    operations: Operations
+
+
+Scope = InRoom | UnderPrefix
 
 
 class NewKey(Model):
@@ -272,9 +288,18 @@ class Keys(Model):
     keys: list[KeyInfo]
 
 
-class NewGrant(Scope):
+class GrantInRoom(InRoom):
     principal: Principal
     seconds: Seconds | None = None
+
+
+class GrantUnderPrefix(UnderPrefix):
+    principal: Principal
+    seconds: Seconds | None = None
+
+
+class NewGrant(RootModel[GrantInRoom | GrantUnderPrefix]):
+    """Operations for a principal, in one room or under a prefix."""
 
 
 class GrantInfo(Model):
@@ -297,23 +322,26 @@ class GrantsQuery(Model):
 
 class GrantQuery(Model):
     principal: Principal
-    room: RoomName | None = None
-    prefix: str | None = Field(None, max_length=256)
+    room: str = Field(max_length=256, description="The room, or the prefix.")
+    is_prefix: Truth = Field(False, description="Whether it is a prefix.")
 
 
-class Revocation(Model):
-    """All credentials of a principal that were issued until now, or one by its id."""
+class OfPrincipal(Model):
+    """Ends all credentials of a principal that were issued until now."""
 
-    principal: Principal | None = None
-    token: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
-        None, description="The `jti` of a JWT, the id of an API key."
+    principal: Principal
+
+
+class OfToken(Model):
+    """Ends one credential."""
+
+    token: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        description="The `jti` of a JWT, the id of an API key."
     )
 
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if (self.principal is None) == (self.token is None):
-            raise ValueError("name either a principal or a token")
-        return self
+
+class Revocation(RootModel[OfPrincipal | OfToken]):
+    """What is to end."""
 
 
 class Revoked(Model):
@@ -433,8 +461,8 @@ class Splice(Model):
     """Places are counted in characters (code points); those before it have been applied."""
 
     root: RootName
-    index: int = Field(ge=0, le=MAX_PLACE)
-    delete: int = Field(0, ge=0, le=MAX_PLACE)
+    index: Whole = Field(ge=0, le=MAX_PLACE)
+    delete: Whole = Field(0, ge=0, le=MAX_PLACE)
     insert: str = ""
     attributes: Attributes | None = Field(
         None, description="Of what is inserted, in a rich text."
@@ -451,7 +479,7 @@ class Replacement(Model):
     root: RootName
     old: str = Field(min_length=1)
     new: str
-    near: int | None = Field(
+    near: Whole | None = Field(
         None, ge=0, le=MAX_PLACE, description="Of several, the one closest to here."
     )
 
@@ -460,7 +488,7 @@ class Replacements(Model):
     replacements: list[Replacement] = Field(max_length=1000)
 
 
-class Whole(Model):
+class Content(Model):
     root: RootName
     content: str
 
@@ -468,7 +496,7 @@ class Whole(Model):
 class WholeText(Model):
     """Only what differs from it is changed."""
 
-    text: Whole
+    text: Content
 
 
 class Edits(RootModel[Splices | Replacements | WholeText]):

@@ -30,6 +30,9 @@ _PROBLEM = {
     "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
 }
 
+# Refused while the address and the headers are read, whatever they lead to.
+_BEFORE_ROUTES = ((408, "handshake_timeout"), (414, "too_large"), (431, "too_large"))
+
 DESCRIPTION = """Rooms, their documents and who is in them, over plain HTTP.
 
 The name of a room is one segment of the path, percent-encoded: a slash in it is `%2F`. Whoever may not read a room
@@ -183,12 +186,13 @@ def _responses(route: Route) -> dict[str, Any]:
             for name, meaning in route.shows
         }
     found = {str(route.status if route.gives else 204): answer}
-    for error in sorted(errors(route), key=lambda error: error.http_status):
-        status = str(error.http_status)
+    codes = [(error.http_status, error.code) for error in errors(route)]
+    for number, code in sorted({*codes, *_BEFORE_ROUTES}):
+        status = str(number)
         if status in found:
-            found[status]["description"] += f", `{error.code}`"
+            found[status]["description"] += f", `{code}`"
         else:
-            found[status] = {"description": f"`{error.code}`", "content": _PROBLEM}
+            found[status] = {"description": f"`{code}`", "content": _PROBLEM}
     return found
 
 

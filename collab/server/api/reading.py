@@ -64,7 +64,7 @@ def query(model: type[M] | None, raw: bytes) -> M | None:
     try:
         return model.model_validate(found)
     except ValidationError as error:
-        raise _refusal("query", error) from None
+        raise _refusal("query", error, found) from None
 
 
 def media_type(values: Sequence[str]) -> str:
@@ -84,15 +84,15 @@ def media_type(values: Sequence[str]) -> str:
 
 def body(model: type[M], raw: bytes) -> M:
     """JSON as its model: strict types, no unknown fields, no field twice, no NaN, no lone surrogates, not deep."""
-    check_json(raw)
+    value = read_json(raw)
     try:
         return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
-        raise _refusal("body", error) from None
+        raise _refusal("body", error, value) from None
 
 
-def check_json(raw: bytes) -> None:
-    """Refuse what readers of JSON take for different things."""
+def read_json(raw: bytes) -> Any:
+    """Refuses what readers of JSON take for different things."""
     try:
         orjson.loads(raw)
         value = json.loads(raw, object_pairs_hook=_once)
@@ -104,6 +104,7 @@ def check_json(raw: bytes) -> None:
     except ValueError:  # a number of thousands of digits
         raise InvalidRequest("the body holds a number that is too long") from None
     _check_depth(value)
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,14 +129,11 @@ def _check_depth(value: object) -> None:
     raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} deep")
 
 
-def _refusal(part: str, error: ValidationError) -> InvalidRequest:
+def _refusal(part: str, error: ValidationError, value: object) -> InvalidRequest:
     """Where it is wrong and what is expected there; never what was sent."""
     places = [
         (
-            "".join(
-                "/" + str(step)[:100].replace("~", "~0").replace("/", "~1")
-                for step in each["loc"]
-            ),
+            _pointer(each["loc"], value, is_missing=each["type"] == "missing"),
             each["msg"].removeprefix("Value error, "),
         )
         for each in error.errors(
@@ -146,3 +144,16 @@ def _refusal(part: str, error: ValidationError) -> InvalidRequest:
     return InvalidRequest(
         f"the {part} is not as it should be: {first[0] or '/'}: {first[1]}", places
     )
+
+
+def _pointer(path: Sequence[str | int], value: Any, *, is_missing: bool) -> str:
+    """The steps of a path that are in the value: pydantic names its alternatives too."""
+    found = ""
+    for at, step in enumerate(path):
+        is_here = isinstance(value, dict) and step in value
+        if is_here or (isinstance(value, list) and isinstance(step, int)):
+            value = value[step]
+        elif not is_missing or at < len(path) - 1:
+            continue
+        found += "/" + str(step)[:100].replace("~", "~0").replace("/", "~1")
+    return found

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-
 from collab.auth.permissions import READ
-from collab.errors import InvalidRequest, RoomNotFound
-from collab.names import SEPARATOR, room_name
+from collab.errors import RoomNotFound
+from collab.names import SEPARATOR
 from collab.server.api import models
 from collab.server.api.dispatch import Call
 from collab.store import base
@@ -20,7 +18,7 @@ async def list_rooms(call: Call) -> models.Rooms:
     query: models.RoomsQuery = call.query
     tenant = call.principal.tenant
     begin = f"{tenant}{SEPARATOR}" if tenant else ""
-    after = begin + _name_of(query.cursor) if query.cursor else ""
+    after = begin + query.cursor if query.cursor else ""
     allowed = call.api.access.authority.operations
     found: list[models.RoomInfo] = []
     for _ in range(MAX_SEEN // PORTION):
@@ -35,12 +33,12 @@ async def list_rooms(call: Call) -> models.Rooms:
             if SEPARATOR in name or not allowed(call.principal, name) & READ:
                 continue
             if len(found) == query.limit:
-                return models.Rooms(rooms=found, next=_cursor(found[-1].name))
+                return models.Rooms(rooms=found, next=found[-1].name)
             found.append(_shown(call, info, name))
         if len(portion) < PORTION:
             return models.Rooms(rooms=found, next=None)
         after = portion[-1].name
-    return models.Rooms(rooms=found, next=_cursor(after[len(begin) :]))
+    return models.Rooms(rooms=found, next=after[len(begin) :])
 
 
 async def create(call: Call) -> models.RoomInfo:
@@ -99,16 +97,3 @@ def _shown(call: Call, info: base.RoomInfo, name: str) -> models.RoomInfo:
         history_seconds=info.history_seconds,
         members=len(live) if live else 0,
     )
-
-
-def _cursor(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def _name_of(cursor: str) -> str:
-    try:
-        return room_name(
-            base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-        )
-    except ValueError:
-        raise InvalidRequest("this cursor is not one of ours") from None

@@ -6,8 +6,8 @@ from functools import cache
 
 import orjson
 from starlette.responses import Response
-from starlette.routing import BaseRoute
-from starlette.routing import Route as StarletteRoute
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
 from collab.auth.permissions import ADMIN, HISTORY, PRESENCE, READ, WRITE
 from collab.errors import (
@@ -165,6 +165,18 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 
-def api_routes(api: Api) -> list[BaseRoute]:
-    """What the application mounts: `Api` finds its way by itself, since it must see the path undecoded."""
-    return [StarletteRoute("/v1", api), StarletteRoute("/v1/{rest:path}", api)]
+class ApiRoute(BaseRoute):
+    """Hands everything under /v1 on as it came: `Api` finds its way by itself, since it must see the path undecoded."""
+
+    path = "/v1"
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        path = scope["path"]
+        is_ours = path == self.path or path.startswith(f"{self.path}/")
+        return (Match.FULL if is_ours and scope["type"] == "http" else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.api(scope, receive, send)
