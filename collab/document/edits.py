@@ -15,7 +15,7 @@ import orjson
 from pycrdt import Array, Doc, Map, Text
 
 from collab.document.document import Document
-from collab.document.export import EMBED, plain, root_of
+from collab.document.export import EMBED, check_lists, plain, root_of
 from collab.errors import (
     AmbiguousText,
     CollabError,
@@ -97,16 +97,22 @@ class Draft:
     def __init__(self, snapshot: bytes, client: int) -> None:
         self._doc: Doc[Any] = Doc(client_id=client)
         self._doc.apply_update(snapshot)
+        self._is_checked = False
         self.bytes = len(snapshot)  # about what it holds
 
     def edit(self, operations: Sequence[Operation]) -> bytes | None:
         """Apply the operations one after the other; the update that repeats them elsewhere, None when nothing changed.
 
-        Raises InvalidRequest, Conflict (what an operation speaks of is not there, or not once; a `test` fails) or
-        TooLarge: the copy is of no use after that.
+        Raises InvalidRequest, Conflict (what an operation speaks of is not there, or not once; a `test` fails),
+        TooLarge, or Refused for a document with lists that cannot be read: the copy is of no use after that.
         """
         if len(operations) > MAX_OPERATIONS:
             raise TooLarge("operations")
+        if not self._is_checked and any(
+            isinstance(operation, Patch) for operation in operations
+        ):
+            check_lists(self._doc.get_update())
+            self._is_checked = True  # no edit of ours puts characters into a list
         updates: list[bytes] = []
         subscription = self._doc._doc.observe(
             lambda event: updates.append(event.update)

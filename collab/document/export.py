@@ -11,7 +11,8 @@ from typing import Any
 from pycrdt import Array, Doc, Map, Text, XmlFragment
 
 from collab.document.markdown import markdown_of_text, markdown_of_xml, text_of_xml
-from collab.errors import InvalidRequest, RootNotFound
+from collab.errors import InvalidRequest, Refused, RootNotFound
+from collab.protocol.lists import has_characters_in_list
 
 # What is in a text without being a character: one place in it, as Yjs counts.
 EMBED = "\ufffc"
@@ -59,9 +60,19 @@ def _kind(root: Any) -> str:
 
 
 def to_json(update: bytes) -> dict[str, Any]:
-    """Every root as plain values; text and XML as strings, an empty root as null."""
+    """Every root as plain values; text and XML as strings, an empty root as null.
+
+    Raises Refused when a list holds what native code cannot read.
+    """
+    check_lists(update)
     doc = load(update)
     return {name: plain(root_of(doc, name)) for name in sorted(doc.keys())}
+
+
+def check_lists(update: bytes) -> None:
+    """To be asked before lists inside a document are read: `plain` would never come back. Raises Refused."""
+    if has_characters_in_list(update):
+        raise Refused("characters in a list")
 
 
 def plain(value: Any) -> Any:

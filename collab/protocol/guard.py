@@ -34,7 +34,7 @@ Vector = dict[int, int]  # client → its next clock
 class Notes:
     """What a scan writes down on request, for the few documents where it matters."""
 
-    __slots__ = ("cuts", "links", "texts")
+    __slots__ = ("cuts", "foreign", "links", "lists", "texts")
 
     def __init__(self) -> None:
         # Where every struct hangs.
@@ -43,6 +43,9 @@ class Notes:
         self.cuts: list[Cut] = []
         # Texts with surrogate pairs: client, clock, first byte and end of the characters.
         self.texts: list[tuple[int, int, int, int]] = []
+        # Client and clock of texts beyond ASCII, and of shared lists.
+        self.foreign: list[tuple[int, int]] = []
+        self.lists: list[tuple[int, int]] = []
 
 
 class Known(Vector):
@@ -499,6 +502,8 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                     raise Refused("truncated")
                 if not text.isascii():
                     length = _units(text)
+                    if notes is not None:
+                        notes.foreign.append((client, clock))
                     if max(text) > 239:
                         is_plain = False
                         if notes is not None:
@@ -512,6 +517,8 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                     raise Refused("count")
                 p = _values(update, p, value)
             elif kind == 7:  # a shared type
+                if value == 0 and notes is not None:
+                    notes.lists.append((client, clock))
                 if value > 6 or value == 5:
                     # 5, a hook: yrs 0.28 does not read its name and so reads on askew
                     raise Refused("type")

@@ -28,6 +28,7 @@ from collab.errors import (
     AmbiguousText,
     Conflict,
     InvalidRequest,
+    Refused,
     TextNotFound,
     TooLarge,
 )
@@ -652,3 +653,18 @@ def pointer(path: tuple[Any, ...]) -> str:
     return "".join(
         "/" + str(part).replace("~", "~0").replace("/", "~1") for part in path
     )
+
+
+def test_a_list_that_native_code_cannot_read_is_refused() -> None:
+    doc: Doc[Any] = Doc(client_id=1)
+    doc["map"] = Map({"k": Text("a😀")})
+    made = doc.get_update()
+    at = made.index(b"\x01k") + 2
+    hostile = Document()
+    hostile.apply(made[:at] + b"\x00" + made[at + 1 :], "eve")
+
+    with pytest.raises(Refused, match="characters in a list"):
+        edit(hostile, 7, [Patch("test", "/map/k/0", 1)])
+    with pytest.raises(Refused, match="characters in a list"):
+        to_json(hostile.snapshot())
+    assert edit(hostile, 7, [Splice("text", 0, 0, "x")]) is not None
