@@ -16,7 +16,9 @@ from processes import ROOT, Server
 from pycrdt import Doc, Text
 
 from collab.errors import CollabError
+from collab.store.backup import _seal
 from collab.store.base import Author, Checkpoint, Entry
+from collab.store.schema import APPLICATION, MIGRATIONS
 from collab.store.sqlite import SqliteStore
 
 ALICE, BOB = Author("alice", "c1"), Author("bob", "c2")
@@ -350,3 +352,271 @@ def test_compacting_applies_retention(data: Path) -> None:
     assert rows(data, "SELECT min(position) FROM log WHERE room = 1") == [(16,)]
     assert text(data) == LETTERS
     assert found(data, "verify", code=0) == []
+
+
+# Backup and restore
+
+
+@pytest.fixture
+def file(data: Path) -> Path:
+    path = data.parent / "backups" / "one"
+    path.parent.mkdir()
+    done = collab(data, "backup", str(path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}: 3 rooms, ")
+    return path
+
+
+def test_a_backup_comes_back_with_new_epochs(data: Path, file: Path) -> None:
+    other = data.parent / "restored"
+
+    done = collab(other, "restore", str(file), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"rooms": 3, "kept_in": None, "findings": []}
+    assert text(other) == LETTERS
+    assert found(other, "verify", code=0) == []
+    epochs = "SELECT name, epoch FROM room WHERE deleted IS NULL ORDER BY name"
+    before, after = dict(rows(data, epochs)), dict(rows(other, epochs))
+    assert before.keys() == after.keys()
+    assert not set(before.values()) & set(after.values())
+    assert rows(other, "SELECT count(*) FROM sqlite_schema WHERE name = 'backup'") == [
+        (0,)
+    ]
+
+
+def test_an_epoch_from_before_a_restore_is_over(data: Path, file: Path) -> None:
+    other = data.parent / "restored"
+    collab(other, "restore", str(file))
+
+    async def append_late() -> None:
+        async with SqliteStore(other) as store:
+            await store.delete("notes", purge=True)
+            await append(store, Entry("notes", "e1", 1, 0, [b"late"], [ALICE]))
+
+    with pytest.raises(AssertionError, match="RoomNotFound"):
+        asyncio.run(append_late())
+
+
+def test_a_backup_is_private(file: Path) -> None:
+    assert file.stat().st_mode & 0o077 == 0
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_newer_backup_takes_the_place_of_an_older_one(data: Path, file: Path) -> None:
+    before = file.read_bytes()
+    collab(data, "import", "new", str(ROOT / "README.md"), "--text", "t")
+
+    done = collab(data, "backup", str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() != before
+
+
+def test_no_other_file_is_overwritten(data: Path) -> None:
+    done = collab(data, "backup", str(data / "collab.db"))
+
+    assert done.returncode == 2
+    assert "is not a backup" in done.stderr
+    assert found(data, "verify", code=0) == []
+
+
+def test_keys_and_grants_go_with_the_rooms(data: Path) -> None:
+    made = collab(data, "key", "create", "--principal", "robot", "--prefix", "=read")
+    assert made.returncode == 0, made.stderr
+    file, other = data.parent / "file", data.parent / "restored"
+
+    collab(data, "backup", str(file))
+    done = collab(other, "restore", str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert (
+        collab(other, "key", "list").stdout == collab(data, "key", "list").stdout != ""
+    )
+
+
+def test_a_running_server_is_backed_up(server: Server) -> None:
+    file, other = server.data.parent / "file", server.data.parent / "restored"
+
+    done = server.run("backup", str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert collab(other, "restore", str(file)).returncode == 0
+
+
+def test_nothing_is_restored_over_a_directory_in_use(
+    data: Path, file: Path, server: Server
+) -> None:
+    taken = collab(data, "restore", str(file))
+    running = server.run("restore", str(file), "--replace")
+
+    assert taken.returncode == 2
+    assert "--replace" in taken.stderr
+    assert running.returncode == 1
+    assert "another process" in running.stderr
+
+
+def test_what_a_restore_replaces_is_kept(data: Path, file: Path) -> None:
+    (data.parent / "text").write_text("later")
+    collab(data, "import", "later", str(data.parent / "text"), "--text", "t")
+
+    done = collab(data, "restore", str(file), "--replace", "--json")
+
+    assert done.returncode == 0, done.stderr
+    kept = Path(json.loads(done.stdout)["kept_in"])
+    assert collab(data, "export", "later").returncode == 1
+    assert text(data) == LETTERS
+    assert text(kept, "later") == "later"
+
+
+def test_a_write_ahead_log_of_before_is_not_taken_for_one_of_the_backup(
+    data: Path, file: Path
+) -> None:
+    server = sqlite3.connect(data / "collab.db")
+    server.execute("PRAGMA journal_mode = WAL")
+    server.execute("UPDATE room SET name = 'changed' WHERE name = 'notes'")
+    server.commit()
+    assert (data / "collab.db-wal").stat().st_size > 0
+
+    done = collab(data, "restore", str(file), "--replace")
+    server.close()
+
+    assert done.returncode == 0, done.stderr
+    assert text(data) == LETTERS
+
+
+def bent(file: Path, name: str) -> Path:
+    """The file with something wrong about it."""
+    content, path = bytearray(file.read_bytes()), file.parent / "bent"
+    match name:
+        case "empty":
+            content = bytearray()
+        case "cut short":
+            content = content[: len(content) // 2]
+        case "last byte gone":
+            content = content[:-1]
+        case "something appended":
+            content += b"x"
+        case "foreign":
+            content = bytearray(b"PK\x03\x04" + bytes(5000))
+        case "another database":
+            sqlite3.connect(path).executescript("CREATE TABLE theirs (x); VACUUM")
+            return path
+        case "bit flipped":
+            content[len(content) // 2] ^= 4
+        case "length flipped":
+            content[-50] ^= 4
+        case "digest flipped":
+            content[-1] ^= 4
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "empty",
+        "cut short",
+        "last byte gone",
+        "something appended",
+        "foreign",
+        "another database",
+        "bit flipped",
+        "length flipped",
+        "digest flipped",
+    ],
+)
+def test_a_file_that_is_not_what_a_backup_wrote_is_refused(
+    data: Path, file: Path, name: str
+) -> None:
+    wrong = bent(file, name)
+
+    done = collab(data, "restore", str(wrong), "--replace")
+
+    assert done.returncode == 1
+    assert "backup" in done.stderr
+    assert "Traceback" not in done.stderr
+    ours = {"collab.db", "collab.db-wal", "collab.db-shm", "loading", "lock", "reserve"}
+    assert {path.name for path in data.iterdir()} <= ours
+    assert text(data) == LETTERS
+
+
+HOSTILE = {
+    "trigger": "CREATE TRIGGER t AFTER INSERT ON log BEGIN DELETE FROM log; END",
+    "view": "CREATE VIEW v AS SELECT * FROM log",
+    "table": "CREATE TABLE more (x)",
+    "no table": "DROP TABLE rejected",
+    "other column": "ALTER TABLE room ADD COLUMN x",
+    "newer": "PRAGMA user_version = 99",
+    "none of ours": "PRAGMA application_id = 1",
+    "version 0": "PRAGMA user_version = 0",
+    "path": "INSERT INTO backup VALUES ('../../evil', x'00')",
+    "access is text": "INSERT INTO backup VALUES ('access.sqlite', 'x')",
+    "access is none": "INSERT INTO backup VALUES ('access.sqlite', x'0102')",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_with_a_right_digest_is_refused(
+    data: Path, file: Path, name: str
+) -> None:
+    content = file.read_bytes()
+    wrong = file.parent / "wrong"
+    wrong.write_bytes(content[:-56])
+    db = sqlite3.connect(wrong, isolation_level=None)
+    db.executescript(HOSTILE[name])
+    db.close()
+    _seal(wrong)
+
+    done = collab(data, "restore", str(wrong), "--replace")
+
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("collab: ")
+    assert not (data.parent.parent / "evil").exists()
+    assert text(data) == LETTERS
+
+
+def test_an_older_backup_is_brought_up_to_date(data: Path, file: Path) -> None:
+    old = file.parent / "old"
+    db = sqlite3.connect(old, isolation_level=None)
+    db.executescript(
+        f"{MIGRATIONS[0]}; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = 1;"
+        "CREATE TABLE backup (name TEXT PRIMARY KEY, content BLOB NOT NULL)"
+    )
+    db.close()
+    _seal(old)
+
+    done = collab(data.parent / "restored", "restore", str(old))
+
+    assert done.returncode == 0, done.stderr
+    assert found(data.parent / "restored", "verify", code=0) == []
+
+
+def test_damage_in_a_backup_is_said_when_it_is_made_and_restored(data: Path) -> None:
+    rows(data, DAMAGE["log"][0])
+    file, other = data.parent / "file", data.parent / "restored"
+
+    made = found(data, "backup", str(file))
+    restored = found(other, "restore", str(file))
+
+    assert [each["source"] for each in made] == ["log", "history"]
+    assert restored == made
+    assert collab(other, "repair").returncode == 3
+
+
+def test_a_restore_that_was_killed_is_finished_by_who_comes_next(
+    data: Path, file: Path
+) -> None:
+    other = data.parent / "other"
+    collab(other, "restore", str(file))
+    (data / "restoring").mkdir()
+    (other / "collab.db").rename(data / "restoring" / "collab.db")
+    epochs = set(rows(data, "SELECT epoch FROM room"))
+
+    done = collab(data, "compact")
+
+    assert done.returncode == 0, done.stderr
+    assert not (data / "restoring").exists()
+    assert set(rows(data, "SELECT epoch FROM room WHERE deleted IS NULL")) - epochs
+    assert text(data) == LETTERS

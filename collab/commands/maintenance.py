@@ -1,4 +1,4 @@
-"""What keeps a data directory sound: `verify`, `repair`, `compact`."""
+"""What keeps a data directory sound: `verify`, `repair`, `compact`, `backup`, `restore`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,15 @@ def verify(
 async def _verify(
     data: Path, selection: Selection, progress: Progress
 ) -> tuple[list[Any], dict[str, int]]:
+    path = data / "collab.db"
+    if not path.exists():
+        raise ConfigurationError(f"there is no store in {data}; name it with --data")
+    return await _examine(path, selection, data, progress)
+
+
+async def _examine(
+    path: Path, selection: Selection, data: Path, progress: Progress
+) -> tuple[list[Any], dict[str, int]]:
     from collab.commands.checking import (
         Finding,
         findings,
@@ -91,7 +100,7 @@ async def _verify(
 
     found: list[Finding] = []
     counts = {"rooms": 0, "updates": 0, "checkpoints": 0}
-    with _reading(data) as db:
+    with _reading(path) as db:
         if selection.is_all:
             found += _of_file(file_faults(db))
             found += of_common(common_faults(db))
@@ -118,15 +127,12 @@ def _of_file(faults: list[str]) -> list[Any]:
 
 
 @contextmanager
-def _reading(data: Path) -> Iterator[sqlite3.Connection]:
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The data file, beside whoever writes to it."""
     from collab.store.checks import expect_damage
     from collab.store.reading import translate
     from collab.store.schema import check_current, connect
 
-    path = data / "collab.db"
-    if not path.exists():
-        raise ConfigurationError(f"there is no store in {data}; name it with --data")
     try:
         db = connect(path, is_read_only=True)
         try:
@@ -323,3 +329,134 @@ def _vacuum(data: Path) -> bool:
                 "another program reads the data file: try again later"
             )
     return True
+
+
+@command("backup")
+def backup(
+    file: Annotated[
+        Path, typer.Argument(help="Where to; an older backup there is replaced.")
+    ],
+    json: AsJson = False,
+    progress: Shown = None,
+    data: Data = Path("data"),
+) -> None:
+    """Copy rooms, keys and grants into one file, and check the copy. Works beside a running server.
+
+    Ends with 3 when the copy was made but holds damaged records.
+    """
+    found, rooms = _backup(existing(data), file, Progress(progress))
+    size = file.stat().st_size
+    if json:
+        findings = [each.as_json() for each in found]
+        show_json({"rooms": rooms, "bytes": size, "findings": findings})
+    else:
+        for each in found:
+            typer.echo(each.as_text())
+        typer.echo(f"{file}: {rooms} rooms, {size} bytes")
+    if found:
+        raise typer.Exit(EXIT_FOUND)
+
+
+def _backup(data: Path, file: Path, progress: Progress) -> tuple[list[Any], int]:
+    from collab.commands.checking import Finding, Replay, findings, of_common
+    from collab.store.backup import copied
+    from collab.store.checks import (
+        common_faults,
+        expect_damage,
+        file_faults,
+        look,
+        room_records,
+    )
+
+    if not file.parent.is_dir():
+        raise ConfigurationError(f"there is no directory {file.parent}")
+    found: list[Finding] = []
+    with _readable(data), copied(data, file, progress.of("pages")) as copy:
+        expect_damage(copy)
+        found += _of_file(file_faults(copy))
+        found += of_common(common_faults(copy))
+        records = list(room_records(copy))
+        for number, record in enumerate(records):
+            progress.show(number, "rooms checked", total=len(records))
+            found += findings(look(copy, record), Replay())
+    progress.end()
+    return found, len(records)
+
+
+@contextmanager
+def _readable(data: Path) -> Iterator[None]:
+    """What goes wrong while a data file is read, as one of our errors."""
+    from collab.store.reading import translate
+
+    if not (data / "collab.db").exists():
+        raise ConfigurationError(f"there is no store in {data}; name it with --data")
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, f"{data} cannot be copied") from None
+    except OSError as error:
+        raise StoreUnavailable(f"the copy cannot be written: {error}") from None
+
+
+@command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `collab backup` wrote.")],
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Put it in place of what the directory holds, which is kept beside it.",
+        ),
+    ] = False,
+    json: AsJson = False,
+    progress: Shown = None,
+    data: Data = Path("data"),
+) -> None:
+    """Put a backup into an empty or new directory. The server must not be running.
+
+    Every room begins a new epoch, so that clients which know more than the backup can tell. Ends with 3 when rooms
+    of the backup are damaged.
+    """
+    found, rooms, kept = asyncio.run(
+        _restore(file, data, Progress(progress), is_replacing=replace)
+    )
+    if json:
+        findings = [each.as_json() for each in found]
+        kept_in = None if kept is None else str(kept)
+        show_json({"rooms": rooms, "kept_in": kept_in, "findings": findings})
+    else:
+        for each in found:
+            typer.echo(each.as_text())
+        typer.echo(f"{data}: {rooms} rooms restored, each with a new epoch")
+        if kept is not None:
+            typer.echo(f"what was there before is kept in {kept}")
+    if found:
+        typer.echo("run `collab repair` before the server is started", err=True)
+        raise typer.Exit(EXIT_FOUND)
+
+
+async def _restore(
+    file: Path, data: Path, progress: Progress, *, is_replacing: bool
+) -> tuple[list[Any], int, Path | None]:
+    from collab.store.backup import Restoring, check_target
+    from collab.store.directory import Directory
+
+    check_target(data, replace=is_replacing)
+    directory = Directory(data, reserve_bytes=0)
+    try:
+        directory.lock()
+        try:
+            restoring = Restoring(file, directory, progress.of("bytes read"))
+            try:
+                found, _ = await _examine(
+                    restoring.database, Selection("", ""), data, progress
+                )
+                kept = restoring.finish(keep=is_replacing)
+            finally:
+                restoring.discard()
+        finally:
+            directory.unlock()
+    except OSError as error:
+        raise StoreUnavailable(f"{data} cannot be written: {error}") from None
+    progress.end()
+    return found, restoring.rooms, kept

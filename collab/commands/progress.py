@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -22,10 +23,9 @@ Shown = Annotated[
 class Progress:
     """Says how much of something is done, now and then."""
 
-    def __init__(self, is_shown: bool | None, *, total: int = 0) -> None:
+    def __init__(self, is_shown: bool | None) -> None:
         self._is_terminal = sys.stderr.isatty()
         self._is_shown = self._is_terminal if is_shown is None else is_shown
-        self._total = total
         self._next = 0.0
         self._is_open = False
 
@@ -35,7 +35,6 @@ class Progress:
         if not self._is_shown or now < self._next:
             return
         self._next = now + (_SECONDS if self._is_terminal else 5 * _SECONDS)
-        total = total or self._total
         line = f"{done} of {total} {what}" if total else f"{done} {what}"
         if self._is_terminal:
             sys.stderr.write(f"\r\x1b[K{line}")
@@ -43,6 +42,10 @@ class Progress:
         else:
             sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """A function to be told how much is done, and of how much."""
+        return lambda done, total: self.show(done, what, total=total)
 
     def end(self) -> None:
         """Leave an empty line for what comes next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from collab.errors import StoreLocked
 
 # That a server waits for the lock of one that has just been killed.
 HANDOVER_SECONDS = 1.0
+RESTORING = "restoring"  # what a restore has prepared and will put in place
 
 
 class Directory:
@@ -40,6 +42,23 @@ class Directory:
                 )
             time.sleep(0.01)
         self._lock = lock
+        self.finish_restore()
+
+    def finish_restore(self) -> None:
+        """Put in place what a restore has prepared, also one that was killed; each step may be done again."""
+        prepared = self.path / RESTORING
+        if not prepared.exists():
+            return
+        for new in prepared.iterdir():
+            # A write-ahead log of before would be taken for one of the new file.
+            for ending in ("-wal", "-shm", "-journal"):
+                (self.path / f"{new.name}{ending}").unlink(missing_ok=True)
+            sync(self.path)
+            new.replace(self.path / new.name)
+        for note in self._loading.iterdir():
+            note.unlink()
+        sync(self.path)
+        shutil.rmtree(prepared)
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -86,6 +105,15 @@ class Directory:
 
     def _note(self, room: str) -> Path:
         return self._loading / hashlib.sha256(room.encode()).hexdigest()[:32]
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file, or what a directory holds, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _try(lock: int) -> bool:
