@@ -46,9 +46,9 @@ def configure(*, log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel(
-        logging.WARNING
-    )  # we say ourselves when we start and stop
+    # We say ourselves when we start and stop, and whom we ask: their lines hold whole addresses.
+    for name in ("uvicorn", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def logger(name: str) -> Any:

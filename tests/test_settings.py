@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +71,46 @@ def test_a_file_that_does_not_parse_is_one_sentence(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load({}).port = 1  # type: ignore[misc]
+
+
+JWT = {"auth": ("jwt",), "jwt_keys": Path("keys.json")}
+WEBHOOK = {
+    "auth": ("webhook",),
+    "webhook_url": "http://127.0.0.1:1/",
+    "webhook_secret_file": Path("secret"),
+}
+
+
+@pytest.mark.parametrize("flags", [JWT, WEBHOOK, {"auth": ("keys",)}])
+def test_with_access_control_any_address_may_be_listened_on(
+    flags: dict[str, Any],
+) -> None:
+    assert load({"host": "0.0.0.0", **flags}).auth == flags["auth"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"auth": ("jwt",)}, "jwt_keys, a file, or jwt_jwks_url"),
+        (JWT | {"jwt_jwks_url": "https://x/"}, "jwt_keys, a file, or jwt_jwks_url"),
+        ({"auth": ("jwt", "jwt"), "jwt_keys": Path("k")}, "twice"),
+        ({"auth": ("password",)}, "auth"),
+        ({"auth": ("webhook",)}, "webhook_url and webhook_secret_file"),
+        ({"auth": ("webhook",), "webhook_url": "http://x/"}, "webhook_secret_file"),
+        (JWT | {"insecure_no_auth": True}, "contradict"),
+        (JWT | {"jwt_algorithms": ()}, "jwt_algorithms"),
+        (JWT | {"jwt_algorithms": ("HS512",)}, "jwt_algorithms"),
+        (JWT | {"jwt_algorithms": ("none",)}, "jwt_algorithms"),
+        ({"jwt_keys": Path("k")}, "say --auth jwt"),
+        ({"jwt_audience": "a"}, "say --auth jwt"),
+        (JWT | {"webhook_url": "http://x/"}, "say --auth webhook"),
+        (WEBHOOK | {"webhook_cache_seconds": 0.1}, "webhook_cache_seconds"),
+        (WEBHOOK | {"webhook_cache_seconds": 3600.0}, "webhook_cache_seconds"),
+        (WEBHOOK | {"webhook_seconds": 60.0}, "webhook_seconds"),
+    ],
+)
+def test_access_control_that_nobody_can_mean_is_one_sentence(
+    flags: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load(flags)
