@@ -122,6 +122,22 @@ def _tls(settings: Settings) -> Iterator[Verdict]:
         )
     else:
         yield ok("tls_certificate", f"good for {days:.0f} days")
+    if settings.tls_client_ca is not None:
+        yield from _client_ca(settings.tls_client_ca)
+
+
+def _client_ca(path: Path) -> Iterator[Verdict]:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror
+        yield refuse(
+            "tls_client_ca", f"{path} cannot be used: {reason}; name a PEM certificate"
+        )
+    else:
+        yield ok("tls_client_ca", "who shows a certificate is checked against it")
 
 
 def _expiry(certificate: Path, key: Path) -> float:

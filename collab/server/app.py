@@ -219,7 +219,7 @@ def make_app(
     return Starlette(
         routes=[
             *playground.routes(),
-            *Ops(replica, metrics, sockets.access, trusted).routes(),
+            *Ops(replica, metrics, sockets.access).routes(),
             ApiRoute(make_api(settings, replica, sockets, metrics)),
             *docs_routes(ROUTES),
             *Rooms(sockets).routes(),

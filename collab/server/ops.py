@@ -16,18 +16,15 @@ from collab.errors import CollabError, PermissionDenied
 from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server.access import Access
-from collab.server.origins import is_local_name
-from collab.server.proxies import Trusted
+from collab.server.proxies import is_local
 from collab.server.responses import Json
 
 
 class Ops:
     """`/healthz`, `/readyz` and `/metrics`."""
 
-    def __init__(
-        self, replica: Replica, metrics: Metrics, access: Access, trusted: Trusted
-    ) -> None:
-        self._replica, self._access, self._trusted = replica, access, trusted
+    def __init__(self, replica: Replica, metrics: Metrics, access: Access) -> None:
+        self._replica, self._access = replica, access
         self._registry = metrics.registry()
 
     def routes(self) -> list[Route]:
@@ -58,12 +55,7 @@ class Ops:
     async def _check(self, request: Request) -> None:
         """Raises Unauthenticated or PermissionDenied for who may not see into the process."""
         authority = self._access.authority
-        address = request.client.host if request.client else ""
-        # A page of another site that points its own name at this machine does not know ours.
-        if authority.is_open or (
-            self._trusted.is_local(address, request.headers.keys())
-            and is_local_name(request.headers.get("host", ""))
-        ):
+        if authority.is_open or is_local(request):
             return
         principal = await authority.authenticate(self._access.credential(request))
         if principal.tenant or not authority.operations(principal, "") & ADMIN:

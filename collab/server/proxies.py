@@ -11,16 +11,18 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collab.auth.failures import network_of
-from collab.server.origins import is_loopback
+from collab.server.origins import is_local_name, is_loopback
 from collab.server.upgrade import EXTENSION
 
 Header = Literal["x-forwarded-for", "forwarded"]
 
 MAX_PROXIES = 16  # in a row, before a list is not followed any further
 
+_PASSED_ON = frozenset(("forwarded", "via", "x-forwarded-for"))
 # With a port or without; IPv6 in brackets, or bare and then without a port.
 _NODE = re.compile(
     r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+)(?::\d{1,5})?|([0-9A-Fa-f:.]+)"
@@ -38,20 +40,22 @@ class Trusted:
         found = _address(address)
         return found is not None and any(found in each for each in self._networks)
 
-    def __bool__(self) -> bool:
-        return bool(self._networks)
-
     def key_of(self, address: str) -> str:
         """What is counted as one address, see `network_of`. A proxy on this machine is counted as others are."""
         return address if address in self else network_of(address)
 
-    def is_local(self, address: str, headers: Iterable[str]) -> bool:
-        """Whether a request was made on this machine, and not passed on by something that runs here."""
-        return (
-            is_loopback(address)
-            and address not in self
-            and not {"forwarded", "via", "x-forwarded-for"}.intersection(headers)
-        )
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Whether a request was made on this machine, to it, and not passed on by something that runs here.
+
+    A page of another site that points its own name at this machine does not know ours.
+    """
+    address = connection.client.host if connection.client else ""
+    return (
+        is_loopback(address)
+        and is_local_name(connection.headers.get("host", ""))
+        and _PASSED_ON.isdisjoint(connection.headers.keys())
+    )
 
 
 class Proxies:

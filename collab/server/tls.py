@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import stat
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,11 +24,6 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 ClientCertificates = Literal["off", "optional", "required"]
 
 log = logs.logger(__name__)
-
-
-def is_exposed(key: Path) -> bool:
-    """Whether any user of this machine may read a file."""
-    return bool(key.stat().st_mode & stat.S_IROTH)
 
 
 class Tls:
@@ -55,10 +49,6 @@ class Tls:
         self.expires = 0.0  # seconds since 1970
         self.context = self._make()
         metrics.gauges["tls_certificate_seconds"] = lambda: self.expires - clock()
-        if is_exposed(key):
-            log.warning(
-                "every user of this machine may read the TLS key", file=str(key)
-            )
 
     def reload(self) -> None:
         """Read the files again, whether they look different or not."""

@@ -8,9 +8,10 @@ from typing import Any
 import httpx2
 import pytest
 from processes import Server
+from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from collab.server.proxies import MAX_PROXIES, Header, Proxies, Trusted
+from collab.server.proxies import MAX_PROXIES, Header, Proxies, Trusted, is_local
 
 pytestmark = pytest.mark.anyio
 
@@ -174,13 +175,29 @@ async def test_a_list_is_not_followed_without_end() -> None:
     assert (await seen("10.0.0.1", said))[0] == "10.0.0.2"
 
 
-def test_a_request_that_was_passed_on_is_not_from_this_machine() -> None:
-    trusted = Trusted(["127.0.0.2"])
+@pytest.mark.parametrize(
+    ("address", "headers", "answer"),
+    [
+        ("127.0.0.1", {"host": "127.0.0.1:8000"}, True),
+        ("::1", {"host": "localhost"}, True),
+        ("203.0.113.7", {"host": "127.0.0.1:8000"}, False),
+        ("127.0.0.1", {"host": "evil.example"}, False),
+        ("127.0.0.1", {}, False),
+        ("127.0.0.1", {"host": "localhost", "x-forwarded-for": "127.0.0.1"}, False),
+        ("127.0.0.1", {"host": "localhost", "forwarded": ""}, False),
+        ("127.0.0.1", {"host": "localhost", "via": "1.1 proxy"}, False),
+    ],
+)
+def test_what_was_passed_on_or_asked_of_another_name_is_not_local(
+    address: str, headers: dict[str, str], answer: bool
+) -> None:
+    scope = {
+        "type": "http",
+        "client": (address, 1),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
 
-    assert trusted.is_local("127.0.0.1", ["host"])
-    assert not trusted.is_local("127.0.0.1", ["host", "x-forwarded-for"])
-    assert not trusted.is_local("127.0.0.2", ["host"])
-    assert not trusted.is_local("203.0.113.7", ["host"])
+    assert is_local(HTTPConnection(scope)) is answer
 
 
 def test_a_proxy_on_this_machine_is_counted_and_other_processes_here_are_not() -> None:

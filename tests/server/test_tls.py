@@ -22,7 +22,7 @@ from websockets.exceptions import WebSocketException
 
 from collab.errors import ConfigurationError
 from collab.metrics import Metrics
-from collab.server.tls import Tls, is_exposed
+from collab.server.tls import Tls
 from collab.settings import load
 
 pytestmark = pytest.mark.anyio
@@ -171,14 +171,6 @@ def test_the_time_that_is_left_is_a_metric(files: Files) -> None:
     made(files, metrics)
 
     assert 86_000 < metrics.gauges["tls_certificate_seconds"]() <= 86_400
-
-
-def test_a_key_for_all_to_read_is_exposed(files: Files) -> None:
-    assert not is_exposed(files.key)
-
-    files.key.chmod(0o644)
-
-    assert is_exposed(files.key)
 
 
 @pytest.mark.parametrize(
