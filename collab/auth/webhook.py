@@ -46,6 +46,7 @@ class _Answer(NamedTuple):
     principal: Principal | None
     refusal: CollabError | None
     credential: Credential = Credential()  # to ask again with, when it let somebody in
+    has_failed: bool = False  # asking again has, since then
 
 
 class Webhook:
@@ -119,7 +120,8 @@ class Webhook:
         # In time, so that the next answer is there when this one runs out.
         if age >= self._cache_seconds / 2 and key not in self._flights:
             self._ask_again(key, answer.credential)
-        if age > self._cache_seconds:
+        is_asked = key in self._flights and not answer.has_failed
+        if age > self._cache_seconds and not is_asked:
             return _reader(principal, room)
         if found is principal:
             return principal
@@ -143,7 +145,26 @@ class Webhook:
         return answer
 
     async def _ask(self, key: tuple[str, str], credential: Credential) -> _Answer:
-        """One question. Raises Busy, and leaves what was known as it is, when there is no answer."""
+        """One question. Raises Busy when there is no answer."""
+        try:
+            answer = await self._question(key, credential)
+        except Busy:
+            known = self._answers.get(key)
+            if known is not None:
+                self._answers[key] = known._replace(has_failed=True)
+            raise
+        known = self._answers.get(key)
+        if answer.principal is not None:
+            answer = answer._replace(credential=credential)
+            if known is not None and known.principal == answer.principal:
+                answer = answer._replace(principal=known.principal)
+        self._answers[key] = answer
+        self._answers.move_to_end(key)
+        if len(self._answers) > MAX_ANSWERS:
+            self._answers.popitem(last=False)
+        return answer
+
+    async def _question(self, key: tuple[str, str], credential: Credential) -> _Answer:
         asked = self._clock()
         if asked < self._down_until:
             raise Busy("the backend cannot be asked now")
@@ -173,15 +194,6 @@ class Webhook:
             self._note(str(error))
             raise Busy("the backend cannot be asked now") from None
         self._note("")
-        if answer.principal is not None:
-            answer = answer._replace(credential=credential)
-            known = self._answers.get(key)
-            if known is not None and known.principal == answer.principal:
-                answer = answer._replace(principal=known.principal)
-        self._answers[key] = answer
-        self._answers.move_to_end(key)
-        if len(self._answers) > MAX_ANSWERS:
-            self._answers.popitem(last=False)
         return answer
 
     def _read(self, found: Reply, asked: float, token: str, room: str) -> _Answer:

@@ -364,6 +364,28 @@ async def test_without_an_answer_one_may_read_on_but_no_longer_write():
 
 
 @pytest.mark.anyio
+async def test_while_the_backend_thinks_what_it_said_last_holds():
+    gate = asyncio.Event()
+
+    async def late(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await answer(YES | {"operations": ["read"]})(asked, writer)
+
+    async with asking(answer(YES)) as it:
+        principal = await it.verify()
+        it.backend.answering = late
+        it.clock.now += 6
+
+        assert it.webhook.recheck(principal, "notes") is principal
+        gate.set()
+        await it.settle()
+
+        found = it.webhook.recheck(principal, "notes")
+        assert found is not None
+        assert found.operations("notes") == READ
+
+
+@pytest.mark.anyio
 async def test_the_backends_return_brings_writing_back():
     async with asking(answer(YES)) as it:
         principal = await it.verify()
@@ -387,7 +409,7 @@ async def test_what_a_ticket_was_limited_to_stays_limited():
         limited = Principal(
             **{
                 name: getattr(principal, name)
-                for name in ("id", "kind", "grants", "token", "is_lent", "stamp")
+                for name in ("id", "kind", "name", "grants", "token", "is_lent")
             },
             room="notes",
             at_most=READ,
