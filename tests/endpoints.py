@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -102,7 +103,10 @@ class Endpoint:
 
 @asynccontextmanager
 async def endpoint(
-    answering: Answering, host: str = "127.0.0.1"
+    answering: Answering,
+    host: str = "127.0.0.1",
+    *,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Endpoint]:
     """Serve until the block ends."""
     made = Endpoint(answering)
@@ -113,7 +117,7 @@ async def endpoint(
         handling.add(task)
         task.add_done_callback(handling.discard)
 
-    server = await asyncio.start_server(connected, host, 0)
+    server = await asyncio.start_server(connected, host, 0, ssl=context)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

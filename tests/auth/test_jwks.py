@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from endpoints import (
     Answering,
     answer,
@@ -467,3 +470,52 @@ async def test_localhost_is_an_address_in_so_many_words():
     async with endpoint(answer(b"yes")) as served:
         async with backend_of(f"http://localhost:{served.port}/") as backend:
             assert await backend.ask("GET") == (200, b"yes")
+
+
+# Over TLS
+
+
+@pytest.fixture
+def certified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
+    """A certificate for the name `backend`, by an authority that the system trusts."""
+    authority = trustme.CA()
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("backend").configure_cert(context)
+    return context
+
+
+@pytest.mark.anyio
+async def test_the_certificate_must_be_for_the_name_and_not_for_the_address(
+    resolving: Callable[..., list[str]], certified: ssl.SSLContext
+):
+    resolving(("127.0.0.1",))
+    async with endpoint(answer(b"yes"), context=certified) as served:
+        good, other = (
+            f"https://{name}:{served.port}/" for name in ("backend", "other")
+        )
+        async with backend_of(good, allow_private=True) as backend:
+            assert await backend.ask("GET") == (200, b"yes")
+        async with backend_of(other, allow_private=True) as backend:
+            with pytest.raises(Unreachable, match="connected"):
+                await backend.ask("GET")
+
+        assert len(served.asked) == 1
+
+
+@pytest.mark.anyio
+async def test_a_certificate_by_nobody_we_know_is_refused(
+    resolving: Callable[..., list[str]],
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("backend").configure_cert(context)
+    resolving(("127.0.0.1",))
+    async with endpoint(answer(b"yes"), context=context) as served:
+        url = f"https://backend:{served.port}/"
+        async with backend_of(url, allow_private=True) as backend:
+            with pytest.raises(Unreachable, match="connected"):
+                await backend.ask("GET")
+
+        assert served.asked == []
