@@ -89,7 +89,6 @@ def person(claims: dict[str, Any], id_name: str) -> dict[str, Any]:
         "tenant": tenant,
         "kind": kind,
         "name": name,
-        "stamp": {"id": id, "name": name or id, "kind": kind},
     }
 
 

@@ -7,7 +7,7 @@ language: a room's name that comes from a stranger can never widen a grant.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntFlag
 from math import inf
 from typing import Literal, NamedTuple
@@ -85,7 +85,13 @@ class Principal:
     room: str = ""  # the only room it is good for, when there is one
     at_most: int = EVERYTHING  # of whatever is granted to it
     is_lent: bool = False  # its verifier must be asked again, see `Rechecker`
-    stamp: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def stamp(self) -> dict[str, str] | None:
+        """The `user` of its presence, whatever it says itself; None without access control, when nobody is known."""
+        if self is ANONYMOUS:
+            return None
+        return {"id": self.id, "name": self.name or self.id, "kind": self.kind}
 
     def operations(self, room: str) -> int:
         """What its own grants allow in a room of its tenant."""

@@ -385,11 +385,6 @@ def _principal(key: Key) -> Principal:
         expires=key.expires,
         token=key.id,
         issued=key.created,
-        stamp={
-            "id": key.principal,
-            "name": key.name or key.principal,
-            "kind": key.kind,
-        },
     )
 
 

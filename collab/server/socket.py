@@ -171,7 +171,7 @@ class Socket(asyncio.Protocol):
             prefix=prefix,
             principal=principal,
             operations=operations,
-            user=principal.stamp or None,
+            user=principal.stamp,
         )
 
     # Frames in
@@ -337,7 +337,7 @@ class Socket(asyncio.Protocol):
             if error.http_status < 500 and member in self.members():
                 self.expel(member, error)
             return
-        member.user = member.principal.stamp or None
+        member.user = member.principal.stamp
         if member in self.members():
             self.renewed(member)
 

@@ -35,7 +35,8 @@ async def test_who_is_there_by_socket_is_named_with_its_principal() -> None:
 
         assert (one["client"], one["principal"]) == (7, "ada")
         assert one["connection"] == ada.socket.connection
-        assert one["state"] == {"cursor": 3}
+        user = {"id": "ada", "name": "ada", "kind": "human"}
+        assert one["state"] == {"cursor": 3, "user": user}
 
 
 async def test_members_see_who_is_present_without_a_socket() -> None:
@@ -47,7 +48,7 @@ async def test_members_see_who_is_present_without_a_socket() -> None:
 
         client = answer.json()["client"]
         await eve.until(lambda: client in eve.states)
-        assert eve.states[client] == {"cursor": 1}
+        assert eve.states[client]["cursor"] == 1
 
 
 async def test_a_principal_is_one_client_however_often_it_says_so() -> None:
@@ -57,14 +58,12 @@ async def test_a_principal_is_one_client_however_often_it_says_so() -> None:
 
         (one,) = await present(call)
         assert first.json()["client"] == second.json()["client"] == one["client"]
-        assert one["state"] == {"n": 2}
+        assert one["state"]["n"] == 2
 
 
 async def test_the_user_of_a_state_is_who_the_token_says() -> None:
     async with open_api() as call:
-        call.may(
-            "bot", PRESENCE | READ, stamp={"name": "Bot", "id": "bot", "kind": "agent"}
-        )
+        call.may("bot", PRESENCE | READ, name="Bot", kind="agent")
 
         await call(
             "PUT",

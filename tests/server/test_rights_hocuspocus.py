@@ -158,14 +158,18 @@ async def test_rights_that_change_are_told_in_place_and_refused_edits_asked_for(
 async def test_a_token_is_renewed_on_an_open_document() -> None:
     async with open_house() as house:
         house.table.add("old", ALL, id="ada")
-        house.table.add("new", READ, id="ada", stamp={"name": "Ada"})
+        house.table.add("new", READ, id="ada", name="Ada")
         ada = await join(house, "old")
 
         ada.authenticate("new")
         await ada.until(lambda: ada.scopes[1:])
 
         assert ada.scopes[-1] == "readonly"
-        assert ada.socket.members()[0].user == {"name": "Ada"}
+        assert ada.socket.members()[0].user == {
+            "id": "ada",
+            "name": "Ada",
+            "kind": "human",
+        }
 
 
 async def test_nobody_becomes_somebody_else_on_an_open_document() -> None:

@@ -178,7 +178,7 @@ async def test_who_may_not_be_seen_is_not() -> None:
 
 async def test_a_name_cannot_be_forged() -> None:
     async with open_house() as house:
-        house.table.add("bot", ALL, stamp={"name": "Summariser", "kind": "agent"})
+        house.table.add("bot", ALL, name="Summariser", kind="agent")
         house.table.add("ada", ALL)
         bot, ada = await house.y_websocket("bot"), await house.y_websocket("ada")
 
@@ -187,7 +187,7 @@ async def test_a_name_cannot_be_forged() -> None:
         )
         await ada.until(lambda: ada.states)
 
-        user = {"name": "Summariser", "kind": "agent", "color": "red"}
+        user = {"id": "bot", "name": "Summariser", "kind": "agent", "color": "red"}
         assert ada.states[7] == {"user": user, "at": 3}
 
 

@@ -67,7 +67,7 @@ class Guest:
             call.principal, call.operations, connection=call.connection
         )
         self.member.line = self
-        self.member.user = call.principal.stamp or None
+        self.member.user = call.principal.stamp
 
     def say(self, state: bytes) -> None:
         """Raises Refused for a state that is too large."""
