@@ -166,6 +166,11 @@ class Access:
 
     # While they are here
 
+    @property
+    def troubles(self) -> list[str]:
+        """Why nobody should rely on rights here; empty when everybody can."""
+        return ["keys and revocations cannot be read"] if self._is_behind else []
+
     async def watch(self) -> None:
         """Runs for the life of the server: nothing that ends or is taken back holds for more than two seconds."""
         while not self.authority.is_open:

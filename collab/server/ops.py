@@ -38,7 +38,7 @@ class Ops:
         return Json({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        troubles = self._replica.troubles
+        troubles = [*self._replica.troubles, *self._access.troubles]
         answer: dict[str, object] = {"status": "unready" if troubles else "ready"}
         try:
             await self._check(request)

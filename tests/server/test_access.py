@@ -416,12 +416,14 @@ async def test_the_watch_takes_in_what_others_changed_and_survives_trouble() -> 
     async with open_house() as house:
         ada = await house.join(ADA)
         polls: list[int] = []
+        troubles: list[str] = []
         expelled = asyncio.Event()
 
         async def poll() -> None:
             polls.append(1)
             if len(polls) == 1:
                 raise StoreUnavailable("the disk is gone")
+            troubles.extend(house.access.troubles)
             house.registry.revoke("ada")
 
         def expel(member: object, error: CollabError) -> None:
@@ -436,6 +438,8 @@ async def test_the_watch_takes_in_what_others_changed_and_survives_trouble() -> 
         watching.cancel()
 
         assert isinstance(ada.line.closed, Unauthenticated)
+        assert troubles == ["keys and revocations cannot be read"]
+        assert house.access.troubles == []
 
 
 # Over real sockets
