@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from processes import ROOT, Server
 from pycrdt import Doc, Text
+from structlog.testing import capture_logs
 
+from collab import logs
+from collab.cli import main
 from collab.errors import CollabError
 from collab.store.backup import _seal
 from collab.store.base import Author, Checkpoint, Entry
@@ -24,15 +28,33 @@ from collab.store.sqlite import SqliteStore
 ALICE, BOB = Author("alice", "c1"), Author("bob", "c2")
 
 
-def collab(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "collab", *arguments, "--data", str(data)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def collab(data: Path, *arguments: str) -> Done:
+    """A command, in this process: starting another for each takes longer than most of them."""
+    out, err = TextIOWrapper(BytesIO()), TextIOWrapper(BytesIO())
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        capture_logs(),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        patched.setattr(sys, "argv", ["collab", *arguments, "--data", str(data)])
+        patched.setattr(logs, "configure", lambda **options: None)
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    out.seek(0)
+    err.seek(0)
+    assert code is None or isinstance(code, int)
+    return Done(code or 0, out.read(), err.read())
 
 
 def found(
