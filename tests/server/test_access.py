@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from processes import Server, close_code
 from pycrdt import Doc, Text
@@ -643,3 +644,47 @@ async def test_no_secret_stands_in_the_log(guarded: Server) -> None:
 
     assert "unauthenticated" in log
     assert secret not in log
+
+
+@pytest.mark.anyio
+async def test_a_ticket_opens_one_socket_and_ends_with_its_key(guarded: Server) -> None:
+    token = key(guarded, "ada")
+    async with httpx.AsyncClient(base_url=guarded.url) as client:
+        answer = await client.post(
+            "/v1/tickets", json={}, headers={"Authorization": f"Bearer {token}"}
+        )
+    assert answer.status_code == 201, answer.text
+    address = f"{guarded.address}/ws/r?ticket={answer.json()['ticket']}"
+
+    async with (
+        connect(address, subprotocols=["collab.v1"]) as first,  # type: ignore[list-item]
+        connect(address) as second,
+    ):
+        assert await close_code(second) == 4401
+        assert await Writer(first).write()
+        await elsewhere(guarded, "key", "revoke", token.partition(".")[0])
+        assert await close_code(first) == 4401
+
+
+@pytest.mark.anyio
+async def test_a_token_among_the_subprotocols_is_taken_and_not_answered(
+    guarded: Server,
+) -> None:
+    token = key(guarded, "ada")
+
+    async with connect(
+        f"{guarded.address}/ws/r",
+        subprotocols=[f"collab.token.{token}", "collab.v1"],  # type: ignore[list-item]
+    ) as socket:
+        assert socket.subprotocol == "collab.v1"
+        assert await Writer(socket).write()
+
+
+@pytest.mark.anyio
+async def test_tenants_do_not_meet_in_a_room_of_one_name(guarded: Server) -> None:
+    ours, theirs = key(guarded, "ada"), key(guarded, "ada", "--tenant", "acme")
+    async with join(guarded, ours) as socket:
+        await Writer(socket).write()
+
+    assert await text_at(guarded, ours) == 1
+    assert await text_at(guarded, theirs) == 0
