@@ -1,5 +1,6 @@
 /** Provider: a Y.Doc and its Awareness in step with a room, and the truth about what of it is on disk. */
 
+import * as decoding from "lib0/decoding";
 import {
   type Awareness,
   applyAwarenessUpdate,
@@ -8,7 +9,7 @@ import {
 } from "y-protocols/awareness";
 import * as Y from "yjs";
 import { delay } from "./backoff.ts";
-import { type Closing, describe, isFinal } from "./closing.ts";
+import { type Closing, describe, isFinal, SILENT } from "./closing.ts";
 import { Connection, type OpenSocket } from "./connection.ts";
 import { type Ack, type Hello, LOGGED, type Notice, type Refused, type ServerMessage } from "./protocol.ts";
 
@@ -17,7 +18,13 @@ export type Link =
   | { readonly type: "connected" }
   | { readonly type: "waiting"; readonly attempt: number }
   /** It does not come back by itself. */
-  | { readonly type: "stopped"; readonly reason: string };
+  | { readonly type: "stopped"; readonly code: number; readonly reason: string };
+
+/** Who the server says one is. */
+export interface User {
+  readonly id: string;
+  readonly name: string;
+}
 
 export interface Status {
   readonly link: Link;
@@ -27,6 +34,8 @@ export interface Status {
   readonly unsaved: number;
   /** Whether the room takes changes, as far as the server said. */
   readonly isReadOnly: boolean;
+  /** What the server knows of us; null where everybody may come. */
+  readonly user: User | null;
   /** From sending the last change to hearing that it is on disk. */
   readonly savedAfterMilliseconds: number | null;
 }
@@ -36,8 +45,21 @@ export interface Options {
   readonly url: string;
   readonly doc: Y.Doc;
   readonly awareness: Awareness;
+  /** Asked before each connection for a ticket to show; "" is none. Throws `Refusal` when it is of no use to ask again. */
+  readonly ticket?: () => Promise<string>;
   readonly openSocket?: OpenSocket;
   readonly random?: () => number;
+}
+
+/** The server will not let us in: what it would close a socket with. */
+export class Refusal extends Error {
+  override readonly name = "Refusal";
+  readonly code: number;
+
+  constructor(code: number, reason: string) {
+    super(reason);
+    this.code = code;
+  }
 }
 
 /** A step 2 or an update that was sent on this connection and not yet acknowledged. */
@@ -71,11 +93,14 @@ export class Provider {
   readonly awareness: Awareness;
 
   readonly #url: string;
+  readonly #ticket: (() => Promise<string>) | undefined;
   readonly #openSocket: OpenSocket;
   readonly #random: () => number;
   readonly #listeners = new Set<() => void>();
 
   #connection: Connection | null = null;
+  /** Of several requests for a ticket, only the answer to the last one counts. */
+  #asking: symbol | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #attempt = 0;
   #askedMilliseconds = 0;
@@ -94,6 +119,7 @@ export class Provider {
     isSynced: false,
     unsaved: 0,
     isReadOnly: false,
+    user: null,
     savedAfterMilliseconds: null,
   };
 
@@ -101,6 +127,7 @@ export class Provider {
     this.doc = options.doc;
     this.awareness = options.awareness;
     this.#url = options.url;
+    this.#ticket = options.ticket;
     this.#openSocket = options.openSocket ?? ((url, subprotocols) => new WebSocket(url, subprotocols));
     this.#random = options.random ?? Math.random;
     this.#changes = this.doc.store.clients.size > 0 ? 1 : 0;
@@ -130,14 +157,43 @@ export class Provider {
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.removeEventListener?.("pageshow", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
-    this.#stop("the room was left");
+    this.stop({ code: 1000, reason: "the room was left" });
     this.#listeners.clear();
+  }
+
+  /** End the connection and do not come back until `resume`. What is unsaved stays in the document. */
+  stop({ code, reason }: Closing): void {
+    this.#stop(reason, code);
+  }
+
+  /** Go on after the provider has stopped, with whatever `ticket` brings now. */
+  resume(): void {
+    if (this.#status.link.type !== "stopped") return;
+    this.#attempt = 0;
+    this.#connect();
   }
 
   #connect(): void {
     this.#report({ link: { type: "connecting" } });
+    if (this.#ticket === undefined) return this.#open("");
+    const asking = Symbol("asking");
+    this.#asking = asking;
+    this.#ticket().then(
+      (ticket) => {
+        if (this.#asking === asking) this.#open(ticket);
+      },
+      (error: unknown) => {
+        if (this.#asking !== asking) return;
+        if (error instanceof Refusal) this.#closed({ code: error.code, reason: error.message });
+        else this.#closed(SILENT);
+      },
+    );
+  }
+
+  #open(ticket: string): void {
+    this.#asking = undefined;
     this.#connection = new Connection(
-      this.#url,
+      ticket === "" ? this.#url : `${this.#url}?ticket=${encodeURIComponent(ticket)}`,
       {
         opened: () => this.#opened(),
         received: (message) => this.#received(message),
@@ -154,7 +210,7 @@ export class Provider {
   }
 
   #closed(closing: Closing): void {
-    if (isFinal(closing.code)) return this.#stop(describe(closing));
+    if (isFinal(closing.code)) return this.#stop(describe(closing), closing.code);
     this.#forgetConnection();
     this.#report({ link: { type: "waiting", attempt: this.#attempt }, isSynced: false });
     this.#retry = setTimeout(
@@ -165,11 +221,11 @@ export class Provider {
     this.#askedMilliseconds = 0;
   }
 
-  #stop(reason: string): void {
+  #stop(reason: string, code = 4400): void {
     clearTimeout(this.#retry);
     this.#connection?.close();
     this.#forgetConnection();
-    this.#report({ link: { type: "stopped", reason }, isSynced: false });
+    this.#report({ link: { type: "stopped", code, reason }, isSynced: false });
   }
 
   /** Join anew: the exchange of state vectors finds whatever the server did not take. */
@@ -184,6 +240,7 @@ export class Provider {
   #forgetConnection(): void {
     clearTimeout(this.#awarenessTimer);
     this.#awarenessTimer = undefined;
+    this.#asking = undefined;
     this.#connection = null;
     this.#hasAnswered = false;
     this.#sequence = 0;
@@ -208,6 +265,7 @@ export class Provider {
       case "update":
         return Y.applyUpdate(this.doc, message.update, this);
       case "awareness":
+        this.#recognise(message.update);
         return applyAwarenessUpdate(this.awareness, message.update, this);
       case "ack":
         return this.#acknowledged(message);
@@ -227,6 +285,14 @@ export class Provider {
     }
     this.#epoch = hello.epoch;
     this.#report({ link: { type: "connected" }, isReadOnly: hello.state === "read-only" });
+  }
+
+  /** Our own presence comes back with what the server has put into it. */
+  #recognise(update: Uint8Array): void {
+    const state = stateIn(update, this.doc.clientID);
+    const user = isRecord(state) && isRecord(state.user) ? state.user : {};
+    if (typeof user.id !== "string" || user.id === this.#status.user?.id) return;
+    this.#report({ user: { id: user.id, name: typeof user.name === "string" ? user.name : user.id } });
   }
 
   #acknowledged(ack: Ack): void {
@@ -311,4 +377,20 @@ export class Provider {
     this.#status = { ...this.#status, ...change, unsaved: this.#changes - this.#saved };
     for (const listener of this.#listeners) listener();
   }
+}
+
+/** The state of one client in a presence update. */
+function stateIn(update: Uint8Array, client: number): unknown {
+  const decoder = decoding.createDecoder(update);
+  for (let left = decoding.readVarUint(decoder); left > 0; left -= 1) {
+    const one = decoding.readVarUint(decoder);
+    decoding.readVarUint(decoder);
+    const state = decoding.readVarString(decoder);
+    if (one === client) return JSON.parse(state);
+  }
+  return undefined;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
 }

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Awareness, encodeAwarenessUpdate } from "y-protocols/awareness";
 import * as Y from "yjs";
-import { Provider } from "../src/provider.ts";
+import { Provider, Refusal } from "../src/provider.ts";
 import { ack, FakeServer, hello, notice, refused, say } from "./server.ts";
 
 let alive: Provider[] = [];
@@ -34,6 +34,97 @@ afterEach(() => {
   }
   alive = [];
   vi.useRealTimers();
+});
+
+describe("signing in", () => {
+  function provideWith(ticket: () => Promise<string>) {
+    const server = new FakeServer();
+    const doc = new Y.Doc();
+    const provider = new Provider({
+      url: "ws://room",
+      doc,
+      awareness: new Awareness(doc),
+      ticket,
+      openSocket: server.openSocket,
+      random: () => 1,
+    });
+    alive.push(provider);
+    return { server, doc, provider, status: provider.getSnapshot };
+  }
+  const soon = () => vi.advanceTimersByTimeAsync(0);
+
+  test("shows another ticket at each connection", async () => {
+    let count = 0;
+    const { server } = provideWith(async () => `tk_${++count}`);
+    await soon();
+
+    server.join().drop(1006);
+    await vi.advanceTimersByTimeAsync(60_000);
+
+    expect(server.sockets.slice(0, 2).map(({ url }) => url)).toEqual([
+      "ws://room?ticket=tk_1",
+      "ws://room?ticket=tk_2",
+    ]);
+  });
+
+  test("ends where a ticket is refused, and goes on when it is asked to", async () => {
+    let isKnown = false;
+    const { server, provider, status } = provideWith(async () => {
+      if (!isKnown) throw new Refusal(4401, "no such token");
+      return "";
+    });
+    await soon();
+
+    const before = status().link;
+    isKnown = true;
+    provider.resume();
+    await soon();
+    server.join();
+
+    expect(before).toEqual({ type: "stopped", code: 4401, reason: "you are not signed in (no such token)" });
+    expect(status().link).toEqual({ type: "connected" });
+    expect(server.socket.url).toBe("ws://room");
+  });
+
+  test("tries again when there is nobody to ask for a ticket", async () => {
+    const { status } = provideWith(async () => {
+      throw new TypeError("Failed to fetch");
+    });
+
+    await soon();
+
+    expect(status().link).toEqual({ type: "waiting", attempt: 0 });
+  });
+
+  test("opens nothing for a ticket that comes after the room was left", async () => {
+    let answer: (ticket: string) => void = () => {};
+    const { server, provider } = provideWith(
+      () =>
+        new Promise((resolve) => {
+          answer = resolve;
+        }),
+    );
+
+    provider.destroy();
+    answer("tk_late");
+    await soon();
+
+    expect(server.sockets).toEqual([]);
+  });
+
+  test("learns who it is from its own presence, as the server sends it back", async () => {
+    const { server, doc, status } = provideWith(async () => "tk_1");
+    await soon();
+    server.join();
+    const echo = new Awareness(new Y.Doc());
+    echo.clientID = doc.clientID;
+    echo.setLocalState({ user: { id: "ada", name: "Ada L.", color: "red" } });
+
+    server.socket.hear(say({ type: "awareness", update: encodeAwarenessUpdate(echo, [doc.clientID]) }));
+    echo.destroy();
+
+    expect(status().user).toEqual({ id: "ada", name: "Ada L." });
+  });
 });
 
 describe("joining", () => {
@@ -233,7 +324,7 @@ describe("losing the link", () => {
     server.socket.drop(4404);
     vi.advanceTimersByTime(60_000);
 
-    expect(status().link).toEqual({ type: "stopped", reason: "this room was deleted" });
+    expect(status().link).toEqual({ type: "stopped", code: 4404, reason: "this room was deleted" });
     expect(server.sockets).toHaveLength(1);
   });
 
@@ -324,7 +415,7 @@ describe("a room that takes no changes", () => {
     server.socket.hear(ack(2));
 
     expect(status()).toMatchObject({
-      link: { type: "stopped", reason: "the server refused a change: the document is full" },
+      link: { type: "stopped", code: 4400, reason: "the server refused a change: the document is full" },
       unsaved: 1,
     });
   });

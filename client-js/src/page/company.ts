@@ -1,6 +1,7 @@
 /** The others as avatars, myself by name, and the card where I change it. */
 
 import type { Awareness } from "y-protocols/awareness";
+import type { Provider } from "../provider.ts";
 import { inkOn } from "./colours.ts";
 import { element, setText, span } from "./elements.ts";
 import { keepPerson, loadPerson } from "./names.ts";
@@ -18,7 +19,7 @@ export function showCompany(awareness: Awareness): void {
     if (me === undefined) return;
     document.documentElement.style.setProperty("--me-given", me.colour);
     document.body.dataset.company = others.length > 0 ? "others" : "alone";
-    setText("me-name", me.name);
+    if (element("me-known").hidden) setText("me-name", me.name);
     const more = others.length - MAX_AVATARS;
     element("people").replaceChildren(
       ...others.slice(0, MAX_AVATARS).map((other) => avatar(initials(other.name), other.name, other.colour)),
@@ -43,6 +44,20 @@ export function showCompany(awareness: Awareness): void {
     announce(awareness, name);
     element("me-card").hidePopover();
   });
+}
+
+/** Where the server knows who one is, its word goes before the name that was chosen here. */
+export function showUser(provider: Provider): void {
+  const show = () => {
+    const { user } = provider.getSnapshot();
+    if (user === null) return;
+    setText("me-name", user.name);
+    setText("me-id", user.id);
+    element("me-form").hidden = true;
+    element("me-known").hidden = false;
+  };
+  show();
+  provider.subscribe(show);
 }
 
 function avatar(letters: string, meaning: string, colour?: string): HTMLLIElement {

@@ -4,15 +4,19 @@ import { Awareness } from "y-protocols/awareness";
 import * as Y from "yjs";
 import { Provider } from "../provider.ts";
 import { showCode } from "./code.ts";
-import { showCompany } from "./company.ts";
+import { showCompany, showUser } from "./company.ts";
 import { createEditor } from "./editor.ts";
 import { element } from "./elements.ts";
 import { roomFrom, socketAddress } from "./names.ts";
 import { showPlace } from "./place.ts";
 import { showSaved } from "./saved.ts";
+import { broughtBy, hideFragment, Session } from "./session.ts";
+import { showSigning } from "./signing.ts";
 import { showWords } from "./words.ts";
 
 const page = new URL(location.href);
+const brought = broughtBy(page);
+hideFragment(page);
 const room = roomFrom(page);
 const sockets = socketAddress(page);
 
@@ -22,10 +26,18 @@ const awareness = new Awareness(doc);
 
 showCompany(awareness);
 const editor = createEditor(element("editor"), text, awareness);
-const provider = new Provider({ url: `${sockets}/${encodeURIComponent(room)}`, doc, awareness });
+const session = new Session(room, brought);
+const provider = new Provider({
+  url: `${sockets}/${encodeURIComponent(room)}`,
+  doc,
+  awareness,
+  ticket: session.ticket,
+});
 
 showPlace(room, page, editor.focus);
-showSaved(provider, editor);
+showSaved(provider, session, editor);
+showSigning(provider, session);
+showUser(provider);
 showWords(text);
 showCode(room, sockets);
 editor.focus();

@@ -42,6 +42,7 @@ function showSecondWindow(address: string): void {
     if (event.ctrlKey || event.metaKey || event.shiftKey || width < 480) return;
     event.preventDefault();
     const place = `left=${width},top=0,width=${width},height=${screen.availHeight}`;
-    window.open(address, "_blank", `popup,noopener,${place}`);
+    const isAlone = link.rel === "noopener";
+    window.open(address, "_blank", isAlone ? `popup,noopener,${place}` : `popup,${place}`);
   });
 }

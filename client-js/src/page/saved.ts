@@ -3,18 +3,19 @@
 import type { Provider } from "../provider.ts";
 import type { Editor } from "./editor.ts";
 import { element, setText } from "./elements.ts";
+import type { Session } from "./session.ts";
 import { announcement, type Mood, stateOf } from "./state.ts";
 
 /** A state that is gone sooner is not read out. */
 const ANNOUNCE_MILLISECONDS = 700;
 
-export function showSaved(provider: Provider, editor: Editor): void {
+export function showSaved(provider: Provider, session: Session, editor: Editor): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let before: Mood | undefined;
 
   const show = () => {
     const status = provider.getSnapshot();
-    const state = stateOf(status);
+    const state = stateOf(status, session.mayWrite);
     element("state").dataset.mood = state.mood;
     setText("state-words", state.words);
     setText("state-detail", state.detail);

@@ -14,13 +14,14 @@ export interface State {
   readonly mayWrite: boolean;
 }
 
-export function stateOf(status: Status): State {
+/** `mayWrite` is what the server said of this person, where it was asked. */
+export function stateOf(status: Status, mayWrite: boolean | null = null): State {
   const { link, unsaved } = status;
   const kept = unsaved > 0 ? `${count(unsaved)} kept in this tab` : "";
   if (link.type === "stopped") {
     return {
       mood: "stopped",
-      words: kept ? `Stopped — ${kept}` : "Stopped",
+      words: kept ? `${endOf(link.code)} — ${kept}` : endOf(link.code),
       detail: sentence(link.reason),
       mayWrite: false,
     };
@@ -39,8 +40,8 @@ export function stateOf(status: Status): State {
   if (status.isReadOnly) {
     return {
       mood: "read-only",
-      words: kept ? `Read-only — ${kept}` : "Read-only: nothing can be saved now",
-      detail: "The server takes no changes in this room at the moment.",
+      words: kept ? `Read-only — ${kept}` : readOnly(status, mayWrite),
+      detail: reasonFor(status, mayWrite),
       mayWrite: false,
     };
   }
@@ -71,6 +72,21 @@ export function announcement({ mood, words, detail }: State): string {
     default:
       return `${words}. ${detail}`;
   }
+}
+
+function endOf(code: number): string {
+  if (code === 4401) return "Not signed in";
+  return code === 4403 ? "Not admitted" : "Stopped";
+}
+
+function readOnly({ user }: Status, mayWrite: boolean | null): string {
+  return user === null && mayWrite === null ? "Read-only: nothing can be saved now" : "Read-only";
+}
+
+function reasonFor({ user }: Status, mayWrite: boolean | null): string {
+  if (mayWrite === false) return "You may read this document, not change it.";
+  if (user === null && mayWrite === null) return "The server takes no changes in this room at the moment.";
+  return "The server takes no changes from you now: you may only read here, or nothing can be saved.";
 }
 
 function count(changes: number): string {

@@ -18,13 +18,18 @@ const run = promisify(execFile);
 export class Server {
   readonly data = mkdtempSync(join(tmpdir(), "collab-browser-"));
   address = "";
+  readonly #flags: readonly string[];
   #process: ChildProcess | undefined;
+
+  constructor(...flags: readonly string[]) {
+    this.#flags = flags;
+  }
 
   async start(): Promise<void> {
     if (!existsSync(PYTHON))
       throw new Error(`no Python with the server's packages at ${PYTHON}: run \`make setup\``);
     const port = this.address === "" ? "0" : new URL(this.address).port;
-    const flags = ["serve", "--port", port, "--data", this.data, "--drain-seconds", "0.5"];
+    const flags = ["serve", "--port", port, "--data", this.data, "--drain-seconds", "0.5", ...this.#flags];
     const child = spawn(PYTHON, ["-m", "collab", ...flags], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
     this.#process = child;
     const said: string[] = [];
@@ -61,8 +66,12 @@ export class Server {
 
   /** What is on disk, as `collab export` reads it while no server holds the directory. */
   async export(room: string): Promise<string> {
-    const flags = ["export", room, "--format", "text", "--root", "text", "--data", this.data];
-    const { stdout } = await run(PYTHON, ["-m", "collab", ...flags], { cwd: ROOT });
+    return this.operate("export", room, "--format", "text", "--root", "text");
+  }
+
+  /** What another command says about the same data. */
+  async operate(...words: readonly string[]): Promise<string> {
+    const { stdout } = await run(PYTHON, ["-m", "collab", ...words, "--data", this.data], { cwd: ROOT });
     return stdout;
   }
 

@@ -7,6 +7,7 @@ const saved: Status = {
   isSynced: true,
   unsaved: 0,
   isReadOnly: false,
+  user: null,
   savedAfterMilliseconds: null,
 };
 const waiting = { type: "waiting", attempt: 0 } as const;
@@ -23,7 +24,12 @@ describe("what the page says", () => {
     [{ ...saved, link: { type: "connecting" }, unsaved: 2 }, "Offline — 2 changes kept in this tab"],
     [{ ...saved, isReadOnly: true }, "Read-only: nothing can be saved now"],
     [{ ...saved, isReadOnly: true, unsaved: 3 }, "Read-only — 3 changes kept in this tab"],
-    [{ ...saved, link: { type: "stopped", reason: "gone" } }, "Stopped"],
+    [{ ...saved, link: { type: "stopped", code: 4404, reason: "gone" } }, "Stopped"],
+    [{ ...saved, link: { type: "stopped", code: 4401, reason: "gone" } }, "Not signed in"],
+    [
+      { ...saved, link: { type: "stopped", code: 4403, reason: "gone" }, unsaved: 1 },
+      "Not admitted — 1 change kept in this tab",
+    ],
   ] as const)("of %j", (status, words) => {
     expect(stateOf(status).words).toBe(words);
   });
@@ -34,7 +40,7 @@ describe("what the page says", () => {
       { type: "connecting" },
       { type: "connected" },
       waiting,
-      { type: "stopped", reason: "" },
+      { type: "stopped", code: 4404, reason: "" },
     ] as const)
       for (const isSynced of [true, false])
         for (const unsaved of [0, 1])
@@ -44,8 +50,19 @@ describe("what the page says", () => {
     expect(cases.filter((status) => stateOf(status).mood === "saved")).toEqual([saved]);
   });
 
+  test("says why nothing can be written, as far as it knows", () => {
+    const reader = { ...saved, isReadOnly: true, user: { id: "ada", name: "Ada" } };
+
+    expect(stateOf(reader, false)).toMatchObject({
+      words: "Read-only",
+      detail: "You may read this document, not change it.",
+      mayWrite: false,
+    });
+    expect(stateOf(reader).detail).toMatch(/you may only read here, or nothing can be saved/);
+  });
+
   test("lets nobody type into a void", () => {
-    expect(stateOf({ ...saved, link: { type: "stopped", reason: "gone" } })).toMatchObject({
+    expect(stateOf({ ...saved, link: { type: "stopped", code: 4404, reason: "gone" } })).toMatchObject({
       mayWrite: false,
       detail: "Gone.",
     });

@@ -16,10 +16,15 @@ async def ticket(call: Call) -> models.NewTicket:
     """What a page shows in the address of a socket in place of its token: good once, for a minute at most."""
     wanted: models.Ticket = call.body
     _expect_control(call)
-    tickets = call.api.access.tickets
-    token, expires = tickets.issue(call.principal, wanted.room or "")
-    call.record("ticket", for_room=wanted.room or "")
-    return models.NewTicket(ticket=token, expires_milliseconds=int(expires * 1000))
+    access, room = call.api.access, wanted.room or ""
+    token, expires = access.tickets.issue(call.principal, room)
+    call.record("ticket", for_room=room)
+    operations = access.authority.operations(call.principal, room) if room else 0
+    return models.NewTicket(
+        ticket=token,
+        expires_milliseconds=int(expires * 1000),
+        operations=names_of(operations),
+    )
 
 
 async def list_keys(call: Call) -> models.Keys:

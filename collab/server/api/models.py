@@ -226,6 +226,9 @@ class NewTicket(Model):
         description="For `?ticket=` in the address of a socket. Good once."
     )
     expires_milliseconds: int
+    operations: list[str] = Field(
+        description="What it allows in the room it is for, if it is for one."
+    )
 
 
 Operations = Annotated[list[OperationName], Field(min_length=1, max_length=5)]
