@@ -27,7 +27,9 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText  # no
 from valid import Stream, traces  # noqa: E402
 
 from collab.document.gate import Gate  # noqa: E402
-from collab.protocol.guard import check, scan, state_vector  # noqa: E402
+from collab.protocol.guard import check  # noqa: E402
+from collab.protocol.statevector import state_vector  # noqa: E402
+from collab.protocol.structs import scan  # noqa: E402
 
 TARGET = 1.5  # µs for a keystroke of either trace
 PIECE = 200

@@ -13,7 +13,9 @@ from pycrdt import Doc, TransactionEvent
 
 from collab.document.gate import Gate
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
-from collab.protocol.guard import check, encode_state_vector, scan, state_vector
+from collab.protocol.guard import check
+from collab.protocol.statevector import encode_state_vector, state_vector
+from collab.protocol.structs import scan
 
 NOTHING = b"\x00\x00"  # an update that holds nothing
 EMPTY_STATE_VECTOR = b"\x00"

@@ -12,21 +12,9 @@ from heapq import heappop, heappush
 from itertools import count
 
 from collab.errors import TooLarge
-from collab.protocol.guard import (
-    Known,
-    Need,
-    Notes,
-    Range,
-    Run,
-    Scan,
-    check,
-    cut,
-    cut_pairs,
-    cut_texts,
-    encode,
-    reach,
-    scan,
-)
+from collab.protocol.guard import Known, check, reach
+from collab.protocol.rewriting import cut, cut_pairs, cut_texts, encode
+from collab.protocol.structs import Need, Notes, Range, Run, Scan, scan
 from collab.protocol.varint import encode_varint
 
 Wait = tuple[int, int]  # a client, and the clock it must have reached

@@ -20,7 +20,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from collab.document.export import roots
 from collab.document.gate import Gate
-from collab.protocol.guard import state_vector
+from collab.protocol.statevector import state_vector
 from collab.protocol.varint import Reader
 
 Tail = Sequence[tuple[int, bytes]]

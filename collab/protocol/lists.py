@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from collab.protocol.guard import Notes, scan
+from collab.protocol.structs import Notes, scan
 
 _UNBOUNDED = 1 << 40
 

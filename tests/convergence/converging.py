@@ -14,7 +14,9 @@ from typing import Any
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from collab.document.gate import Gate
-from collab.protocol.guard import Vector, check, scan, state_vector
+from collab.protocol.guard import check
+from collab.protocol.statevector import Vector, state_vector
+from collab.protocol.structs import scan
 
 HERE = Path(__file__).parent
 PACKAGES = HERE.parents[1] / "client-js" / "node_modules"

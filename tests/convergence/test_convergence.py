@@ -19,7 +19,7 @@ from converging import (
     shuffled,
 )
 
-from collab.protocol.guard import state_vector
+from collab.protocol.statevector import state_vector
 
 Order = Callable[[Sequence[bytes], int], list[bytes]]
 

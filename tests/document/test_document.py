@@ -9,7 +9,7 @@ from pycrdt import Doc, Text
 
 from collab.document.document import Change, Document
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
-from collab.protocol.guard import scan
+from collab.protocol.structs import scan
 
 
 class Writer:

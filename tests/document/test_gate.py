@@ -9,7 +9,9 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from collab.document.gate import Gate, LateRun, StashFull
 from collab.errors import Refused, TooLarge
-from collab.protocol.guard import check, scan, state_vector
+from collab.protocol.guard import check
+from collab.protocol.statevector import state_vector
+from collab.protocol.structs import scan
 from collab.protocol.varint import encode_string, encode_varint
 
 

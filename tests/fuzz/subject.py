@@ -8,7 +8,9 @@ from pycrdt import Doc, Text, XmlFragment
 
 from collab.document.gate import Gate, StashFull
 from collab.errors import InvalidMessage, TooLarge
-from collab.protocol.guard import check, scan, state_vector
+from collab.protocol.guard import check
+from collab.protocol.statevector import state_vector
+from collab.protocol.structs import scan
 
 # Read as texts, which shows a circle in a list. Not as arrays: pycrdt 0.14.13 never returns from reading an array in
 # which somebody put a text that is not ASCII, so a server reads no arrays in its own process.

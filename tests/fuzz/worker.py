@@ -26,19 +26,24 @@ Report = dict[str, Any]
 
 def without(rule: str) -> None:
     """Load the guard with one rule switched off, to show that the harness sees what the rule is for."""
-    spec = find_spec("collab.protocol.guard")
-    assert spec is not None
-    assert spec.origin is not None
-    source = Path(spec.origin).read_text()
-    if rule == "readiness":
-        source, count = re.subn(r"(def is_ready.*\n)", r"\1    return True\n", source)
-    else:
-        raising = rf'raise (Refused|TooLarge)\("{rule}"\)( from None)?'
-        source, count = re.subn(raising, "pass", source)
-    assert count > 0, f"the guard has no rule {rule!r}"
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    exec(compile(source, spec.origin, "exec"), module.__dict__)
+    removed = 0
+    for name in ("collab.protocol.structs", "collab.protocol.guard"):
+        spec = find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin).read_text()
+        if rule == "readiness":
+            source, count = re.subn(
+                r"(def is_ready.*\n)", r"\1    return True\n", source
+            )
+        else:
+            raising = rf'raise (Refused|TooLarge)\("{rule}"\)( from None)?'
+            source, count = re.subn(raising, "pass", source)
+        removed += count
+        module = module_from_spec(spec)
+        sys.modules[name] = module
+        exec(compile(source, spec.origin, "exec"), module.__dict__)
+    assert removed > 0, f"the guard has no rule {rule!r}"
 
 
 def work(job: Report) -> Report:

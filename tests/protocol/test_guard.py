@@ -10,19 +10,16 @@ from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text
 
 from collab.errors import InvalidMessage, Refused, TooLarge
-from collab.protocol.guard import (
+from collab.protocol.guard import Known, check, reach
+from collab.protocol.rewriting import encode
+from collab.protocol.statevector import encode_state_vector, state_vector
+from collab.protocol.structs import (
     MAX_CLIENT,
     MAX_CLOCK,
     MAX_NESTING,
     MAX_RANGES,
     MAX_STRUCTS,
-    Known,
-    check,
-    encode,
-    encode_state_vector,
-    reach,
     scan,
-    state_vector,
 )
 from collab.protocol.varint import encode_bytes, encode_string, encode_varint
 
