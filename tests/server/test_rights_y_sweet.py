@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -103,12 +102,15 @@ class Door:
         return f"{answer['url']}/r?token={answer['token']}"
 
 
-@pytest.fixture
-def door(serve: Callable[..., Server], tmp_path: Path) -> Door:
-    issuer = Issuer()
-    keys = issuer.write(tmp_path / "keys.json")
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    home, issuer = tmp_path_factory.mktemp("door"), Issuer()
+    keys = issuer.write(home / "keys.json")
     flags = ("--auth", "jwt", "--jwt-keys", str(keys), "--jwt-audience", AUDIENCE)
-    return Door(serve(*flags, "--jwt-issuer", ISSUER), issuer)
+    server = Server(home / "data", *flags, "--jwt-issuer", ISSUER)
+    server.start()
+    yield Door(server, issuer)
+    server.kill()
 
 
 async def test_a_client_token_says_what_it_is_for_and_opens_one_socket(

@@ -1,0 +1,157 @@
+"""Where a token may be shown, over TCP: in the header, as a subprotocol, in a message, and as a ticket in the address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from forging import AUDIENCE, ISSUER, Issuer
+from processes import Server, close_code
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from collab.protocol import yjs
+from collab.protocol.varint import encode_string
+
+pytestmark = pytest.mark.anyio
+
+PATHS = ("ws/r", "d/r/ws/r", "hocuspocus")
+R, S = encode_string("r"), encode_string("s")
+IN, DENIED = b"\x02\x02", b"\x02\x01"
+
+
+class Door:
+    def __init__(self, server: Server, issuer: Issuer) -> None:
+        self.server, self.issuer = server, issuer
+
+    def token(self, **claims: Any) -> str:
+        return self.issuer.token(**claims)
+
+    def ticket(self) -> str:
+        headers = {
+            "authorization": f"Bearer {self.token()}",
+            "content-type": "application/json",
+        }
+        with urlopen(
+            Request(f"{self.server.url}/v1/tickets", b"{}", headers)
+        ) as answer:
+            return str(json.load(answer)["ticket"])
+
+    @asynccontextmanager
+    async def enter(
+        self, path: str, *, bearer: str = "", subprotocol: str = ""
+    ) -> AsyncIterator[ClientConnection]:
+        async with connect(
+            f"{self.server.address}/{path}",
+            additional_headers={"authorization": f"Bearer {bearer}"} if bearer else {},
+            subprotocols=["x", f"collab.token.{subprotocol}"]  # type: ignore[list-item]
+            if subprotocol
+            else None,
+        ) as socket:
+            yield socket
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    home, issuer = tmp_path_factory.mktemp("door"), Issuer()
+    keys = issuer.write(home / "keys.json")
+    flags = ("--auth", "jwt", "--jwt-keys", str(keys), "--jwt-audience", AUDIENCE)
+    server = Server(home / "data", *flags, "--jwt-issuer", ISSUER)
+    server.start()
+    yield Door(server, issuer)
+    server.kill()
+
+
+async def ask(socket: ClientConnection, path: str) -> bytes:
+    """Ask for the document as a client of this path does; the kind of the answer."""
+    prefix = R if path == "hocuspocus" else b""
+    with suppress(ConnectionClosed):
+        if prefix:
+            await socket.send(prefix + b"\x02\x00" + encode_string(""))
+        await socket.send(prefix + yjs.sync_step_1(b"\x00"))
+        while True:
+            message = (await socket.recv(decode=False)).removeprefix(prefix)
+            if message[:2] in (b"\x00\x01", DENIED):
+                return message[:2]
+    return b""
+
+
+@pytest.mark.parametrize("how", ["bearer", "subprotocol", "ticket"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_token_is_taken_in_the_handshake(
+    door: Door, path: str, how: str
+) -> None:
+    shown = {} if how == "ticket" else {how: door.token()}
+    query = f"?ticket={door.ticket()}" if how == "ticket" else ""
+
+    async with door.enter(path + query, **shown) as socket:
+        answer = await ask(socket, path)
+
+    assert answer == b"\x00\x01"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_nobody_enters_without_a_token(door: Door, path: str) -> None:
+    async with door.enter(path) as socket:
+        answer = await ask(socket, path)
+
+    assert answer == (DENIED if path == "hocuspocus" else b"")
+
+
+@pytest.mark.parametrize(
+    "query", ["?token={token}", "?ticket={token}", "?ticket=tk_wrong"]
+)
+@pytest.mark.parametrize("path", PATHS)
+async def test_nothing_but_a_good_ticket_is_taken_in_the_address(
+    door: Door, path: str, query: str
+) -> None:
+    async with door.enter(path + query.format(token=door.token())) as socket:
+        code = await close_code(socket)
+
+    assert code == 4401
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_two_tokens_are_one_too_many(door: Door, path: str) -> None:
+    async with door.enter(
+        path, bearer=door.token(), subprotocol=door.token()
+    ) as socket:
+        code = await close_code(socket)
+
+    assert code == 4401
+
+
+async def test_a_ticket_is_good_for_all_documents_of_one_socket(door: Door) -> None:
+    ticket = door.ticket()
+    heard = []
+
+    async with door.enter(f"hocuspocus?ticket={ticket}") as socket:
+        for address in (R, S):
+            await socket.send(address + b"\x02\x00" + encode_string(""))
+        while len(heard) < 2:
+            heard.append(await socket.recv())
+    async with door.enter(f"hocuspocus?ticket={ticket}") as socket:
+        again = await close_code(socket)
+
+    assert sorted(heard) == [
+        R + IN + encode_string("read-write"),
+        S + IN + encode_string("read-write"),
+    ]
+    assert again == 4401
+
+
+async def test_a_token_of_the_handshake_is_no_secret_of_the_logs(door: Door) -> None:
+    token, wrong = door.token(), door.token(exp=1)
+    for shown in (token, wrong):
+        for path in PATHS:
+            async with door.enter(path, bearer=shown) as socket:
+                await ask(socket, path)
+
+    logs = door.server.logs()
+    assert "unauthenticated" in logs
+    assert token not in logs
+    assert wrong not in logs
