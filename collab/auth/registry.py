@@ -54,6 +54,8 @@ KEY_PREFIX = "ck_"
 REVOCATION_SECONDS = 25 * 3600.0
 ENDED_SECONDS = 30 * 86400.0  # that a key is still listed after its end
 
+MAX_SECONDS = 36_525 * 86400.0
+
 _NO_HASH = bytes(32)
 
 P = ParamSpec("P")
@@ -212,7 +214,7 @@ class Registry:
             name=name and shown_name(name),
             grants=tuple(checked(grant) for grant in grants),
             created=now,
-            expires=now + seconds,
+            expires=now + _lasting(seconds),
         )
         token, hash = _secret(key.id)
         self._write(lambda db: insert_key(db, key, hash))
@@ -258,7 +260,7 @@ class Registry:
             )
             db.execute(
                 "UPDATE key SET expires = ?, replaced_by = ? WHERE id = ?",
-                (min(old.expires, now + overlap_seconds), new.id, old.id),
+                (min(old.expires, now + _lasting(overlap_seconds)), new.id, old.id),
             )
             token, hash = _secret(new.id)
             insert_key(db, new, hash)
@@ -281,7 +283,7 @@ class Registry:
             principal_id(principal),
             checked(grant),
             now,
-            now + seconds,
+            now + _lasting(seconds),
         )
 
         def work(db: sqlite3.Connection) -> Granted:
@@ -332,7 +334,10 @@ class Registry:
         def work(db: sqlite3.Connection) -> int:
             now = self._clock()
             insert_revocation(
-                db, Revocation(tenant, "principal", principal, now, now + seconds)
+                db,
+                Revocation(
+                    tenant, "principal", principal, now, now + _lasting(seconds)
+                ),
             )
             return db.execute(
                 "UPDATE key SET revoked = ? WHERE tenant = ? AND principal = ? AND revoked IS NULL",
@@ -355,7 +360,8 @@ class Registry:
         def work(db: sqlite3.Connection) -> None:
             now = self._clock()
             insert_revocation(
-                db, Revocation(tenant, "token", token, now, now + seconds)
+                db,
+                Revocation(tenant, "token", token, now, now + _lasting(seconds)),
             )
 
         if token.startswith(KEY_PREFIX):
@@ -453,6 +459,13 @@ class Registry:
 
 def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _lasting(seconds: float) -> float:
+    """How long something is to last, infinity included; never a time that is none."""
+    if not (0 <= seconds <= MAX_SECONDS or seconds == inf):
+        raise InvalidRequest("nothing lasts less than no time, or a hundred years")
+    return seconds
 
 
 def _token_id(token: str) -> str:

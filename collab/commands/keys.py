@@ -82,7 +82,7 @@ def _grant(said: str, *, is_prefix: bool) -> Grant:
 
 
 def _seconds(days: float) -> float:
-    if days < 0:
+    if not days >= 0:
         raise ConfigurationError("days are counted from now on, so not below 0")
     return days * DAY if days else inf
 

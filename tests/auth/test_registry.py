@@ -241,6 +241,25 @@ def test_an_id_that_is_none_is_refused(registry: Registry, id: str) -> None:
         registry.revoke(id)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e300])
+def test_a_time_that_is_none_is_refused(registry: Registry, seconds: float) -> None:
+    key, _ = registry.create_key("ci", (NOTES,))
+
+    for attempt in (
+        lambda: registry.create_key("ci", (NOTES,), seconds=seconds),
+        lambda: registry.rotate_key(key.id, overlap_seconds=seconds),
+        lambda: registry.grant("ada", NOTES, seconds=seconds),
+        lambda: registry.revoke("ada", seconds=seconds),
+        lambda: registry.revoke_token("jti", seconds=seconds),
+    ):
+        with pytest.raises(InvalidRequest):
+            attempt()
+
+    assert registry.keys() == [key]
+    assert not registry.grants()
+    assert not registry.revocations()
+
+
 def test_a_tenant_is_never_the_mark_for_all(registry: Registry) -> None:
     with pytest.raises(InvalidRequest):
         registry.create_key("ci", (NOTES,), tenant="\x1f")
