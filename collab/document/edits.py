@@ -24,7 +24,7 @@ from collab.errors import (
     TextNotFound,
     TooLarge,
 )
-from collab.protocol.guard import MAX_NESTING
+from collab.protocol.structs import MAX_NESTING
 
 MAX_OPERATIONS = 1000
 # Characters and items that the operations of one request may go over: what keeps the event loop for about 0.1 s.

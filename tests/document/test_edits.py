@@ -32,7 +32,7 @@ from collab.errors import (
     TextNotFound,
     TooLarge,
 )
-from collab.protocol.guard import scan
+from collab.protocol.structs import scan
 
 # One byte to four in UTF-8, one unit or two in UTF-16, and characters that belong together.
 CHARACTERS = "ab \nöß世界😀👩‍💻é\u0301🏳️‍🌈\ufffc𝒳"
