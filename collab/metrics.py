@@ -129,6 +129,7 @@ class Metrics(Collector):
         # By route of the API, as its table has it, and class of status.
         self.requests: Counter[tuple[str, str]] = Counter()
         self.limited: Counter[str] = Counter()  # by limit: a closed set of words
+        self.backend_questions: Counter[str] = Counter()  # by outcome: likewise
         self.limits: defaultdict[str, float] = defaultdict(float)  # what each is set to
         self.logged = Histogram(
             "collab_logged_seconds",
@@ -175,6 +176,12 @@ class Metrics(Collector):
                 "Times somebody was refused or made to wait by a limit on principals, tenants or addresses.",
                 "limit",
                 self.limited,
+            ),
+            (
+                "backend_questions",
+                "Questions to the webhook and to where keys are published, answered or failed.",
+                "outcome",
+                self.backend_questions,
             ),
         ):
             family = CounterMetricFamily(f"collab_{name}", help, labels=[label])

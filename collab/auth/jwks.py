@@ -12,6 +12,7 @@ from collab.auth.claims import Unfit, parse
 from collab.auth.egress import Backend, Flights, Unreachable, checked_url
 from collab.auth.signing import MAX_KEYS, SigningKey, WeakKey, fitting, from_jwk
 from collab.errors import Busy
+from collab.metrics import Metrics
 
 FETCH_SECONDS = 3.0
 MAX_BYTES = 65_536
@@ -32,8 +33,10 @@ class Jwks:
         algorithms: Collection[str],
         *,
         allow_private: bool = False,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._questions = (metrics or Metrics()).backend_questions
         self._backend = Backend(
             checked_url(url, "jwt_jwks_url"),
             seconds=FETCH_SECONDS,
@@ -93,12 +96,14 @@ class Jwks:
         except (Unreachable, Unfit) as error:
             age = self._clock() - self._fetched
             has_keys = self._keys is not None and age <= KEPT_SECONDS
+            self._questions["jwks_failed"] += 1
             log.warning(
                 "keys that sign tokens were not fetched",
                 reason=str(error),
                 has_keys=has_keys,
             )
             return
+        self._questions["jwks_answered"] += 1
         self._keys, self._fetched = keys, self._tried
         self._thumbprints = frozenset(key.thumbprint for key in keys)
 

@@ -28,6 +28,7 @@ from collab.auth.egress import Answer as Reply
 from collab.auth.egress import Backend, Flights, Unreachable, checked_url
 from collab.auth.permissions import PRESENCE, READ, Grant, Principal
 from collab.errors import Busy, CollabError, PermissionDenied, Unauthenticated
+from collab.metrics import Metrics
 
 MAX_TOKEN_BYTES = 16_384
 MAX_ANSWER_BYTES = 16_384
@@ -60,9 +61,11 @@ class Webhook:
         seconds: float = 2.0,
         cache_seconds: float = 5.0,
         allow_private: bool = False,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self._questions = (metrics or Metrics()).backend_questions
         self._backend = Backend(
             checked_url(url, "webhook_url"),
             seconds=seconds,
@@ -221,6 +224,7 @@ class Webhook:
 
     def _note(self, fault: str) -> None:
         """A line when the backend fails, now and then, and one when it answers again."""
+        self._questions["webhook_failed" if fault else "webhook_answered"] += 1
         now = self._clock()
         if fault and now - self._noted >= NOTE_SECONDS:
             self._is_down, self._noted = True, now

@@ -159,10 +159,10 @@ async def make_authority(
                 case "keys":
                     verifiers.append(Keys(registry))
                 case "jwt":
-                    tokens = make_tokens(settings)
+                    tokens = make_tokens(settings, metrics)
                     verifiers.append(await stack.enter_async_context(tokens))
                 case "webhook":
-                    webhook = make_webhook(settings)
+                    webhook = make_webhook(settings, metrics)
                     verifiers.append(await stack.enter_async_context(webhook))
         failures = Failures(
             metrics,

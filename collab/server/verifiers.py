@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from collab import logs
 from collab.auth.base import Verifier
+from collab.metrics import Metrics
 from collab.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ log = logs.logger(__name__)
 
 
 @asynccontextmanager
-async def make_tokens(settings: Settings) -> AsyncIterator[Verifier]:
+async def make_tokens(settings: Settings, metrics: Metrics) -> AsyncIterator[Verifier]:
     """The verifier of JWTs. Raises ConfigurationError for a key that must not be used."""
     from collab.auth.tokens import Tokens
 
-    async with _keyring(settings) as keys:
+    async with _keyring(settings, metrics) as keys:
         yield Tokens(keys, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
 
 
 @asynccontextmanager
-async def _keyring(settings: Settings) -> AsyncIterator[Keyring]:
+async def _keyring(settings: Settings, metrics: Metrics) -> AsyncIterator[Keyring]:
     from collab.auth.signing import FileKeys, read_keys
 
     if settings.jwt_keys is not None:
@@ -42,12 +43,13 @@ async def _keyring(settings: Settings) -> AsyncIterator[Keyring]:
         settings.jwt_jwks_url,
         settings.jwt_algorithms,
         allow_private=settings.allow_private_backends,
+        metrics=metrics,
     ) as jwks:
         yield jwks
 
 
 @asynccontextmanager
-async def make_webhook(settings: Settings) -> AsyncIterator[Verifier]:
+async def make_webhook(settings: Settings, metrics: Metrics) -> AsyncIterator[Verifier]:
     """The verifier that asks the team's backend. Raises ConfigurationError for an address or secret that must not be."""
     from collab.auth.signing import read_secret
     from collab.auth.webhook import Webhook
@@ -61,6 +63,7 @@ async def make_webhook(settings: Settings) -> AsyncIterator[Verifier]:
         seconds=settings.webhook_seconds,
         cache_seconds=settings.webhook_cache_seconds,
         allow_private=settings.allow_private_backends,
+        metrics=metrics,
     ) as webhook:
         yield webhook
 

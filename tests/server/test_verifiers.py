@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from endpoints import Answering, Asked, Endpoint, answer, endpoint, silence
@@ -41,6 +42,11 @@ def join(server: Server, token: str, room: str = "r") -> connect:
         subprotocols=["collab.v1"],  # type: ignore[list-item]
         additional_headers={"authorization": f"Bearer {token}"},
     )
+
+
+def figures(server: Server) -> str:
+    with urlopen(f"{server.url}/metrics") as answered:
+        return str(answered.read().decode())
 
 
 class Member:
@@ -148,6 +154,10 @@ async def test_without_the_backend_a_member_reads_on_and_writes_again_once_it_is
             assert not await member.write()
             async with join(server, "new") as stranger:
                 assert await close_code(stranger) == 1013
+            assert (
+                'backend_questions_total{outcome="webhook_failed"}'
+                in await asyncio.to_thread(figures, server)
+            )
             backend.answering = answer(YES)
             await member.until("writable")
             assert await member.write()
