@@ -256,7 +256,11 @@ def _from_secret(content: bytes) -> SigningKey:
 
 
 def _secret(content: bytes) -> bytes:
-    secret = content.strip(b"\r\n")
+    """What a file holds, less the line break that an editor has put behind a text."""
+    return _checked(content.rstrip(b"\r\n") if content.isascii() else content)
+
+
+def _checked(secret: bytes) -> bytes:
     if len(secret) < MIN_SECRET_BYTES:
         raise WeakKey(f"a secret of less than {MIN_SECRET_BYTES} bytes")
     if len(set(secret)) < 8:
@@ -278,7 +282,7 @@ def _pinned(algorithm: Algorithm, id: str, make: Any) -> SigningKey:
         if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
             raise WeakKey(f"an RSA key of {bits} bits; it must have {MIN_RSA_BITS}")
     elif isinstance(key, OctKey):
-        _secret(key.raw_value)
+        _checked(key.raw_value)
     elif isinstance(key, OKPKey):
         point = urlsafe_b64decode(str(key.dict_value["x"]) + "=")
         if point[:31] + bytes((point[31] & 0x7F,)) in _SMALL_ORDER:

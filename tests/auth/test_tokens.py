@@ -392,6 +392,23 @@ def test_a_file_of_other_bytes_is_a_secret(tmp_path: Path):
     assert is_readable_by_others(path)
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+def test_a_line_break_belongs_to_a_secret_of_bytes_and_not_to_one_of_text(
+    tmp_path: Path, end: bytes
+):
+    text, noise = b"0123456789abcdef0123456789abcdef", bytes(range(160, 192))
+    found = []
+    for secret in (text, noise):
+        path = tmp_path / "secret"
+        path.write_bytes(secret + end)
+        (key,) = read_keys(path, ALGORITHMS)
+        found.append(key.material.raw_value)
+    jwk = OctKey.import_key(noise[2:] + end + end)
+
+    assert found == [text, noise + end]
+    assert from_jwk(jwk.as_dict(private=True)).material.raw_value == jwk.raw_value
+
+
 def unfit_jwks() -> list[tuple[str, Any]]:
     ed = OKPKey.generate_key("Ed25519").as_dict(private=False)
     small = {"kty": "OKP", "crv": "Ed25519"}
