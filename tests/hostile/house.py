@@ -166,7 +166,17 @@ FLAGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def guarded(data: Path) -> House:
+# With access control.
+GUARDED: dict[str, tuple[str, ...]] = {
+    "guarded": (),
+    "proxied": (
+        *("--trusted-proxies", "127.0.0.1"),
+        *("--max-sockets-per-address", "5", "--auth-failures-per-minute", "3"),
+    ),
+}
+
+
+def guarded(data: Path, *flags: str) -> House:
     """One that nobody enters without a token or a key."""
     issuer = Issuer()
     keys = issuer.write(data.parent / f"{data.name}.json")
@@ -174,6 +184,7 @@ def guarded(data: Path) -> House:
         data,
         *("--auth", "jwt", "--auth", "keys", "--jwt-keys", str(keys)),
         *("--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER),
+        *flags,
         issuer=issuer,
     )
 
@@ -189,7 +200,9 @@ class Houses:
         if name not in self._open:
             data = self._directory / name
             self._open[name] = (
-                guarded(data) if name == "guarded" else House(data, *FLAGS[name])
+                guarded(data, *GUARDED[name])
+                if name in GUARDED
+                else House(data, *FLAGS[name])
             )
         return self._open[name]
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import rows_access
 import rows_faults
 import rows_frames
 import rows_handshake
@@ -34,6 +35,7 @@ MODULES = (
     rows_tokens,
 )
 ROWS: list[Row] = [row for module in MODULES for row in module.ROWS]
+    rows_access,
 MAX_GROWTH_BYTES = 64 << 20
 
 CASES = [
