@@ -464,7 +464,7 @@ def _hash(token: str) -> bytes:
 def _lasting(seconds: float) -> float:
     """How long something is to last, infinity included; never a time that is none."""
     if not (0 <= seconds <= MAX_SECONDS or seconds == inf):
-        raise InvalidRequest("nothing lasts less than no time, or a hundred years")
+        raise InvalidRequest("a time to last is 0 seconds to 100 years, or without end")
     return seconds
 
 

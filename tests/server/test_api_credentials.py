@@ -221,6 +221,25 @@ async def test_nobody_can_grant_more_than_it_has(
         assert (key.status_code, grant.status_code) == (expected, expected)
 
 
+async def test_nobody_makes_a_key_of_somebody_who_was_granted_more_than_it_has() -> (
+    None
+):
+    async with open_api() as call:
+        call.may("half", READ | ADMIN)
+        await made(call, "grants", principal="bob", room="r", operations=["write"])
+        scope = {"room": "r", "operations": ["read"]}
+
+        bobs = await call(
+            "POST",
+            "/v1/keys",
+            json={"principal": "bob", "grants": [scope]},
+            token="half",
+        )
+
+        assert bobs.status_code == 403
+        await made(call, "keys", "root", principal="bob", grants=[scope])
+
+
 @pytest.mark.parametrize(
     "scope",
     [

@@ -41,8 +41,11 @@ async def create_key(call: Call) -> models.MadeKey:
     """Its token is in this answer and nowhere else. It can be allowed no more than you are."""
     wanted: models.NewKey = call.body
     grants = tuple(_allowed(call, scope) for scope in wanted.grants)
-    await call.audit("key.create", subject=wanted.principal)
     registry = _registry(call)
+    # Who holds the key has these too.
+    for each in registry.grants(call.principal.tenant, wanted.principal):
+        _expect_own(call, each.grant)
+    await call.audit("key.create", subject=wanted.principal)
     key, token = await registry.change(
         registry.create_key,
         wanted.principal,
@@ -142,13 +145,14 @@ def _allowed(call: Call, scope: models.Scope) -> Grant:
     """The grant that is meant. Raises PermissionDenied when it holds more than who makes it has."""
     operations = operations_of(scope.operations)
     if isinstance(scope, models.InRoom):
-        grant = Grant(scope.room, operations)
-        probe = scope.room
-    else:
-        grant = Grant(scope.prefix, operations, is_prefix=True)
-        # Of no room's name, so that only grants for all of the prefix count.
-        probe = grant.room + SEPARATOR
+        return _expect_own(call, Grant(scope.room, operations))
+    return _expect_own(call, Grant(scope.prefix, operations, is_prefix=True))
+
+
+def _expect_own(call: Call, grant: Grant) -> Grant:
+    # Of no room's name, so that only grants for all of the prefix count.
+    probe = grant.room + SEPARATOR if grant.is_prefix else grant.room
     has = call.api.access.authority.operations(call.principal, probe)
-    if has & operations != operations:
+    if has & grant.operations != grant.operations:
         raise PermissionDenied("nobody can grant more than it has")
     return grant
