@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import rows_access
+import rows_access
 import rows_faults
 import rows_frames
 import rows_handshake
@@ -33,6 +34,7 @@ MODULES = (
     rows_names,
     rows_faults,
     rows_tokens,
+    rows_access,
 )
 ROWS: list[Row] = [row for module in MODULES for row in module.ROWS]
     rows_access,
