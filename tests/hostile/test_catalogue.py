@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 import rows_access
-import rows_access
 import rows_faults
 import rows_frames
 import rows_handshake
@@ -37,7 +36,6 @@ MODULES = (
     rows_access,
 )
 ROWS: list[Row] = [row for module in MODULES for row in module.ROWS]
-    rows_access,
 MAX_GROWTH_BYTES = 64 << 20
 
 CASES = [
