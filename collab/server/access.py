@@ -176,15 +176,20 @@ class Access:
         while not self.authority.is_open:
             await asyncio.sleep(REVIEW_SECONDS)
             try:
-                await self.authority.poll()
-                self._is_behind = False
-            except CollabError as error:
-                if not self._is_behind:
-                    log.error("the registry cannot be read", reason=str(error))
-                self._is_behind = True
+                await self._poll()
+                self.review()
             except Exception:
-                log.exception("a bug met the registry")
-            self.review()
+                log.exception("a bug met the watch over rights")
+
+    async def _poll(self) -> None:
+        """While the registry cannot be read, what was known last goes on to hold."""
+        try:
+            await self.authority.poll()
+            self._is_behind = False
+        except CollabError as error:
+            if not self._is_behind:
+                log.error("the registry cannot be read", reason=str(error))
+            self._is_behind = True
 
     def review(self) -> None:
         """What every live member may do now; who may not even read any more has to go."""
