@@ -37,6 +37,26 @@ def test_commands_write_down_what_they_do_and_no_secret(data: Path) -> None:
     assert "ck_" not in (data / "audit.jsonl").read_text()
 
 
+def test_a_backup_and_a_restore_are_written_down(data: Path, tmp_path: Path) -> None:
+    flags, copy = ("--data", str(data)), str(tmp_path / "copy")
+    for words in (("compact",), ("repair",), ("backup", copy), ("restore", copy)):
+        replace = ("--replace",) if words[0] == "restore" else ()
+        collab(*words, *replace, *flags)
+
+    done = collab("audit", "verify", "--json", *flags)
+
+    lines = [
+        json.loads(line) for line in (data / "audit.jsonl").read_text().splitlines()
+    ]
+    assert [line["event"] for line in lines[4:]] == [
+        "room.compact",
+        "room.repair",
+        "backup",
+        "restore",
+    ]
+    assert json.loads(done.stdout)["is_whole"]
+
+
 def test_verify_says_how_far_the_chain_holds(data: Path) -> None:
     done = collab("audit", "verify", "--json", "--data", str(data))
 

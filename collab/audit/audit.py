@@ -37,8 +37,8 @@ EVENTS = {
     "room.disconnect": "Connections of a room were ended.",
     "room.export": "A room's content was taken out, by the command line or by REST.",
     "room.import": "Content was put into a room by the command line.",
-    "room.repair": "A room's damaged log was repaired.",
-    "room.compact": "A room's checkpoint was written by command.",
+    "room.repair": "Damaged records of a room, or of all, were set aside by command.",
+    "room.compact": "Checkpoints of a room, or of all, were made by command.",
     "backup": "The data directory was backed up.",
     "restore": "A data directory was made from a backup.",
     "grant": "Operations were granted to a principal.",
@@ -49,7 +49,6 @@ EVENTS = {
     "key.revoke": "An API key was revoked.",
     "key.rotate": "An API key got a new secret.",
     "ticket": "A single-use ticket was handed out.",
-    "token": "A token was minted by the command line.",
 }
 
 MAX_WAITING = 50_000  # events in memory

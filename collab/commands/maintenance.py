@@ -29,6 +29,14 @@ Tenant = Annotated[
 ]
 
 
+def _audit(
+    data: Path, event: str, room: str = "", tenant: str = "", **details: str
+) -> None:
+    from collab.audit.chain import note
+
+    note(data, event, room=room, tenant=tenant, **details)
+
+
 class Selection:
     """The rooms that a command is about."""
 
@@ -197,6 +205,8 @@ def repair(
     Nothing is dropped: the table `aside` of the data file keeps what was taken out. Ends with 3 when there was
     something to do.
     """
+    if not dry_run:
+        _audit(existing(data), "room.repair", room, tenant)
     done = asyncio.run(
         _repair(data, Selection(room, tenant), Progress(progress), is_dry_run=dry_run)
     )
@@ -260,6 +270,7 @@ def compact(
     """Make checkpoints now, remove what its time has come for, and give free space back. The server must not be running."""
     existing(data)
     selection, before = Selection(room, tenant), _bytes(data)
+    _audit(data, "room.compact", room, tenant)
     counts = asyncio.run(_compact(data, selection, Progress(progress)))
     counts["is_vacuumed"] = _vacuum(data)
     counts |= {"bytes_before": before, "bytes_after": _bytes(data)}
@@ -344,7 +355,8 @@ def backup(
 
     Ends with 3 when the copy was made but holds damaged records.
     """
-    found, rooms = _backup(existing(data), file, Progress(progress))
+    _audit(existing(data), "backup", file=str(file))
+    found, rooms = _backup(data, file, Progress(progress))
     size = file.stat().st_size
     if json:
         findings = [each.as_json() for each in found]
@@ -420,6 +432,7 @@ def restore(
     found, rooms, kept = asyncio.run(
         _restore(file, data, Progress(progress), is_replacing=replace)
     )
+    _audit(data, "restore", file=str(file))
     if json:
         findings = [each.as_json() for each in found]
         kept_in = None if kept is None else str(kept)
