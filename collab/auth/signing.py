@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import warnings
 from base64 import urlsafe_b64decode
 from collections.abc import Collection, Sequence
@@ -107,11 +106,6 @@ def fitting(
         for key in keys
         if key.algorithm == algorithm and (not id or not key.id or key.id == id)
     ]
-
-
-def is_readable_by_others(path: Path) -> bool:
-    """Whether everybody on this machine can read the file of a secret."""
-    return bool(path.stat().st_mode & stat.S_IROTH)
 
 
 def read_keys(path: Path, algorithms: Collection[str]) -> Sequence[SigningKey]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collab import logs
 from collab.auth.base import Verifier
 from collab.metrics import Metrics
 from collab.settings import Settings
 
 if TYPE_CHECKING:
     from collab.auth.signing import Keyring
-
-log = logs.logger(__name__)
 
 
 @asynccontextmanager
@@ -33,8 +29,6 @@ async def _keyring(settings: Settings, metrics: Metrics) -> AsyncIterator[Keyrin
 
     if settings.jwt_keys is not None:
         keys = read_keys(settings.jwt_keys, settings.jwt_algorithms)
-        if any(key.is_secret for key in keys):
-            _warn_of_readers(settings.jwt_keys)
         yield FileKeys(keys)
         return
     from collab.auth.jwks import Jwks
@@ -56,7 +50,6 @@ async def make_webhook(settings: Settings, metrics: Metrics) -> AsyncIterator[Ve
 
     assert settings.webhook_secret_file is not None  # checked with the settings
     secret = read_secret(settings.webhook_secret_file)
-    _warn_of_readers(settings.webhook_secret_file)
     async with Webhook(
         settings.webhook_url,
         secret,
@@ -66,10 +59,3 @@ async def make_webhook(settings: Settings, metrics: Metrics) -> AsyncIterator[Ve
         metrics=metrics,
     ) as webhook:
         yield webhook
-
-
-def _warn_of_readers(path: Path) -> None:
-    from collab.auth.signing import is_readable_by_others
-
-    if is_readable_by_others(path):
-        log.warning("everybody on this machine can read a secret", path=str(path))

@@ -36,7 +36,7 @@ IN_SCOPE = (
     *(f"P{n}" for n in range(1, 10)),
     *(f"R{n}" for n in range(1, 10)),
     *(f"J{n}" for n in range(1, 16)),
-    *("B1", "B4", "F24", "F25", "F27", "F30"),
+    *("B1", "B4", "B10", "F24", "F25", "F27", "F30"),
 )
 
 # What no peer may ever be told.

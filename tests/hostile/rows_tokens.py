@@ -1,4 +1,4 @@
-"""J: tokens that are forged, keys that are weak, endpoints of keys that are bad, and what was used or revoked."""
+"""J and B10: tokens that are forged, keys that are weak, backends that are bad, and what was used or revoked."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def weak_keys(field: Field) -> None:
         done = await asyncio.to_thread(_start_with, content)
 
         assert done.returncode == 2, content
-        assert done.stderr.startswith("collab: ")
+        assert "collab: " in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -285,6 +285,70 @@ async def in_address(field: Field) -> None:
         assert await show(field, "", query) in (401, REFUSED), query
 
 
+@story(
+    "B10",
+    "addresses that nobody may be asked at",
+    house="guarded",
+    dialects=(WEBSOCKET,),
+    lines=(0,),
+)
+async def forbidden_addresses(field: Field) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        secret = Path(directory) / "secret"
+        secret.write_text("0123456789abcdef0123456789abcdef")
+        for url in (
+            "file:///etc/passwd",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[::ffff:169.254.169.254]/",
+            "http://user:secret@127.0.0.1/",
+        ):
+            done = await asyncio.to_thread(
+                collab,
+                *("serve", "--port", "0", "--data", f"{directory}/data"),
+                *("--auth", "webhook", "--webhook-url", url),
+                *("--webhook-secret-file", str(secret)),
+            )
+
+            assert done.returncode == 2, url
+            assert "collab: webhook_url" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert "secret@" not in done.stderr
+
+
+@story(
+    "B10",
+    "a backend that sends elsewhere",
+    house="guarded",
+    dialects=(WEBSOCKET,),
+    lines=(0,),
+)
+async def redirected(field: Field) -> None:
+    yes = answer({"principal": "eve", "operations": ["read", "write"]})
+    async with endpoint(yes) as inner, endpoint(silence) as backend:
+        with tempfile.TemporaryDirectory() as directory:
+            secret = Path(directory) / "secret"
+            secret.write_text("0123456789abcdef0123456789abcdef")
+            house = await asyncio.to_thread(
+                House,
+                Path(directory) / "data",
+                *("--auth", "webhook", "--webhook-url", backend.url),
+                *("--webhook-secret-file", str(secret)),
+            )
+            elsewhere = Field(house, WEBSOCKET, field.pair)
+            try:
+                for status in (301, 302, 303, 307, 308):
+                    backend.answering = answer(b"", status, location=inner.url)
+                    assert await show(elsewhere, f"token-{status}") == 1013
+                backend.answering = yes
+                assert await show(elsewhere, "token") == 0
+            finally:
+                await elsewhere.leave()
+                await asyncio.to_thread(house.close)
+
+        assert inner.asked == []
+        assert len(backend.asked) == 6
+
+
 ROWS = [
     *(_forged(row) for row in sorted({each.row for each in FORGERIES})),
     weak_keys,
@@ -294,4 +358,6 @@ ROWS = [
     bad_endpoint,
     guessed,
     in_address,
+    forbidden_addresses,
+    redirected,
 ]
