@@ -280,7 +280,7 @@ class HocuspocusSocket(Socket):
         except CollabError as error:
             if self._places.get(address) is not place:
                 return
-            if 1012 <= error.close_code <= 1013 and len(self._places) == 1:
+            if error.close_code in (1012, 1013, 4429) and len(self._places) == 1:
                 self.close(error)  # the client comes back by itself
             else:
                 self._deny(address, error)
