@@ -83,3 +83,9 @@ def split_key(key: str) -> tuple[str, str]:
     """Tenant and name of a room's key."""
     tenant, _, name = key.rpartition(SEPARATOR)
     return tenant, name
+
+
+def spoken(key: str) -> str:
+    """A room's key as a person reads it."""
+    tenant, name = split_key(key)
+    return f"{name} of tenant {tenant}" if tenant else name

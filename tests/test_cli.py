@@ -112,6 +112,69 @@ def test_inspect_lists_rooms_and_tells_about_one(data: str, tmp_path: Path) -> N
     assert one["roots"] == {"content": "text"}
 
 
+def test_rooms_of_a_tenant_are_apart(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    for tenant in ("", "acme"):
+        file.write_text(f"of {tenant or 'nobody'}")
+        done = collab(
+            *("import", "r", str(file), "--text", "t", "--tenant", tenant, "--json"),
+            *("--data", data),
+        )
+        assert json.loads(done.stdout) == {
+            "room": "r",
+            "tenant": tenant,
+            "position": 1,
+            "is_changed": True,
+        }
+
+    rooms = json.loads(collab("inspect", "--json", "--data", data).stdout)
+    theirs = collab("inspect", "--tenant", "acme", "--data", data).stdout
+    one = collab("inspect", "r", "--tenant", "acme", "--json", "--data", data).stdout
+
+    assert [(room["tenant"], room["room"]) for room in rooms] == [
+        ("acme", "r"),
+        ("", "r"),
+    ]
+    assert "r of tenant acme" in theirs
+    assert "1 rooms" in theirs
+    assert json.loads(one)["tenant"] == "acme"
+    assert collab("export", "r", "--data", data).stdout == "of nobody"
+    exported = collab("export", "r", "--tenant", "acme", "--data", data)
+    assert exported.stdout == "of acme"
+
+
+def test_a_room_is_exported_as_it_was(data: str, tmp_path: Path) -> None:
+    doc: Doc = Doc()
+    text = doc.get("text", type=Text)
+    file = tmp_path / "in.bin"
+    for word in ("one ", "two ", "three"):
+        text += word
+        file.write_bytes(doc.get_update())
+        collab("import", "r", str(file), "--data", data)
+
+    exported = [
+        collab("export", "r", "--at", at, "--data", data).stdout for at in "0123"
+    ]
+    beyond = collab("export", "r", "--at", "4", "--data", data)
+
+    assert exported == ["one two three", "one ", "one two ", "one two three"]
+    assert beyond.returncode == 2
+    assert "ends at position 3" in beyond.stderr
+
+
+def test_rich_text_is_exported_as_markdown(data: str, tmp_path: Path) -> None:
+    doc: Doc = Doc()
+    doc["text"] = Text("plain bold")
+    doc["text"].format(6, 10, {"bold": True})
+    file = tmp_path / "in.bin"
+    file.write_bytes(doc.get_update())
+    collab("import", "r", str(file), "--data", data)
+
+    done = collab("export", "r", "--format", "markdown", "--data", data)
+
+    assert done.stdout.strip() == "plain **bold**"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

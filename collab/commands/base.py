@@ -14,6 +14,7 @@ from collab.errors import ConfigurationError
 EXIT_FAILED, EXIT_CONFIGURATION, EXIT_FOUND = 1, 2, 3
 
 Data = Annotated[Path, typer.Option(help="Directory of the SQLite store.")]
+Tenant = Annotated[str, typer.Option(help="The tenant of the room.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from collab.compaction import Child, ChildDied, compare, find_killer
-from collab.names import split_key
+from collab.names import split_key, spoken
 from collab.store.base import Checkpoint
 from collab.store.checks import (
     Fault,
@@ -46,19 +46,13 @@ class Finding(NamedTuple):
         return {**self._asdict(), "room": name, "tenant": tenant}
 
     def as_text(self) -> str:
-        parts = [shown(self.room) if self.room else "data directory", self.source]
+        parts = [spoken(self.room) if self.room else "data directory", self.source]
         if self.position is not None:
             until = "" if self.last in (None, self.position) else f" to {self.last}"
             parts.append(f"position {self.position}{until}")
         if self.principals:
             parts.append(f"by {', '.join(self.principals)}")
         return f"{', '.join(parts)}: {self.reason}; {self.consequence}"
-
-
-def shown(key: str) -> str:
-    """A room as a person reads it."""
-    tenant, name = split_key(key)
-    return f"{name} of tenant {tenant}" if tenant else name
 
 
 @dataclass(slots=True)

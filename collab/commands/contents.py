@@ -11,9 +11,14 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from collab.commands.base import Data, command, existing
-from collab.errors import CollabError, ConfigurationError, RoomNotFound
-from collab.names import room_name
+from collab.commands.base import AsJson, Data, Tenant, command, existing, show_json
+from collab.errors import (
+    CollabError,
+    ConfigurationError,
+    RoomNotFound,
+    StoreCorrupt,
+)
+from collab.names import SEPARATOR, room_key, room_name, split_key, spoken
 
 
 class Format(StrEnum):
@@ -21,6 +26,7 @@ class Format(StrEnum):
 
     UPDATE = "update"
     TEXT = "text"
+    MARKDOWN = "markdown"
     JSON = "json"
 
 
@@ -30,7 +36,7 @@ def export_room(
     format: Annotated[
         Format,
         typer.Option(
-            help="update: Yjs bytes; text: one root as text; json: all roots."
+            help="update: Yjs bytes; text or markdown: one root; json: all roots."
         ),
     ] = Format.TEXT,
     root: Annotated[
@@ -39,28 +45,33 @@ def export_room(
             help="Which root to write as text; the only one, when it is not said."
         ),
     ] = "",
+    at: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="As it was at this position of its log; as it is, when it is not said.",
+        ),
+    ] = 0,
     output: Annotated[
         Path | None, typer.Option(help="File to write to; standard output otherwise.")
     ] = None,
+    tenant: Tenant = "",
     data: Data = Path("data"),
 ) -> None:
     """Write what a room holds. Works beside a running server."""
-    from collab.audit.chain import note
-    from collab.document.export import to_json, to_text
+    from collab.document.export import to_json, to_markdown, to_text
 
-    update = asyncio.run(_snapshot(room_name(room), data))
-    note(data, "room.export", room=room, format=format.value)
-    if format is Format.UPDATE:
-        content = update
-    elif format is Format.JSON:
-        content = (
-            orjson.dumps(
-                to_json(update), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-            )
-            + b"\n"
-        )
-    else:
-        content = to_text(update, root).encode()
+    update = asyncio.run(_snapshot(room_key(tenant, room), data, at))
+    match format:
+        case Format.UPDATE:
+            content = update
+        case Format.JSON:
+            options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+            content = orjson.dumps(to_json(update), option=options) + b"\n"
+        case Format.MARKDOWN:
+            content = to_markdown(update, root).encode()
+        case Format.TEXT:
+            content = to_text(update, root).encode()
     if output is None:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
@@ -68,17 +79,46 @@ def export_room(
         output.write_bytes(content)
 
 
-async def _snapshot(room: str, data: Path) -> bytes:
+async def _snapshot(room: str, data: Path, at: int) -> bytes:
     from collab.document.document import Document
     from collab.store.sqlite import SqliteStore
 
     existing(data)
     async with SqliteStore(data, is_read_only=True) as store:
         stored = await store.load(room)
-    if not stored.position:
-        raise RoomNotFound(f"there is no room {room} in {data}")
+    if not stored.epoch:
+        raise RoomNotFound(f"there is no room {spoken(room)} in {data}")
+    if at:
+        return _snapshot_at(room, data, at)
     snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
     return Document.load(snapshot, [update for _, update in stored.tail]).snapshot()
+
+
+def _snapshot_at(room: str, data: Path, at: int) -> bytes:
+    from contextlib import closing
+
+    from collab.document.document import Document
+    from collab.store.checks import look, room_records
+    from collab.store.schema import connect
+
+    with closing(connect(data / "collab.db", is_read_only=True)) as db:
+        db.execute("BEGIN")
+        (record,) = (
+            each
+            for each in room_records(db)
+            if each.name == room and each.deleted is None
+        )
+        seen = look(db, record)
+    if at > seen.last:
+        raise ConfigurationError(f"the log ends at position {seen.last}")
+    base = next((each for each in seen.checkpoints if each.position <= at), None)
+    start = base.position if base else 0
+    if any(position <= at and last > start for position, last in seen.gaps):
+        raise StoreCorrupt(
+            "the log no longer reaches back so far: it is kept as long as the room's retention says"
+        )
+    rows = [update for position, update in seen.after(start) if position <= at]
+    return Document.load(base.snapshot if base else None, rows).snapshot()
 
 
 @command("import")
@@ -91,6 +131,8 @@ def import_room(
         str,
         typer.Option(help="Take the file as plain text into this root of a new room."),
     ] = "",
+    tenant: Tenant = "",
+    json: AsJson = False,
     data: Data = Path("data"),
 ) -> None:
     """Merge a Yjs update into a room, or begin a room with a text. The server must not be running."""
@@ -107,10 +149,20 @@ def import_room(
             raise ConfigurationError(f"{file} is not UTF-8 text") from None
     if data.is_dir():
         note(data, "room.import", room=room, bytes=len(content))
-    position = asyncio.run(_merge(room_name(room), content, data, is_new=bool(text)))
-    typer.echo(
-        f"{room}: logged at position {position}" if position else f"{room}: nothing new"
-    )
+    key = room_key(tenant, room)
+    position = asyncio.run(_merge(key, content, data, is_new=bool(text)))
+    if json:
+        show_json(
+            {
+                "room": room,
+                "tenant": tenant,
+                "position": position or None,
+                "is_changed": bool(position),
+            }
+        )
+    else:
+        said = f"logged at position {position}" if position else "nothing new"
+        typer.echo(f"{spoken(key)}: {said}")
 
 
 async def _merge(room: str, update: bytes, data: Path, *, is_new: bool) -> int:
@@ -127,7 +179,7 @@ async def _merge(room: str, update: bytes, data: Path, *, is_new: bool) -> int:
         opened = await replica.open(room)
         if is_new and opened.position:
             raise ConfigurationError(
-                f"room {room} exists: a document is never made again from text, since old clients would double it"
+                f"room {spoken(room)} exists: a document is never made again from text, since old clients would double it"
             )
         member = Visitor(Principal("operator"), EVERYTHING, connection="import")
         replica.join(opened, member)
@@ -145,55 +197,71 @@ def inspect(
     room: Annotated[
         str, typer.Argument(help="One room in detail; all rooms when it is not said.")
     ] = "",
-    json: Annotated[
-        bool, typer.Option("--json", help="As JSON, for programs.")
+    tenant: Annotated[
+        str,
+        typer.Option(
+            help="The tenant of the room; without ROOM, all rooms of the tenant."
+        ),
+    ] = "",
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="The deleted rooms that can be restored.")
     ] = False,
+    json: AsJson = False,
     data: Data = Path("data"),
 ) -> None:
     """Say what a data directory holds. Works beside a running server."""
     existing(data)
     if room:
-        _show_room(asyncio.run(_inspect_room(room_name(room), data)), json=json)
+        _show_room(asyncio.run(_inspect_room(room_key(tenant, room), data)), json=json)
     else:
-        _show_rooms(asyncio.run(_inspect(data)), json=json)
+        prefix = f"{room_name(tenant)}{SEPARATOR}" if tenant else ""
+        found = asyncio.run(_inspect(data, prefix, is_deleted=deleted))
+        _show_rooms(found, json=json)
 
 
 def _show_room(found: dict[str, Any], *, json: bool) -> None:
     if json:
-        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        show_json(found)
         return
     for key, value in found.items():
-        typer.echo(f"{key.replace('_', ' '):22} {value}")
+        if value not in ("", None):
+            typer.echo(f"{key.replace('_', ' '):22} {value}")
 
 
 def _show_rooms(found: list[dict[str, Any]], *, json: bool) -> None:
     if json:
-        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        show_json(found)
         return
     typer.echo(f"{'room':32} {'updates':>9} {'checkpoint':>11} {'bytes':>11}")
     for each in found:
         typer.echo(
-            f"{each['room']:32} {each['position']:>9} {each['checkpoint_position']:>11} {each['bytes']:>11}"
+            f"{spoken(each['tenant'] + SEPARATOR + each['room']):32} {each['position']:>9}"
+            f" {each['checkpoint_position']:>11} {each['bytes']:>11}"
         )
     typer.echo(f"{len(found)} rooms")
 
 
-async def _inspect(data: Path) -> list[dict[str, Any]]:
+async def _inspect(
+    data: Path, prefix: str, *, is_deleted: bool
+) -> list[dict[str, Any]]:
     from collab.store.sqlite import SqliteStore
 
     rooms: list[dict[str, Any]] = []
+    after = ""
     async with SqliteStore(data, is_read_only=True) as store:
         while page := await store.rooms(
-            after=rooms[-1]["room"] if rooms else "", limit=1000
+            prefix=prefix, after=after, limit=1000, deleted=is_deleted
         ):
-            rooms += [
-                {
-                    "room": info.name,
-                    **{k: v for k, v in info._asdict().items() if k != "name"},
-                }
-                for info in page
-            ]
+            rooms += [{**_named(info.name), **info._asdict()} for info in page]
+            after = page[-1].name
+    for room in rooms:
+        del room["name"]
     return rooms
+
+
+def _named(key: str) -> dict[str, str]:
+    tenant, name = split_key(key)
+    return {"room": name, "tenant": tenant}
 
 
 async def _inspect_room(room: str, data: Path) -> dict[str, Any]:
@@ -203,8 +271,9 @@ async def _inspect_room(room: str, data: Path) -> dict[str, Any]:
 
     async with SqliteStore(data, is_read_only=True) as store:
         stored = await store.load(room)
-    if not stored.position:
-        raise RoomNotFound(f"there is no room {room} in {data}")
+        info = await store.info(room)
+    if not stored.epoch or info is None:
+        raise RoomNotFound(f"there is no room {spoken(room)} in {data}")
     checkpoint = stored.checkpoint
     document = Document.load(
         checkpoint.snapshot if checkpoint else None,
@@ -212,7 +281,7 @@ async def _inspect_room(room: str, data: Path) -> dict[str, Any]:
     )
     snapshot = document.snapshot()
     return {
-        "room": room,
+        **_named(room),
         "epoch": stored.epoch,
         "position": stored.position,
         "checkpoint_position": checkpoint.position if checkpoint else 0,
@@ -221,4 +290,6 @@ async def _inspect_room(room: str, data: Path) -> dict[str, Any]:
         "clients": len(document.gate.known),
         "stashed_updates": len(document.gate),
         "roots": roots(snapshot),
+        "metadata": info.metadata,
+        "history_seconds": info.history_seconds,
     }
