@@ -26,7 +26,7 @@ from peer import (
 if TYPE_CHECKING:
     from liveness import Pair
 
-# The catalogue, less what is tried elsewhere or not here yet: H3 with cookies, S5 read-only members, R10 probing, T rows.
+# The catalogue, less what is tried elsewhere or not here yet: H3 with cookies, S5 read-only members, T rows.
 IN_SCOPE = (
     *(f"H{n}" for n in range(1, 18)),
     *(f"W{n}" for n in range(1, 14)),
@@ -34,9 +34,10 @@ IN_SCOPE = (
     *(f"S{n}" for n in range(1, 29) if n != 5),
     *(f"A{n}" for n in range(1, 14)),
     *(f"P{n}" for n in range(1, 10)),
-    *(f"R{n}" for n in range(1, 10)),
+    *(f"R{n}" for n in range(1, 11)),
     *(f"J{n}" for n in range(1, 16)),
-    *("B1", "B4", "B10", "F24", "F25", "F27", "F30"),
+    *(f"B{n}" for n in range(1, 11)),
+    *("F24", "F25", "F27", "F30"),
 )
 
 # What no peer may ever be told.

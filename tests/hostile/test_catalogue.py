@@ -18,6 +18,7 @@ import rows_hocuspocus
 import rows_messages
 import rows_names
 import rows_presence
+import rows_rest
 import rows_tokens
 from catalogue import IN_SCOPE, INTERNAL, Field, Row
 from house import Houses, houses
@@ -31,6 +32,7 @@ MODULES = (
     rows_presence,
     rows_hocuspocus,
     rows_names,
+    rows_rest,
     rows_faults,
     rows_tokens,
     rows_access,

@@ -205,6 +205,7 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         request.state.id = secrets.token_hex(8)
+        request.state.is_read = False
         route: Route | None = None
         try:
             route, parameters = self._find(request)
@@ -220,6 +221,11 @@ class Api:
         except Exception:
             log.exception("a bug met a request", request=request.state.id)
             response = Problem(CollabError("an error on our side"))
+        if response.status_code >= 400:
+            try:
+                await _take_rest(request)
+            except ClientDisconnect:
+                return
         self._finish(request, route, response)
         if request.method == "HEAD" and isinstance(response, StreamingResponse):
             response = Response(None, response.status_code, dict(response.headers))
@@ -326,7 +332,8 @@ class Api:
         """Counted as it comes, whatever was announced."""
         limit = self._max_body_bytes if route.is_large else SMALL_BODY_BYTES
         parts, size = [], 0
-        async for part in request.stream():
+        while not request.state.is_read:
+            part = await _receive(request)
             size += len(part)
             if size > limit:
                 raise TooLarge("request body")
@@ -380,3 +387,21 @@ class Api:
             headers["vary"] = "origin"
         kind = f"{response.status_code // 100}xx"
         self.metrics.requests[str(route) if route else "other", kind] += 1
+
+
+async def _receive(request: Request) -> bytes:
+    """The next part of the body. Raises ClientDisconnect."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    request.state.is_read = not message.get("more_body", False)
+    return bytes(message.get("body", b""))
+
+
+async def _take_rest(request: Request) -> None:
+    """Read what is left of the body of a refused request.
+
+    Closing over unread bytes would reset the connection, and take the answer with it. `Http` bounds size and time.
+    """
+    while not request.state.is_read:
+        await _receive(request)

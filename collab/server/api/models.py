@@ -15,8 +15,8 @@ from pydantic import (
     RootModel,
 )
 
-from collab.errors import InvalidRoomName
-from collab.names import room_name
+from collab.errors import InvalidRequest, InvalidRoomName
+from collab.names import principal_id, room_name
 
 MAX_PAGE = 1000
 MAX_METADATA_FIELDS = 32
@@ -58,8 +58,19 @@ def _name(value: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _prefix(value: str) -> str:
+    return value and _name(value)
+
+
+def _principal(value: str) -> str:
+    try:
+        return principal_id(value)
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from None
+
+
 Count = Annotated[int, BeforeValidator(_digits)]
-Whole = Annotated[int, BeforeValidator(_whole)]
+Position = Annotated[int, Field(ge=0), BeforeValidator(_digits)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 RoomName = Annotated[
     str,
@@ -81,12 +92,13 @@ Metadata = Annotated[
     ),
 ]
 HistorySeconds = Annotated[
-    Whole,
+    int,
     Field(
         ge=0,
         le=MAX_HISTORY_SECONDS,
         description="How long updates that a checkpoint covers are kept.",
     ),
+    BeforeValidator(_whole),
 ]
 
 
@@ -165,8 +177,8 @@ class Stay(Model):
     state: dict[str, JsonValue] = Field(
         description="As a client's awareness state: `user` with a `name` and a `color`, a `cursor`."
     )
-    ttl_seconds: Whole = Field(
-        30, ge=1, le=300, description="Gone after that, unless it is said again."
+    ttl_seconds: Annotated[int, Field(ge=1, le=300), BeforeValidator(_whole)] = Field(
+        30, description="Gone after that, unless it is said again."
     )
 
 
@@ -211,9 +223,20 @@ class Members(Model):
 # Credentials
 
 
-Principal = Annotated[str, Field(min_length=1, max_length=256)]
+Principal = Annotated[
+    str,
+    AfterValidator(_principal),
+    Field(
+        min_length=1,
+        max_length=256,
+        description="Its id, as its tokens have it.",
+        json_schema_extra={"format": "principal-id"},
+    ),
+]
 Seconds = Annotated[
-    Whole, Field(ge=1, le=10 * 365 * 24 * 3600, description="Then it ends by itself.")
+    int,
+    Field(ge=1, le=10 * 365 * 24 * 3600, description="Then it ends by itself."),
+    BeforeValidator(_whole),
 ]
 
 
@@ -234,10 +257,12 @@ class NewTicket(Model):
 Operations = Annotated[list[OperationName], Field(min_length=1, max_length=5)]
 Prefix = Annotated[
     str,
+    AfterValidator(_prefix),
     Field(
         max_length=256,
         pattern="^(.*/)?$",
         description="Ends in a slash; empty is every room.",
+        json_schema_extra={"format": "room-prefix"},
     ),
 ]
 
@@ -371,6 +396,7 @@ Attributes = Annotated[
     Field(max_length=32),
 ]
 MAX_PLACE = (1 << 31) - 1
+Index = Annotated[int, Field(ge=0, le=MAX_PLACE), BeforeValidator(_whole)]
 
 
 class DocumentQuery(Model):
@@ -387,10 +413,10 @@ class DocumentQuery(Model):
         max_length=65_536,
         pattern="^[A-Za-z0-9_-]*=*$",
         description="In base64url: only what that lacks, as an update.",
+        json_schema_extra={"format": "state-vector"},
     )
-    min_position: Count | None = Field(
+    min_position: Position | None = Field(
         None,
-        ge=0,
         description="Wait until the log holds this position, for 5 s at most: then 425.",
     )
 
@@ -464,8 +490,8 @@ class Splice(Model):
     """Places are counted in characters (code points); those before it have been applied."""
 
     root: RootName
-    index: Whole = Field(ge=0, le=MAX_PLACE)
-    delete: Whole = Field(0, ge=0, le=MAX_PLACE)
+    index: Index
+    delete: Index = 0
     insert: str = ""
     attributes: Attributes | None = Field(
         None, description="Of what is inserted, in a rich text."
@@ -482,9 +508,7 @@ class Replacement(Model):
     root: RootName
     old: str = Field(min_length=1)
     new: str
-    near: Whole | None = Field(
-        None, ge=0, le=MAX_PLACE, description="Of several, the one closest to here."
-    )
+    near: Index | None = Field(None, description="Of several, the one closest to here.")
 
 
 class Replacements(Model):
@@ -507,8 +531,8 @@ class Edits(RootModel[Splices | Replacements | WholeText]):
 
 
 class UpdatesQuery(Model):
-    after: Count | None = Field(
-        None, ge=0, description="The position of the last one that is known."
+    after: Position | None = Field(
+        None, description="The position of the last one that is known."
     )
     limit: Count = Field(100, ge=1, le=MAX_PAGE, description="Updates on one page.")
 

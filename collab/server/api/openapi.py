@@ -186,6 +186,8 @@ def _responses(route: Route) -> dict[str, Any]:
             for name, meaning in route.shows
         }
     found = {str(route.status if route.gives else 204): answer}
+    if "If-None-Match" in dict(route.headers):
+        found["304"] = {"description": "What you have is still so."}
     codes = [(error.http_status, error.code) for error in errors(route)]
     for number, code in sorted({*codes, *_BEFORE_ROUTES}):
         status = str(number)
