@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,10 +32,28 @@ from collab.server.y_sweet import YSweetSocket
 from collab.server.y_websocket import RoomSocket
 
 RETRY_AFTER_SECONDS = 2
+# Who comes back at once with what was refused waits that long for the answer.
+REPEAT_SECONDS = 2.0
+KEPT_REFUSALS = 10_000  # then the oldest is forgotten
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, section 5.6.2
 
 log = logs.logger(__name__)
+
+
+class Refusals:
+    """What was refused a moment ago, by hash."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def is_repeat(self, what: int, now: float) -> bool:
+        """Whether this was refused before and has come back at once; remembers it in any case."""
+        until = self._until.pop(what, 0.0)
+        if len(self._until) >= KEPT_REFUSALS:
+            del self._until[next(iter(self._until))]
+        self._until[what] = now + 2 * REPEAT_SECONDS
+        return now < until
 
 
 class Rooms:
@@ -42,6 +61,7 @@ class Rooms:
 
     def __init__(self, sockets: Sockets) -> None:
         self._sockets = sockets
+        self._refusals = Refusals()
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -68,7 +88,8 @@ class Rooms:
         def become(transport: Any, address: str, entry: Entry) -> Socket:
             return RoomSocket(transport, self._sockets, address, entry, is_v1=is_v1)
 
-        await self._enter(websocket, websocket.path_params["room"], subprotocol, become)
+        name = websocket.path_params["room"]
+        await self._enter(websocket, name, subprotocol, become, is_slow_to_refuse=True)
 
     async def y_sweet(self, websocket: WebSocket) -> None:
         def become(transport: Any, address: str, entry: Entry) -> Socket:
@@ -168,6 +189,8 @@ class Rooms:
         name: str,
         subprotocol: str | None,
         become: Callable[[Any, str, Entry], Socket],
+        *,
+        is_slow_to_refuse: bool = False,
     ) -> None:
         """One room per socket: open it, and join it without an `await` in between."""
         if not await self._admit(websocket, subprotocol):
@@ -180,7 +203,17 @@ class Rooms:
                 lambda transport, address: become(transport, address, entry)
             )
         except CollabError as error:
+            if is_slow_to_refuse and 4400 <= error.close_code < 4500:
+                await self._slow_down(websocket)
             await self._refuse(websocket, error)
+
+    async def _slow_down(self, websocket: WebSocket) -> None:
+        """y-websocket before 3.1 comes back a tenth of a second after any close, for ever: it would fill the logs."""
+        scope = websocket.scope
+        shown = websocket.headers.get("authorization"), *scope["subprotocols"]
+        what = hash((scope["client"][0], scope["path"], scope["query_string"], shown))
+        if self._refusals.is_repeat(what, self._sockets.loop.time()):
+            await asyncio.sleep(REPEAT_SECONDS)
 
     async def _refuse(self, websocket: WebSocket, error: CollabError) -> None:
         self._sockets.metrics.closes[error.code] += 1

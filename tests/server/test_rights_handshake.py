@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from time import monotonic
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from collab.protocol import yjs
 from collab.protocol.varint import encode_string
+from collab.server.rooms import KEPT_REFUSALS, REPEAT_SECONDS, Refusals
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +115,31 @@ async def test_nothing_but_a_good_ticket_is_taken_in_the_address(
         code = await close_code(socket)
 
     assert code == 4401
+
+
+async def test_who_comes_back_with_what_was_refused_waits_for_the_answer(
+    door: Door,
+) -> None:
+    took = []
+    for token in ("one", "one", "two"):
+        began = monotonic()
+        async with door.enter("ws/r", subprotocol=token) as socket:
+            assert await close_code(socket) == 4401
+        took.append(monotonic() - began)
+
+    first, again, other = took
+    assert again > REPEAT_SECONDS > first
+    assert REPEAT_SECONDS > other
+
+
+def test_refusals_are_forgotten_after_a_moment_and_when_there_are_many() -> None:
+    refusals = Refusals()
+
+    assert not refusals.is_repeat(1, 10.0)
+    assert refusals.is_repeat(1, 13.0)
+    assert not refusals.is_repeat(1, 18.0)
+    assert not any(refusals.is_repeat(-n, 18.0) for n in range(KEPT_REFUSALS))
+    assert not refusals.is_repeat(1, 18.0)
 
 
 @pytest.mark.parametrize("path", PATHS)
