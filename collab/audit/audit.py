@@ -14,7 +14,7 @@ from collab import logs
 from collab.audit.chain import Chain, Happening
 from collab.errors import CollabError, ConfigurationError, StoreUnavailable
 from collab.metrics import Metrics
-from collab.names import split_key
+from collab.names import SEPARATOR, split_key
 from collab.store.base import Author, Entry
 
 # What may happen, and what its line means. `deploy/README.md` has this table.
@@ -35,7 +35,7 @@ EVENTS = {
     "room.restore": "A deleted room was restored.",
     "room.describe": "A room's own metadata was changed.",
     "room.disconnect": "Connections of a room were ended.",
-    "room.export": "A room's content was taken out, by the command line or by REST.",
+    "room.export": "A room's content was taken out by the command line. What is read over HTTP is not written down.",
     "room.import": "Content was put into a room by the command line.",
     "room.repair": "Damaged records of a room, or of all, were set aside by command.",
     "room.compact": "Checkpoints of a room, or of all, were made by command.",
@@ -285,27 +285,36 @@ def _tell(
 
 
 def gathered(batch: Sequence[Item]) -> list[Happening]:
-    """The lines of a batch: edits of a room in one, equal denials in one."""
+    """The lines of a batch: edits of a room in one until something else happens there, equal denials in one."""
     lines: list[Happening] = []
     edits: dict[str, _Edited] = {}
     denials: Counter[tuple[Any, ...]] = Counter()
     for item in batch:
-        match item:
-            case Edits():
-                open_line = edits.get(item.room)
-                if open_line is None or not open_line.takes(item):
-                    if open_line is not None:
-                        lines.append(open_line.line())
-                    open_line = edits[item.room] = _Edited(item)
-                open_line.add(item.authors)
-            case Awaited(happening, _):
-                lines.append(happening)
-            case Happening(event="denied"):
-                denials[_kind(item)] += 1
-                if denials[_kind(item)] == 1:
-                    lines.append(item)
-            case Happening():
-                lines.append(item)
+        if isinstance(item, Edits):
+            edited = edits.get(item.room)
+            if edited is None or not edited.takes(item):
+                if edited is not None:
+                    lines.append(edited.line())
+                edited = edits[item.room] = _Edited(item)
+            edited.add(item.authors)
+            continue
+        happening = item.happening if isinstance(item, Awaited) else item
+        if happening.event == "denied":
+            denials[_kind(happening)] += 1
+            if denials[_kind(happening)] > 1:
+                continue
+        elif not happening.room:
+            lines += [each.line() for each in edits.values()]
+            edits.clear()
+        else:
+            key = (
+                f"{happening.tenant}{SEPARATOR}{happening.room}"
+                if happening.tenant
+                else happening.room
+            )
+            if key in edits:
+                lines.append(edits.pop(key).line())
+        lines.append(happening)
     lines += [each.line() for each in edits.values()]
     return _counted(lines, denials) if denials else lines
 

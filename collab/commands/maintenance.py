@@ -30,7 +30,7 @@ Tenant = Annotated[
 
 
 def _audit(
-    data: Path, event: str, room: str = "", tenant: str = "", **details: str
+    data: Path, event: str, room: str = "", tenant: str = "", **details: Any
 ) -> None:
     from collab.audit.chain import note
 

@@ -212,8 +212,8 @@ async def test_a_replica_writes_who_came_what_was_logged_and_who_left(
             replica.leave(room, client.member)
 
     lines = read(tmp_path)
-    assert [line["event"] for line in lines] == ["begin", "join", "leave", "update"]
-    assert lines[3]["details"] == {"first": 1, "last": 1, "by": [["ada", 1]]}
+    assert [line["event"] for line in lines] == ["begin", "join", "update", "leave"]
+    assert lines[2]["details"] == {"first": 1, "last": 1, "by": [["ada", 1]]}
     assert "secret" not in (tmp_path / "audit.jsonl").read_text()
 
 
