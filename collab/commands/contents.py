@@ -59,9 +59,11 @@ def export_room(
     data: Data = Path("data"),
 ) -> None:
     """Write what a room holds. Works beside a running server."""
+    from collab.audit.chain import note
     from collab.document.export import to_json, to_markdown, to_text
 
     update = asyncio.run(_snapshot(room_key(tenant, room), data, at))
+    note(data, "room.export", room=room, tenant=tenant, format=format.value)
     match format:
         case Format.UPDATE:
             content = update
@@ -148,7 +150,7 @@ def import_room(
         except UnicodeDecodeError:
             raise ConfigurationError(f"{file} is not UTF-8 text") from None
     if data.is_dir():
-        note(data, "room.import", room=room, bytes=len(content))
+        note(data, "room.import", room=room, tenant=tenant, bytes=len(content))
     key = room_key(tenant, room)
     position = asyncio.run(_merge(key, content, data, is_new=bool(text)))
     if json:
