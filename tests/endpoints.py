@@ -76,7 +76,6 @@ class Endpoint:
         self.answering = answering
         self.asked: list[Asked] = []
         self.port = 0
-        self.failures: list[BaseException] = []
 
     @property
     def url(self) -> str:
@@ -111,8 +110,10 @@ async def endpoint(
     """Serve until the block ends."""
     made = Endpoint(answering)
     handling: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         task = asyncio.get_running_loop().create_task(made.handle(reader, writer))
         handling.add(task)
         task.add_done_callback(handling.discard)
@@ -127,3 +128,5 @@ async def endpoint(
             task.cancel()
         if handling:
             await asyncio.wait(handling)
+        for writer in writers:  # of those that had not begun, too
+            writer.transport.abort()
