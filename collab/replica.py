@@ -31,6 +31,7 @@ from collab.errors import (
 from collab.journal import Journal
 from collab.metrics import Metrics
 from collab.protocol import yjs
+from collab.rendering import Renderer
 from collab.room import Member, Room, RoomState, Visitor
 from collab.store.base import Entry, RoomInfo, Store
 
@@ -101,6 +102,7 @@ class Replica:
             refused=self._refused,
             metrics=metrics,
         )
+        self.renderer = Renderer()
         self.compactor = Compactor(
             store,
             metrics=metrics,
@@ -114,6 +116,7 @@ class Replica:
         await self._stack.enter_async_context(self.store)
         await self._stack.enter_async_context(self.journal)
         await self._stack.enter_async_context(self.compactor)
+        await self._stack.enter_async_context(self.renderer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._pulse = self._tasks.create_task(self._beat())
         gauges = self.metrics.gauges

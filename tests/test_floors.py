@@ -12,6 +12,7 @@ FLOORS = {
     "server": 7,
     "replica": 6,
     "room": 5,
+    "rendering": 5,
     "sdk": 5,
     "outbox": 4,
     "journal": 4,

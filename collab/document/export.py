@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from pycrdt import Array, Doc, Map, Text, XmlFragment
 from pycrdt import _pycrdt as native
 from pycrdt._base import BaseType
 
 from collab.document.markdown import markdown_of_text, markdown_of_xml, text_of_xml
-from collab.errors import InvalidRequest, Refused, RootNotFound
+from collab.errors import CollabError, InvalidRequest, Refused, RootNotFound, TooLarge
 from collab.protocol.lists import has_characters_in_list
 
 # What is in a text without being a character: one place in it, as Yjs counts.
@@ -163,6 +164,35 @@ def to_markdown(update: bytes, root: str = "") -> str:
     if any(attributes for _, attributes in pieces) or EMBED in characters(shared):
         return markdown_of_text(pieces)
     return characters(shared)
+
+
+# In whichever process
+
+FORMS = ("json", "text", "markdown")
+_ERRORS: tuple[type[CollabError], ...] = (InvalidRequest, RootNotFound, TooLarge)
+
+
+def export(update: bytes, form: str, root: str) -> bytes:
+    """The document in one of `FORMS`, encoded. `root` says which one to write as text or Markdown."""
+    match form:
+        case "json":
+            return orjson.dumps(to_json(update))
+        case "text":
+            return to_text(update, root).encode()
+        case _:
+            return to_markdown(update, root).encode()
+
+
+def encode_error(error: CollabError) -> bytes:
+    """An error of `export` on its way to another process."""
+    told = error.rule if isinstance(error, Refused) else str(error)
+    return orjson.dumps([error.code, told])
+
+
+def decode_error(encoded: bytes) -> CollabError:
+    code, told = orjson.loads(encoded)
+    known = {kind.code: kind for kind in _ERRORS}
+    return known.get(code, Refused)(told)
 
 
 def _chosen(update: bytes, root: str) -> Text | XmlFragment | None:

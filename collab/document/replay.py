@@ -18,8 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
-from collab.document.export import roots
+from collab.document.export import FORMS, encode_error, export, roots
 from collab.document.gate import Gate
+from collab.errors import CollabError
+from collab.protocol.lists import has_characters_in_list
 from collab.protocol.statevector import state_vector
 from collab.protocol.varint import Reader
 
@@ -38,6 +40,7 @@ class Request(Enum):
     COMPACT = 0
     WATCH = 1
     COMPARE = 2
+    RENDER = 3  # a checkpoint; the number of the form and, as a row, the root
 
 
 class Answer(Enum):
@@ -49,6 +52,8 @@ class Answer(Enum):
     AT = 3  # then the position of the row that comes next; 0 is the checkpoint
     SURVIVED = 4  # and, when asked to compare, they are equal
     DIFFERENT = 5  # then in what
+    RENDERED = 6  # then the content
+    REFUSED = 7  # then the error, by `encode_error`
 
 
 class Replayed(NamedTuple):
@@ -111,6 +116,8 @@ def verify(doc: Doc[Any], snapshot: bytes) -> None:
         raise NotVerified("state vector")
     if deletions(doc) != deletions(fresh):
         raise NotVerified("deletions")
+    if has_characters_in_list(snapshot):
+        raise NotVerified("a list that cannot be read")
     kinds = roots(snapshot)
     if set(doc.keys()) != kinds.keys() or rendered(doc, kinds) != rendered(
         fresh, kinds
@@ -245,6 +252,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, *, cpu_seconds: int) -> None:
         try:
             if request is Request.WATCH:
                 _watch(snapshot, tail, answers)
+            elif request is Request.RENDER:
+                _render(snapshot or b"", start, tail[0][1].decode(), answers)
             elif request is Request.COMPARE:
                 _compare(snapshot, start, tail, answers)
             else:
@@ -275,6 +284,14 @@ def _watch(snapshot: bytes | None, tail: Tail, answers: BinaryIO) -> None:
     doc, _ = _applied(snapshot, tail, about_to)
     doc.get_update()  # encoding has panicked where applying had not
     answers.write(encode_answer(Answer.SURVIVED))
+
+
+def _render(snapshot: bytes, form: int, root: str, answers: BinaryIO) -> None:
+    try:
+        content = export(snapshot, FORMS[form], root)
+        answers.write(encode_answer(Answer.RENDERED, 0, content))
+    except CollabError as error:
+        answers.write(encode_answer(Answer.REFUSED, 0, encode_error(error)))
 
 
 def _compare(snapshot: bytes | None, start: int, tail: Tail, answers: BinaryIO) -> None:

@@ -35,7 +35,6 @@ from collab.server import playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
 from collab.server.api.docs import docs_routes
-from collab.server.api.document import Renderings
 from collab.server.api.drafts import Drafts
 from collab.server.api.presence import Guests
 from collab.server.api.routes import ROUTES, ApiRoute
@@ -207,7 +206,6 @@ def make_api(
         metrics=metrics,
         guests=Guests(),
         drafts=Drafts(),
-        renderings=Renderings(),
         max_body_bytes=settings.max_message_bytes,
     )
 

@@ -195,36 +195,6 @@ async def test_a_position_that_does_not_come_is_not_yet(
         assert "retry-after" in answer.headers
 
 
-async def test_a_rendering_is_made_once_for_each_state_of_a_document(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = []
-    render = document._rendered
-    monkeypatch.setattr(
-        document, "_rendered", lambda *about: made.append(about) or render(*about)
-    )
-    async with open_api() as call:
-        await splice(call, "one")
-
-        for _ in range(3):
-            await call("GET", HERE)
-        await splice(call, "two")
-        await call("GET", HERE)
-
-        assert len(made) == 2
-
-
-async def test_renderings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "MAX_RENDERED_BYTES", 10_000)
-    kept = document.Renderings()
-
-    for number in range(20):
-        kept.get(f"room{number}", bytes(1000), ("json", ""), lambda: b"x" * 100)
-
-    assert 0 < len(kept._kept) < 10
-    assert kept._bytes <= 10_000
-
-
 # Edits
 
 

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     pass
 
 if TYPE_CHECKING:
-    from collab.server.api.document import Renderings
     from collab.server.api.drafts import Drafts
     from collab.server.api.presence import Guests
 
@@ -185,7 +184,6 @@ class Api:
         metrics: Metrics,
         guests: Guests,
         drafts: Drafts,
-        renderings: Renderings,
         max_body_bytes: int,
     ) -> None:
         self.routes = routes
@@ -193,7 +191,7 @@ class Api:
         self.replica, self.metrics = replica, metrics
         self.repeats = Repeats(replica.store)
         self.guests = guests  # present without a socket
-        self.drafts, self.renderings = drafts, renderings
+        self.drafts = drafts
         self._max_body_bytes = max_body_bytes
         self._tree: dict[str, Any] = {}
         for route in routes:

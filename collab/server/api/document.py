@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 
-import orjson
 from starlette.responses import Response
 
-from collab.document import export
 from collab.document.edits import Operation, Patch, Replacement, Rewrite, Splice
 from collab.errors import (
     DocumentBroken,
@@ -28,8 +25,6 @@ TEXT = "text/plain"
 MARKDOWN = "text/markdown"
 JSON_PATCH = "application/json-patch+json"
 FORMATS = {"json": JSON, "text": TEXT, "markdown": MARKDOWN, "update": BYTES}
-
-MAX_RENDERED_BYTES = 16 << 20  # of renderings that are kept for the next who asks
 
 
 # Reading
@@ -49,14 +44,14 @@ async def read(call: Call) -> Response:
         kind = "update"
     tag, position = entity_tag(room), room.position
     is_known = _names(call.request.headers.getlist("if-none-match"), tag, is_weak=True)
-    content = b"" if is_known else _render(call, room, kind, query)
+    content = b"" if is_known else await _rendered(call, room, kind, query)
     headers = {"vary": "accept"}
     if await _is_saved(call, room, position):
         headers["etag"] = tag
         if is_known:
             return Response(None, 304, headers)
     elif is_known:
-        content = _render(call, room, kind, query)
+        content = await _rendered(call, room, kind, query)
     headers["content-type"] = FORMATS[kind]
     if kind in ("text", "markdown"):
         headers["content-type"] += "; charset=utf-8"
@@ -77,68 +72,18 @@ def entity_tag(room: Room) -> str:
     return f'"{room.epoch}-{room.position}"'
 
 
-def _render(call: Call, room: Room, kind: str, query: models.DocumentQuery) -> bytes:
+async def _rendered(
+    call: Call, room: Room, kind: str, query: models.DocumentQuery
+) -> bytes:
+    """Of the state that the document is in when this is called."""
     document = room.document
     if query.state_vector is not None:
         return document.diff(_decoded(query.state_vector))
     snapshot = document.snapshot()
     if kind == "update":
         return snapshot
-    return call.api.renderings.get(
-        room.name,
-        snapshot,
-        (kind, query.root),
-        lambda: _rendered(snapshot, kind, query.root),
-    )
-
-
-def _rendered(snapshot: bytes, kind: str, root: str) -> bytes:
-    match kind:
-        case "json":
-            return orjson.dumps(export.to_json(snapshot))
-        case "text":
-            return export.to_text(snapshot, root).encode()
-        case _:
-            return export.to_markdown(snapshot, root).encode()
-
-
-class Renderings:
-    """What documents looked like when they were read last, until they change."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[bytes, dict[tuple[str, str], bytes]]] = (
-            OrderedDict()
-        )
-        self._bytes = 0
-
-    def get(
-        self,
-        room: str,
-        snapshot: bytes,
-        key: tuple[str, str],
-        make: Callable[[], bytes],
-    ) -> bytes:
-        """From before, or made now. A document that has not changed gives the very same snapshot."""
-        kept = self._kept.pop(room, None)
-        if kept is not None and kept[0] is not snapshot:
-            self._bytes -= _size(kept)
-            kept = None
-        if kept is None:
-            kept = (snapshot, {})
-            self._bytes += _size(kept)
-        self._kept[room] = kept
-        content = kept[1].get(key)
-        if content is None:
-            content = make()
-            kept[1][key] = content
-            self._bytes += len(content)
-            while self._bytes > MAX_RENDERED_BYTES:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return content
-
-
-def _size(kept: tuple[bytes, dict[tuple[str, str], bytes]]) -> int:
-    return len(kept[0]) + 1000 + sum(map(len, kept[1].values()))
+    renderer = call.api.replica.renderer
+    return await renderer.render(room.name, snapshot, kind, query.root)
 
 
 def _wanted(accept: str) -> str:

@@ -1,0 +1,125 @@
+"""Documents in the forms that others read: small ones are written at once, large ones in a child process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Self
+
+from collab.compaction import Child, ChildDied
+from collab.document.export import FORMS, decode_error, export
+from collab.document.replay import Answer, Request, encode_request
+from collab.errors import Busy, CollabError, RoomUnavailable
+
+INLINE_BYTES = 32_768  # of a document: 2 ms for a text, 10 ms for deep maps and lists
+MAX_WAITING = 32  # renderings that wait for the child
+MAX_KEPT_BYTES = 16 << 20  # for the next who asks
+
+_Kept = tuple[bytes, dict[tuple[str, str], bytes]]
+
+
+class Renderer:
+    """Writes documents, and keeps what was written until they change. An async context manager."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: int = 2 << 30,
+        cpu_seconds: int = 10,
+        hang_seconds: float = 15.0,
+    ) -> None:
+        self._child = Child(
+            memory_bytes=memory_bytes,
+            cpu_seconds=cpu_seconds,
+            hang_seconds=hang_seconds,
+        )
+        self._turn = asyncio.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._bytes = 0
+        self._under_way: dict[tuple[int, str, str], asyncio.Future[bytes]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._child.end()
+
+    async def render(self, room: str, snapshot: bytes, form: str, root: str) -> bytes:
+        """The document in one of `FORMS`. One that has not changed gives the very same snapshot.
+
+        Raises what the functions of `collab.document.export` raise; Busy when too many wait, and RoomUnavailable for
+        a document that takes too long.
+        """
+        key = (form, root)
+        kept = self._of(room, snapshot)
+        content = kept[1].get(key)
+        if content is not None:
+            return content
+        if len(snapshot) <= INLINE_BYTES:
+            content = export(snapshot, form, root)
+        else:
+            content = await self._together(snapshot, form, root)
+        if self._kept.get(room) is kept and key not in kept[1]:
+            kept[1][key] = content
+            self._bytes += len(content)
+            while self._bytes > MAX_KEPT_BYTES:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return content
+
+    def _of(self, room: str, snapshot: bytes) -> _Kept:
+        """What was written of this very state of the document, now the youngest."""
+        kept = self._kept.pop(room, None)
+        if kept is not None and kept[0] is not snapshot:
+            self._bytes -= _size(kept)
+            kept = None
+        if kept is None:
+            kept = (snapshot, {})
+            self._bytes += _size(kept)
+        self._kept[room] = kept
+        return kept
+
+    async def _together(self, snapshot: bytes, form: str, root: str) -> bytes:
+        """However many ask for the same at the same time, it is written once."""
+        what = (id(snapshot), form, root)
+        future = self._under_way.get(what)
+        if future is not None:
+            return await asyncio.shield(future)
+        if len(self._under_way) >= MAX_WAITING:
+            raise Busy("too many documents are being written; come back in a moment")
+        future = self._under_way[what] = asyncio.get_running_loop().create_future()
+        try:
+            content = await self._in_child(snapshot, form, root)
+            future.set_result(content)
+            return content
+        except BaseException as error:
+            is_ours = isinstance(error, CollabError)
+            future.set_exception(error if is_ours else Busy("ask again"))
+            future.exception()  # nobody else may be waiting for it
+            raise
+        finally:
+            del self._under_way[what]
+
+    async def _in_child(self, snapshot: bytes, form: str, root: str) -> bytes:
+        request = encode_request(
+            Request.RENDER, snapshot, FORMS.index(form), [(0, root.encode())]
+        )
+        async with self._turn:
+            try:
+                await self._child.ask(request)
+                answer, _, rest = await self._child.answer()
+            except ChildDied:
+                raise RoomUnavailable(
+                    "this document takes too long to write in that form"
+                ) from None
+            except BaseException:
+                await self._child.end()  # its answer would be taken for the next one's
+                raise
+        if answer is Answer.RENDERED:
+            return rest
+        if answer is Answer.REFUSED:
+            raise decode_error(rest)
+        raise RoomUnavailable("this document cannot be written in that form")
+
+
+def _size(kept: _Kept) -> int:
+    return len(kept[0]) + 1000 + sum(map(len, kept[1].values()))
