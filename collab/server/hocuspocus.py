@@ -16,6 +16,7 @@ from collab.errors import (
     Overrun,
     PermissionDenied,
     StoreUnavailable,
+    Unauthenticated,
 )
 from collab.names import room_name
 from collab.outbox import NO_STATE_VECTOR
@@ -256,8 +257,8 @@ class HocuspocusSocket(Socket):
         if place is not None:
             place.is_opening, place.is_denied = False, True
             place.waiting.clear()
-            if error.http_status >= 500:  # not for ever
-                del self._places[address]
+            if not isinstance(error, (Unauthenticated, PermissionDenied)):
+                del self._places[address]  # the same token may do in a moment
             if not any(p.waiting for p in self._places.values()):
                 self._waiting_bytes = 0
         self.write(frame(address + hocuspocus.permission_denied(str(error))))
@@ -314,6 +315,9 @@ class HocuspocusSocket(Socket):
 
     def renewed(self, member: Member) -> None:
         member.send(hocuspocus.authenticated(may_write=member.may_write))
+
+    def put_off(self, member: Member) -> None:
+        self._places[member.prefix].ends = 0.0  # ask again
 
     def expel(self, member: Member, error: CollabError) -> None:
         place = self._places[member.prefix]

@@ -25,6 +25,7 @@ from collab.errors import (
     ProtocolViolation,
     RateLimited,
     SlowMember,
+    Unauthenticated,
     UnsupportedFrame,
 )
 from collab.protocol.frames import PING, close_frame, is_farewell, pong_frame
@@ -151,6 +152,9 @@ class Socket(asyncio.Protocol):
 
     def renewed(self, member: Member) -> None:
         """Tell a client that understands it that its new credential was taken."""
+
+    def put_off(self, member: Member) -> None:
+        """Nobody could say what its new credential is worth: the old one goes on, and one may be shown again."""
 
     def member_for(
         self, principal: Principal, operations: int, prefix: bytes = b""
@@ -333,9 +337,12 @@ class Socket(asyncio.Protocol):
             await self.sockets.access.refresh(member, credential)
         except CollabError as error:
             self._audit_denial(member, error, "renew")
-            # When nobody can say what the new one is worth, the old one goes on until it ends.
-            if error.http_status < 500 and member in self.members():
+            if member not in self.members():
+                return
+            if isinstance(error, (Unauthenticated, PermissionDenied)):
                 self.expel(member, error)
+            else:
+                self.put_off(member)
             return
         member.user = member.principal.stamp
         if member in self.members():

@@ -110,6 +110,9 @@ class RoomSocket(Socket):
     def renewed(self, member: Member) -> None:
         self._tell_end()
 
+    def put_off(self, member: Member) -> None:
+        self._tell_end()
+
     def _tell_end(self) -> None:
         """How long the credential lasts, so that the client can show a new one in time."""
         expires = self.member.principal.expires

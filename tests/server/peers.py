@@ -13,7 +13,7 @@ from pycrdt import Doc, Text
 from collab.auth.authority import Authority
 from collab.auth.base import Credential
 from collab.auth.permissions import Grant, Principal
-from collab.errors import Unauthenticated
+from collab.errors import CollabError, Unauthenticated
 from collab.metrics import Metrics
 from collab.protocol import yjs
 from collab.protocol.varint import (
@@ -44,6 +44,7 @@ class Table:
 
     def __init__(self) -> None:
         self.principals: dict[str, Principal] = {}
+        self.fault: CollabError | None = None  # what it answers while it is set
 
     def add(
         self, token: str, operations: int, *, room: str = "r", **about: Any
@@ -57,6 +58,8 @@ class Table:
     async def verify(self, credential: Credential, room: str) -> Principal | None:
         if not credential.token:
             return None
+        if self.fault is not None:
+            raise self.fault
         found = self.principals.get(credential.token)
         if found is None:
             raise Unauthenticated("a valid token is needed here")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 from peers import Hocuspocus, House, open_house
 
 from collab.auth.permissions import PRESENCE, READ, WRITE
-from collab.errors import PermissionDenied, Unauthenticated
+from collab.errors import (
+    Busy,
+    CollabError,
+    PermissionDenied,
+    RateLimited,
+    Unauthenticated,
+)
 from collab.protocol import hocuspocus, yjs
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +201,48 @@ async def test_a_wrong_token_on_an_open_document_ends_it() -> None:
         await ada.until(lambda: ada.denials)
 
         assert ada.socket.members() == []
+
+
+@pytest.mark.parametrize("fault", [Busy("later"), RateLimited("too many")])
+async def test_a_token_that_nobody_can_judge_now_is_asked_for_again(
+    fault: CollabError,
+) -> None:
+    async with open_house() as house:
+        house.table.add("old", ALL, id="ada", expires=time.time() + 20)
+        house.table.add("new", ALL, id="ada", expires=time.time() + 200)
+        ada = await join(house, "old")
+        ada.socket.beat()
+
+        house.table.fault = fault
+        ada.authenticate("new")
+        await asyncio.sleep(0)
+        ada.socket.beat()
+        house.table.fault = None
+        ada.authenticate("new")
+        await ada.until(lambda: ada.scopes[1:])
+        ada.socket.beat()
+
+        assert ada.messages.count(hocuspocus.TOKEN_REQUEST) == 2
+        assert not ada.denials
+
+
+async def test_who_was_denied_for_the_moment_may_ask_again_with_the_same_token() -> (
+    None
+):
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("other", ALL, room="other")
+        other = await join(house, "other", room="other")
+        ada = house.hocuspocus(beside=other)
+        house.table.fault = Busy("later")
+        ada.authenticate("ada")
+        await ada.until(lambda: ada.denials)
+
+        house.table.fault = None
+        ada.authenticate("ada")
+        await ada.until(lambda: ada.scopes)
+
+        assert ada.close_code is None
 
 
 async def test_tokens_are_not_verified_without_end() -> None:
