@@ -240,7 +240,7 @@ class Settings(BaseSettings):
         description="Requests and handshakes of one client address; 0 is no bound, as for loopback.",
     )
     auth_failures_per_minute: int = Field(
-        60,
+        600,
         ge=0,
         description="Different bad credentials of one client address, after which it is refused; 0 is no bound.",
     )

@@ -113,6 +113,8 @@ def first_line(error: type[errors.CollabError]) -> str:
 
 def advice(close_code: int) -> str:
     """What a client should do after this code."""
+    if close_code == 4429:
+        return "not before the reason says"
     if 4400 <= close_code <= 4499 or close_code in (1002, 1003, 1009):
         return "not until something changes"
     return "later"
