@@ -97,13 +97,14 @@ class Sweep:
             self._chunk = min(max(fit, 2 * self.rows), _MAX_CHUNK)
 
     def run_all(self) -> None:
-        """Empty the journal, at the start and at the end, when no commit waits."""
-        self._chunk, self._next = _MAX_CHUNK, 0.0
-        while self._next is not None:
-            self.step()
+        """Empty the journal, at the start and at the end, when no commit waits. The rest has time."""
+        self._chunk, self._top, is_done = _MAX_CHUNK, None, False
+        while not is_done:
+            is_done = self._move()
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         self._chunk = _FIRST_CHUNK
+        self._end()
 
     def step(self) -> bool:
         """True when there is nothing more to do for now; then the next time is set."""
@@ -115,11 +116,14 @@ class Sweep:
             if next(self._tidying, self) is not self:
                 return False
             self._tidying, self._next_tidy = None, time.monotonic() + _TIDY_SECONDS
+        self._end()
+        return True
+
+    def _end(self) -> None:
         is_empty = self._first_row > self._last_row
         self._top = None
         self._next = None if is_empty else time.monotonic() + self._seconds
         self._ended(is_empty)
-        return True
 
     def _begin(self) -> None:
         if not self._db.in_transaction:

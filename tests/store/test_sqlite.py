@@ -298,6 +298,11 @@ def wait_for_the_sweep(directory: Path) -> None:
         time.sleep(0.001)
 
 
+def wait_for_the_purge(directory: Path) -> None:
+    while rows(directory, "SELECT is_purged FROM room") == [(0,)]:
+        time.sleep(0.001)
+
+
 async def test_a_sweep_ends_by_itself_when_nothing_comes(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path, sweep_seconds=0) as store:
         await append(store, entry(1, b"x"))
@@ -321,6 +326,7 @@ async def test_rows_of_a_deleted_room_are_purged(tmp_path: Path) -> None:
             await append(store, entry(position, b"secret"))
         await store.delete("notes", purge=True)
         await append(store, entry(1, b"x", room="other"))
+        await store.tidy()
 
     assert rows(tmp_path, "SELECT count(*) FROM log") == [(1,)]
     assert b"secret" not in b"".join(files(tmp_path).values())
@@ -341,6 +347,18 @@ async def test_a_large_room_is_purged_in_chunks_beside_appends(tmp_path: Path) -
     assert b"secret" not in b"".join(files(tmp_path).values())
 
 
+async def test_a_purge_that_was_cut_short_goes_on_by_itself(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, b"secret"))
+        await store.delete("notes")
+    rows(tmp_path, "UPDATE room SET purge = 0")
+
+    async with SqliteStore(tmp_path):
+        await asyncio.to_thread(wait_for_the_purge, tmp_path)
+
+    assert rows(tmp_path, "SELECT count(*) FROM log") == [(0,)]
+
+
 async def test_a_deletion_is_remembered_across_restarts(tmp_path: Path) -> None:
     now = 1_000_000
     async with SqliteStore(tmp_path, clock=lambda: now) as store:
@@ -354,6 +372,7 @@ async def test_a_deletion_is_remembered_across_restarts(tmp_path: Path) -> None:
     now += 8 * 24 * 3600 * 1000
     async with SqliteStore(tmp_path, clock=lambda: now) as store:
         assert await store.info("notes") is None
+        await store.tidy()
 
     assert b"secret" not in b"".join(files(tmp_path).values())
 
