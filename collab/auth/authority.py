@@ -87,6 +87,12 @@ class Authority:
         if self._overrides is not None:
             await self._overrides.poll()
 
+    def distrust(self, tenant: str, principal: str = "") -> None:
+        """Ask anew wherever somebody else decides."""
+        for verifier in self._verifiers:
+            if isinstance(verifier, Rechecker):
+                verifier.distrust(tenant, principal)
+
     def recheck(self, principal: Principal, room: str) -> Principal | None:
         """What holds now for a live member's principal; None when its credential has ended. See `Rechecker`."""
         if not principal.is_lent:

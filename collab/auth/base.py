@@ -50,3 +50,7 @@ class Rechecker(Protocol):
         what is returned may still read but no longer write, and may write again once the answer is there.
         """
         ...
+
+    def distrust(self, tenant: str, principal: str = "") -> None:
+        """Ask anew what the principals of a tenant may do, or one of them; who is here goes on until it is known."""
+        ...

@@ -134,6 +134,12 @@ class Webhook:
         found = replace(found, room=principal.room, at_most=principal.at_most)
         return principal if found == principal else found
 
+    def distrust(self, tenant: str, principal: str = "") -> None:
+        for key, answer in self._answers.items():
+            who = answer.principal
+            if who is not None and who.tenant == tenant and principal in ("", who.id):
+                self._answers[key] = answer._replace(asked=-inf)
+
     def _ask_again(self, key: tuple[str, str], credential: Credential) -> None:
         try:
             self._flights.start(key, lambda: self._ask(key, credential))

@@ -312,6 +312,21 @@ async def test_other_operations_hold_from_the_next_answer_on():
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("who", "asked"), [("", 2), ("alice", 2), ("bob", 1)])
+async def test_an_answer_that_is_not_believed_any_more_is_asked_for_at_once(
+    who: str, asked: int
+):
+    async with asking(answer(YES | {"principal": "alice"})) as it:
+        principal = await it.verify()
+
+        it.webhook.distrust("", who)
+        it.webhook.distrust("another tenant")
+
+        assert await it.recheck(principal) is principal
+        assert len(it.backend.asked) == asked
+
+
+@pytest.mark.anyio
 async def test_who_is_refused_on_the_next_question_is_out():
     async with asking(answer(YES)) as it:
         principal = await it.verify()

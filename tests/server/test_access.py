@@ -58,6 +58,8 @@ class Table:
     async def verify(self, credential: Credential, room: str) -> Principal | None:
         return self.principals.get(credential.token)
 
+    def distrust(self, tenant: str, principal: str = "") -> None: ...
+
     def recheck(self, principal: Principal, room: str) -> Principal | None:
         return self.principals.get(principal.token)
 

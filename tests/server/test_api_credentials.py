@@ -274,6 +274,7 @@ async def test_a_grant_that_cannot_be_meant_is_refused(scope: dict[str, Any]) ->
         ),
         ("DELETE", "grants?principal=bot&room=r", None),
         ("POST", "revocations", {"principal": "bot"}),
+        ("POST", "recheck", {}),
     ],
 )
 async def test_without_access_control_there_is_nothing_to_hand_out(
@@ -283,3 +284,41 @@ async def test_without_access_control_there_is_nothing_to_hand_out(
         answer = await call(method, f"/v1/{path}", json=body)
 
         assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+class Lending:
+    """A backend that decides about everybody, and is asked again when it is not believed any more."""
+
+    def __init__(self) -> None:
+        self.may = READ | WRITE
+        self.known = self.may
+        self.asked: list[tuple[str, str]] = []
+
+    async def verify(self, credential: Credential, room: str) -> Principal | None:
+        if credential.token != "lent":
+            return None
+        return self._principal()
+
+    def recheck(self, principal: Principal, room: str) -> Principal | None:
+        return self._principal()
+
+    def distrust(self, tenant: str, principal: str = "") -> None:
+        self.asked.append((tenant, principal))
+        self.known = self.may
+
+    def _principal(self) -> Principal:
+        return Principal("eve", grants=(Grant("r", self.known),), is_lent=True)
+
+
+async def test_rights_at_ones_own_backend_are_looked_up_at_once() -> None:
+    async with open_api() as call:
+        backend = Lending()
+        call.house.access.authority._verifiers = (backend, call.house.table)
+        eve = await call.house.y_websocket("lent")
+        backend.may = 0
+
+        answer = await call("POST", "/v1/recheck", json={"principal": "eve"})
+
+        assert answer.status_code == 204
+        assert backend.asked == [("", "eve")]
+        assert eve.close_code == 4403

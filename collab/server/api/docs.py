@@ -51,6 +51,7 @@ _BODIES: dict[str, Any] = {
     "Ticket": {"room": "team/plan"},
     "NewGrant": {"principal": "ada", "room": "team/plan", "operations": ["write"]},
     "Revocation": {"principal": "ada"},
+    "Recheck": {"principal": "ada"},
     "Patch": [{"op": "replace", "path": "/todo/0/done", "value": True}],
     "Edits": {"splices": [{"root": "text", "index": 0, "insert": "Hello "}]},
 }

@@ -372,6 +372,10 @@ class Revocation(RootModel[OfPrincipal | OfToken]):
     """What is to end."""
 
 
+class Recheck(Model):
+    principal: Principal | None = Field(None, description="Everybody's, else.")
+
+
 class Revoked(Model):
     keys: int = Field(description="API keys that ended with it.")
 

@@ -158,6 +158,10 @@ ROUTES: tuple[Route, ...] = (
         gives=json(models.Revoked), errors=(NothingHere,),
     ),
     Route(
+        method="POST", path="/v1/recheck", needs=ADMIN, handler=credentials.recheck,
+        summary="Look whether rights have changed", takes=json(models.Recheck), status=204,
+    ),
+    Route(
         method="GET", path="/v1/openapi.json", needs="none", handler=openapi,
         summary="This API as an OpenAPI 3.1 document", gives={JSON: None},
     ),
