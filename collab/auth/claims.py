@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, NoReturn, get_args
 
 from collab.auth.permissions import Grant, Kind, operations_of
@@ -17,6 +16,7 @@ from collab.errors import ConfigurationError, InvalidMessage
 from collab.names import principal_id, room_name, tenant_name
 
 MAX_TEXT_BYTES = 256
+MAX_SECONDS = 1e12
 KINDS = get_args(Kind)
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -66,10 +66,10 @@ def seconds(claims: dict[str, Any], name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]
-    # Not isinstance: True is an int. A whole number may be too large for a float, and is comparable all the same.
-    if type(value) is int or (type(value) is float and isfinite(value)):
-        return value
-    raise Unfit(f"{name} is not a time")
+    # Not isinstance: True is an int. What is larger is in milliseconds, or in nothing that can be reckoned with.
+    if type(value) in (int, float) and -MAX_SECONDS < value < MAX_SECONDS:
+        return float(value)
+    raise Unfit(f"{name} is not a time in seconds")
 
 
 def person(claims: dict[str, Any], id_name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from endpoints import Answering, Asked, Endpoint, answer, endpoint, silence
@@ -42,6 +42,16 @@ def join(server: Server, token: str, room: str = "r") -> connect:
         subprotocols=["collab.v1"],  # type: ignore[list-item]
         additional_headers={"authorization": f"Bearer {token}"},
     )
+
+
+def ticket_for(server: Server, token: str, room: str) -> str:
+    request = Request(
+        f"{server.url}/v1/tickets",
+        json.dumps({"room": room}).encode(),
+        {"authorization": f"Bearer {token}", "content-type": "application/json"},
+    )
+    with urlopen(request) as answered:
+        return str(json.loads(answered.read())["ticket"])
 
 
 def figures(server: Server) -> str:
@@ -132,6 +142,32 @@ async def test_the_backend_decides_room_by_room(
         }
         assert "alices" not in server.logs()
         assert "/asked" not in server.logs()
+
+
+@pytest.mark.anyio
+async def test_a_ticket_is_for_what_the_backend_says_of_its_room(
+    serve: Callable[..., Server], secret: Path
+):
+    async def decide(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        may = {"": [], "r": ["read", "write"], "other": ["read"]}
+        room = json.loads(asked.body)["room"]
+        await answer(YES | {"operations": may[room]})(asked, writer)
+
+    async with endpoint(decide) as backend:
+        server = await asyncio.to_thread(asking, serve, backend, secret)
+        ticket = await asyncio.to_thread(ticket_for, server, "alices", "r")
+
+        async with connect(
+            f"{server.address}/ws/r?ticket={ticket}",
+            subprotocols=["collab.v1"],  # type: ignore[list-item]
+        ) as socket:
+            member = Member(socket)
+            assert await member.write()
+            # Over more than one review, and answers that have run out.
+            for _ in range(3):
+                assert await member.write()
+                await asyncio.sleep(1)
+            assert await member.write()
 
 
 @pytest.mark.anyio
