@@ -298,15 +298,38 @@ def test_a_checkpoint_that_is_not_what_the_log_makes_is_found(data: Path) -> Non
     assert text(data) == LETTERS
 
 
-DEADLY = b"\x01\x01\x07\x00\x04\x01\x04text\x01Z\x00"
+DEADLY = """
+import os, pycrdt
+class Native:
+    def __init__(self, inner):
+        self.inner = inner
+    def apply_update(self, transaction, update):
+        if b"Z" in update: os.abort()
+        self.inner.apply_update(transaction, update)
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+class Deadly(pycrdt.Doc):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._doc = Native(self._doc)
+pycrdt.Doc = Deadly
+"""
 
 
-def test_a_row_that_kills_is_named_and_left_out(data: Path) -> None:
-    """What guard and gate refuse stands for what native code does not survive: both end the replay at that row."""
+def test_a_row_that_kills_is_named_and_left_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Native code is made to abort in the child processes; this one would not survive it either."""
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "patch"))
 
     async def poison() -> None:
+        writer = Writer()
+        writer.write(LETTERS + "Zu")
         async with SqliteStore(data) as store:
-            await append(store, Entry("notes", "e1", 21, 0, [b"\xff" * 40], [BOB]))
+            updates = writer.updates[20:]
+            await append(store, Entry("notes", "e1", 21, 0, updates, [BOB] * 2))
 
     asyncio.run(poison())
 
@@ -314,6 +337,20 @@ def test_a_row_that_kills_is_named_and_left_out(data: Path) -> None:
     (done,) = found(data, "repair", key="done")
 
     assert (fault["source"], fault["position"]) == ("log", 21)
+    assert (done["source"], done["position"]) == ("log", 21)
+    assert text(data) == LETTERS
+    assert found(data, "verify", code=0) == []
+
+
+def test_a_row_that_guard_and_gate_refuse_is_left_out_too(data: Path) -> None:
+    async def poison() -> None:
+        async with SqliteStore(data) as store:
+            await append(store, Entry("notes", "e1", 21, 0, [b"\xff" * 40], [BOB]))
+
+    asyncio.run(poison())
+
+    (done,) = found(data, "repair", key="done")
+
     assert (done["source"], done["position"]) == ("log", 21)
     assert text(data) == LETTERS
     assert found(data, "verify", code=0) == []
