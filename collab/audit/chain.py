@@ -134,7 +134,7 @@ class Chain:
 
     def __enter__(self) -> Self:
         """Open and lock once, so that what cannot work is known at once. Raises OSError or StoreLocked."""
-        self._data.mkdir(parents=True, exist_ok=True)
+        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = self._open(self._data / HEAD, os.O_RDWR)
         self.append(())
         return self

@@ -47,7 +47,7 @@ def _registry(data: Path, *, is_new: bool = False) -> Registry:
     from collab.auth.registry import FILE, Registry
 
     if is_new:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Registry(existing(data) / FILE)
 
 

@@ -29,7 +29,7 @@ class Directory:
 
     def lock(self) -> None:
         """Take the directory for this process, until it ends; StoreLocked when another one has it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._loading.mkdir(exist_ok=True)
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         # A child that a killed server was just starting holds its files until it has become another program.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def test_a_lock_that_somebody_keeps_is_a_sentence(tmp_path: Path) -> None:
         second.lock()
 
     first.unlock()
+
+
+def test_a_new_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    directory = Directory(tmp_path / "new", reserve_bytes=0)
+
+    directory.lock()
+    directory.unlock()
+
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
