@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 
+import httpx2
 import pytest
 import tables
+from processes import eventually
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -79,6 +81,9 @@ def test_every_block_is_tried() -> None:
         "run-output",
         "browser",
         "python",
+        "key",
+        "auth",
+        "revoke",
         "export",
         "install",
         "test",
@@ -124,6 +129,21 @@ def test_the_readme_works_word_by_word(tmp_path: Path) -> None:
     assert greeting("browser") in exported
     assert greeting("python") in exported
 
+    key = operate(BLOCKS["key"], tmp_path).strip()
+    with running(["sh", "-c", "exec " + BLOCKS["auth"]], ROOT, **settings) as server:
+        line = server.wait_for(lambda line: line.startswith("listening on"))
+        asked = f"{line.split()[-1]}/v1/tickets"
+        bearer = {"authorization": f"Bearer {key}"}
+        before = httpx2.post(asked, headers=bearer, json={}).status_code
+        told = operate(BLOCKS["revoke"], tmp_path)
+        ended = eventually(
+            lambda: httpx2.post(asked, headers=bearer, json={}).status_code == 401,
+            seconds=3,
+        )
+    assert (before, ended) == (201, True)
+    assert '"subject":"ada"' in told
+    assert "hold" in told
+
 
 def greeting(block: str) -> str:
     """What the snippet writes into the room."""
@@ -161,7 +181,8 @@ def python(snippet: str, folder: Path) -> None:
 def operate(commands: str, folder: Path) -> str:
     """Run shell commands as from the checkout, with the data and the files of this test."""
     for name in (".venv", "collab"):
-        (folder / name).symlink_to(ROOT / name)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
     done = subprocess.run(
         ["sh", "-euc", commands],
         cwd=folder,

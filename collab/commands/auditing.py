@@ -101,10 +101,11 @@ def show(
 
 
 def _principals(line: dict[str, Any]) -> set[str]:
-    """Who a line is about: one principal, or all whose edits it counts."""
-    details = line.get("details")
-    runs = details.get("by", []) if isinstance(details, dict) else []
-    return {str(line.get("principal")), *(str(run[0]) for run in runs)}
+    """Who a line is about: who did it, to whom, and all whose edits it counts."""
+    told = line.get("details")
+    details = told if isinstance(told, dict) else {}
+    authors = (str(run[0]) for run in details.get("by", ()))
+    return {str(line.get("principal")), str(details.get("subject")), *authors}
 
 
 def _files(files: list[Path] | None, data: Path) -> list[Path]:
