@@ -135,6 +135,16 @@ async def revoke(call: Call) -> models.Revoked:
             return models.Revoked(keys=int(token.startswith(KEY_PREFIX)))
 
 
+async def recheck(call: Call) -> None:
+    """Looks at once whether rights have changed: in the registry, and at your own backend for who is connected."""
+    wanted: models.Recheck = call.body
+    _expect_control(call)
+    access = call.api.access
+    await access.authority.poll()
+    access.authority.distrust(call.principal.tenant, wanted.principal or "")
+    access.review()
+
+
 def _registry(call: Call) -> Registry:
     """Raises Conflict where nothing in it would count."""
     _expect_control(call)
