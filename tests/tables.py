@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from collab import errors  # noqa: E402
+from collab.audit.audit import EVENTS  # noqa: E402
 from collab.metrics import Metrics  # noqa: E402
 from collab.settings import Settings  # noqa: E402
 
@@ -74,6 +75,14 @@ def exposed() -> Iterator[tuple[str, str]]:
             family.documentation
             + (" (histogram)" if family.type == "histogram" else ""),
         )
+
+
+def events() -> str:
+    """Every event of the audit log."""
+    return table(
+        ("event", "meaning"),
+        ((f"`{name}`", meaning) for name, meaning in EVENTS.items()),
+    )
 
 
 def error_codes() -> str:
@@ -155,6 +164,7 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("deploy/README.md", settings),
     "metrics": ("deploy/README.md", metrics),
+    "events": ("deploy/README.md", events),
     "errors": ("PROTOCOL.md", error_codes),
     "rules": ("PROTOCOL.md", rules),
     "clients": ("README.md", clients),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 from test_cli import collab
 
 
@@ -91,6 +95,25 @@ def test_verify_misses_a_tail_that_was_cut_off(data: Path) -> None:
 
     assert done.returncode == 3
     assert "truncated" in done.stdout
+
+
+def test_the_program_in_the_documents_finds_what_we_find(data: Path) -> None:
+    text = (ROOT / "deploy" / "README.md").read_text()
+    found = re.search(r"<!-- example: verify -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    path = data / "audit.jsonl"
+    with path.open("a") as file:
+        file.write('{"seq":')
+    collab("export", "notes", "--data", str(data))
+    command = [sys.executable, "-c", found[1], str(path)]
+
+    whole = subprocess.run(command, capture_output=True, text=True, check=False)
+    path.write_text(path.read_text().replace('"bot"', '"eve"'))
+    broken = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    last = json.loads(path.read_text().splitlines()[-1])
+    assert (whole.returncode, whole.stdout.strip()) == (0, last["hash"])
+    assert broken.returncode == 1
 
 
 def test_show_picks_lines(data: Path) -> None:
