@@ -329,9 +329,8 @@ def _method(method: str) -> str:
 
 
 def _path(path: str) -> str:
-    return (
-        escape(path).replace("{", "<i>{").replace("}", "}</i>").replace("/", "/<wbr>")
-    )
+    broken = escape(path).replace("/", "/<wbr>")
+    return broken.replace("{", "<i>{").replace("}", "}</i>")
 
 
 def _prose(text: str) -> str:
