@@ -56,6 +56,9 @@ class YSweetSocket(RoomSocket):
             self._tell()
         super()._answer(state_vector)
 
+    def _is_repeat(self) -> bool:
+        return False
+
     def _warn(self, error: PermissionDenied) -> None:
         """Its barrier does not come back: it has no ears for more, and would return after any close."""
 

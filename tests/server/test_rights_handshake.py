@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 from urllib.request import Request, urlopen
@@ -12,6 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 from forging import AUDIENCE, ISSUER, Issuer
 from processes import Server, close_code
+from pycrdt import Doc, Provider, Text
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -150,6 +152,31 @@ async def test_two_tokens_are_one_too_many(door: Door, path: str) -> None:
         code = await close_code(socket)
 
     assert code == 4401
+
+
+async def test_a_reader_with_the_provider_of_pycrdt_reads_on(door: Door) -> None:
+    reader = door.token(sub="eve", prefixes={"": ["read"]})
+    docs: list[Doc[Any]] = [Doc(), Doc()]
+    ada, eve = (doc.get("text", type=Text) for doc in docs)
+    news = asyncio.Event()
+    eve.observe(lambda event: news.set())
+    async with AsyncExitStack() as stack:
+        for doc, token in zip(docs, (door.token(), reader), strict=True):
+            channel: Any = await stack.enter_async_context(
+                door.enter("ws/pycrdt", bearer=token)
+            )
+            channel.path = ""
+            provider = await stack.enter_async_context(Provider(doc, channel))
+            await provider.synced.wait()
+
+        for n in range(20):
+            ada += f"{n} "
+            async with asyncio.timeout(5):
+                while str(eve) != str(ada):
+                    news.clear()
+                    await news.wait()
+
+    assert len(str(eve).split()) == 20
 
 
 async def test_a_ticket_is_good_for_all_documents_of_one_socket(door: Door) -> None:

@@ -93,6 +93,40 @@ async def test_a_stock_reader_is_warned_twice_and_closed_the_third_time() -> Non
         assert len(eve.heard(b"\x02\x00")) == 3
 
 
+async def test_a_reader_that_says_what_it_heard_is_not_taken_for_a_writer() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("eve", READ)
+        ada = await house.y_websocket("ada")
+        ada.write("before ")
+        eve = await house.y_websocket("eve")
+        for n in range(450):
+            ada.write(f"{n} ")
+
+        for _ in range(451):
+            eve.say(yjs.update_message(b"heard"))
+        codes = [eve.close_code]
+        for word in ("one", "two", "three"):
+            eve.write(word)
+            codes.append(eve.close_code)
+
+        assert codes == [None, None, None, 4403]
+
+
+async def test_what_was_heard_as_a_writer_is_no_excuse() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        ada = await house.y_websocket("ada")
+        for n in range(50):
+            ada.write(f"{n} ")
+
+        house.grant(ada, READ)
+        for n in range(4):
+            ada.write(f"{n} ")
+
+        assert ada.close_code == 4403
+
+
 async def test_a_reader_is_not_asked_and_may_answer_that_it_has_nothing() -> None:
     async with open_house() as house:
         house.table.add("eve", READ)
