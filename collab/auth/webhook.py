@@ -77,6 +77,7 @@ class Webhook:
         self._answers: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
         self._flights = Flights()
         self._down_until = self._noted = -inf
+        self._distrusts = 0
         self._is_down = False
         self._stack = AsyncExitStack()
 
@@ -135,9 +136,11 @@ class Webhook:
         return principal if found == principal else found
 
     def distrust(self, tenant: str, principal: str = "") -> None:
+        self._distrusts += 1
         for key, answer in self._answers.items():
             who = answer.principal
-            if who is not None and who.tenant == tenant and principal in ("", who.id):
+            # A refusal does not say whose it is.
+            if who is None or (who.tenant == tenant and principal in ("", who.id)):
                 self._answers[key] = answer._replace(asked=-inf)
 
     def _ask_again(self, key: tuple[str, str], credential: Credential) -> None:
@@ -155,6 +158,7 @@ class Webhook:
 
     async def _ask(self, key: tuple[str, str], credential: Credential) -> _Answer:
         """One question. Raises Busy when there is no answer."""
+        distrusts = self._distrusts
         try:
             answer = await self._question(key, credential)
         except Busy:
@@ -162,6 +166,8 @@ class Webhook:
             if known is not None:
                 self._answers[key] = known._replace(has_failed=True)
             raise
+        if distrusts != self._distrusts:
+            answer = answer._replace(asked=-inf)  # it may be from before
         known = self._answers.get(key)
         if answer.principal is not None:
             answer = answer._replace(credential=credential)

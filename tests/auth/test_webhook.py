@@ -327,6 +327,38 @@ async def test_an_answer_that_is_not_believed_any_more_is_asked_for_at_once(
 
 
 @pytest.mark.anyio
+async def test_an_answer_that_was_on_its_way_is_not_believed_for_long():
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def late(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await gate.wait()
+        await answer(YES)(asked, writer)
+
+    async with asking(late) as it:
+        asking_first = asyncio.create_task(it.verify())
+        await arrived.wait()
+        it.webhook.distrust("")
+        gate.set()
+        principal = await asking_first
+        it.backend.answering = answer(b"", 401)
+
+        assert await it.recheck(principal) is None
+
+
+@pytest.mark.anyio
+async def test_a_refusal_is_forgotten_when_rights_have_changed():
+    async with asking(answer(b"", 403)) as it:
+        with pytest.raises(PermissionDenied):
+            await it.verify()
+        it.backend.answering = answer(YES)
+
+        it.webhook.distrust("")
+
+        assert await it.verify()
+
+
+@pytest.mark.anyio
 async def test_who_is_refused_on_the_next_question_is_out():
     async with asking(answer(YES)) as it:
         principal = await it.verify()
