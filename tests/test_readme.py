@@ -81,6 +81,7 @@ def test_every_block_is_tried() -> None:
         "run-output",
         "browser",
         "python",
+        "curl",
         "key",
         "auth",
         "revoke",
@@ -124,6 +125,9 @@ def test_the_readme_works_word_by_word(tmp_path: Path) -> None:
                 server.wait_for(lambda said, line=line: said == line)
         browser(BLOCKS["browser"].replace(ADDRESS, here), here, tmp_path)
         python(BLOCKS["python"].replace(ADDRESS, here), tmp_path)
+        told = operate(BLOCKS["curl"].replace(ADDRESS, here), tmp_path)
+        assert told.count("Hello, curl!") == 1
+        assert "event: update" in told
 
     exported = operate(BLOCKS["export"], tmp_path)
     assert greeting("browser") in exported
