@@ -320,8 +320,8 @@ class Socket(asyncio.Protocol):
         sockets, room = self.sockets, member.room
         sockets.metrics.awareness_messages += 1
         if not member.operations & PRESENCE:
+            # No waste: stock clients repeat what they hear about others.
             sockets.metrics.denied_presence += 1
-            self.waste(1)
             return None
         reply = room.awareness.apply(states, member, sockets.loop.time())
         sockets.replica.present(room)
