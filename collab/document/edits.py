@@ -7,8 +7,9 @@ in a text without being a character, such as an image, counts as one and reads a
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -27,9 +28,12 @@ from collab.errors import (
 from collab.protocol.structs import MAX_NESTING
 
 MAX_OPERATIONS = 1000
-# Characters and items that the operations of one request may go over: what keeps the event loop for about 0.1 s.
-MAX_WORK = 20_000_000
+# Work of one request in units of about 5 ns: longer than 0.3 s it must not keep the event loop.
+MAX_WORK = 60_000_000
+VALUE_WORK = 1000  # to read or write one value
+COMPARISON_WORK = 60
 MAX_CANDIDATES = 10
+NEIGHBOURS = 100  # looked at to see how a new value is to be kept
 # Comparisons spent on finding the fewest changes; one change from the first difference to the last else.
 MAX_COMPARISONS = 100_000
 MAX_INTEGER = (1 << 53) - 1  # JavaScript counts exactly to here
@@ -137,12 +141,26 @@ class Draft:
         return updates[0]
 
 
+class Budget:
+    """What one request may still cost."""
+
+    def __init__(self, left: int = MAX_WORK) -> None:
+        self.left = left
+
+    def spend(self, work: int) -> None:
+        """Raises TooLarge when there is not so much left."""
+        self.left -= work
+        if self.left < 0:
+            raise TooLarge("work of one request")
+
+
 class _Attempt:
     """The operations of one request, inside one transaction."""
 
     def __init__(self, doc: Doc[Any]) -> None:
         self._doc = doc
-        self._work = 0
+        self._budget = Budget()
+        self._spend = self._budget.spend
         self._names = set(doc.keys())
         self._roots: dict[str, Any] = {}
         self._texts: dict[str, _Characters] = {}
@@ -172,8 +190,7 @@ class _Attempt:
                 shared = self._roots[root] = self._doc.get(_checked(root), type=Text)
             if not isinstance(shared, Text):
                 raise _Problem("this root is not a text")
-            text = self._texts[root] = _Characters(shared)
-        self._spend(len(text.shown))
+            text = self._texts[root] = _Characters(shared, self._budget)
         return text
 
     def _splice(self, splice: Splice) -> None:
@@ -196,10 +213,12 @@ class _Attempt:
         )
         if not old:
             raise _Problem("there is nothing to look for", InvalidRequest)
-        places = _places(text.shown, old)
+        near = replacement.near
+        most = MAX_CANDIDATES + 1 if near is None else None
+        places = list(islice(_places(text.shown, old), most))
+        self._spend(len(text.shown) + 50 * len(places))
         if not places:
             raise _Problem("`old` is not in the text", TextNotFound)
-        near = replacement.near
         if near is not None:
             closest = min(abs(place - near) for place in places)
             places = [place for place in places if abs(place - near) == closest]
@@ -208,11 +227,6 @@ class _Attempt:
             more = " and further on" if len(places) > MAX_CANDIDATES else ""
             raise _Problem(f"`old` is in the text at {shown}{more}", AmbiguousText)
         text.change(places[0], old, new)
-
-    def _spend(self, work: int) -> None:
-        self._work += work + 100
-        if self._work > MAX_WORK:
-            raise TooLarge("work of one request")
 
     # Paths
 
@@ -303,16 +317,18 @@ class _Attempt:
         return found
 
     def _read(self, path: _Path) -> Any:
-        found = plain(self._find(path))
-        self._spend(_size(found))
-        return found
+        return self._plain(self._find(path))
+
+    def _plain(self, value: Any) -> Any:
+        return plain(value, self._spend_values)
+
+    def _spend_values(self, count: int) -> None:
+        self._spend(count * VALUE_WORK)
 
     def _taken(self, path: _Path) -> tuple[Any, Any]:
         """What `move` and `copy` take along: its value, and a copy in which texts stay texts and what is shared so."""
         found = self._find(path)
-        value = plain(found)
-        self._spend(_size(value))
-        return value, _copied(found, path)
+        return self._plain(found), _copied(found, path)
 
     def _add(self, path: _Path, value: Any, fresh: Any = _MADE) -> None:
         """Insert into a list; anywhere else the same as `_write`. `fresh` is what to insert when it is not made of
@@ -361,7 +377,7 @@ class _Attempt:
         holder = self._locate(path).holder
         at = len(path) - 1 - len(inner)
         old = self._child(holder, path, at)
-        self._spend(_size(old))
+        self._spend(_size(old) * VALUE_WORK)
         new = orjson.loads(orjson.dumps(old))  # a copy
         target = new
         for step in range(at + 1, len(path) - 1):
@@ -389,7 +405,7 @@ class _Attempt:
     def _assign(self, holder: Any, key: Any, value: Any, fresh: Any = _MADE) -> None:
         """Replace what a map or list holds under a key that is there."""
         old = holder[key]
-        if self._merge(old, value) or _same(plain(old), value):
+        if self._merge(old, value) or _same(self._plain(old), value):
             return
         if isinstance(old, dict | list):
             fresh = value  # plain stays plain
@@ -399,7 +415,7 @@ class _Attempt:
         """Make a shared type hold this; False when it cannot."""
         match shared, value:
             case Map(), dict():
-                self._spend(len(value) + len(shared))
+                self._spend_values(len(value) + len(shared))
                 for key in list(shared.keys()):
                     if key not in value:
                         del shared[key]
@@ -411,21 +427,21 @@ class _Attempt:
             case Array(), list():
                 self._merge_list(shared, value)
             case Text(), str():
-                text = _Characters(shared)
-                self._spend(len(text.shown))
-                text.rewrite(value)
+                _Characters(shared, self._budget).rewrite(value)
             case _:
                 return False
         return True
 
     def _merge_list(self, shared: Array[Any], value: list[Any]) -> None:
-        self._spend(len(value) + len(shared))
-        old = [_canonical(plain(item)) for item in shared]
+        self._spend_values(len(value))
+        old = [_canonical(item) for item in self._plain(shared)]
         new = [_canonical(plain(item)) for item in value]  # 1.0 is 1
-        for start, stop, new_start, new_stop in reversed(changes(old, new)):
+        hunks = changes(old, new, self._budget)
+        for start, stop, new_start, new_stop in reversed(hunks):
+            self._spend_values(stop - start + new_stop - new_start)
             both = min(stop - start, new_stop - new_start)
-            for _ in range(start + both, stop):
-                del shared[start + both]
+            if start + both < stop:
+                del shared[start + both : stop]
             for index in range(both, new_stop - new_start):
                 item = self._new(shared, value[new_start + index])
                 shared.insert(start + index, item)
@@ -438,12 +454,9 @@ class _Attempt:
             return fresh
         if not isinstance(value, dict | list):
             return value
+        self._spend_values(_size(value))
         values = holder.values() if isinstance(holder, Map) else holder
-        beside = [
-            each for each in values if isinstance(each, dict | list | Map | Array)
-        ]
-        self._spend(len(holder))
-        if any(isinstance(each, dict | list) for each in beside):
+        if any(isinstance(each, dict | list) for each in islice(values, NEIGHBOURS)):
             return value
         return _shared(value)
 
@@ -467,8 +480,9 @@ class _Place(NamedTuple):
 class _Characters:
     """A shared text in characters."""
 
-    def __init__(self, shared: Text) -> None:
-        self._shared = shared
+    def __init__(self, shared: Text, budget: Budget) -> None:
+        self._shared, self._budget = shared, budget
+        budget.spend(len(shared) + VALUE_WORK)
         self.shown = str(shared)
         self._embeds: list[int] = []  # where something is that is no character
         self._is_rich: bool | None = None  # not known yet
@@ -493,12 +507,15 @@ class _Characters:
         """Within bounds. What is inserted in place of something takes its format, if not told another."""
         if not delete and not insert:
             return
+        self._budget.spend(4 * len(self.shown) + VALUE_WORK)
         start, stop = self._offset(index), self._offset(index + delete)
         if attributes is None and delete and insert:
             attributes = self._format(index)
         # First in, then out: so it stands where that stood for whoever deletes or inserts there at the same time.
         if insert:
             self._shared.insert(start, insert, attributes)
+            if attributes:
+                self._is_rich = None
         if delete:
             more = len(insert.encode())
             del self._shared[start + more : stop + more]
@@ -520,11 +537,13 @@ class _Characters:
         """Change word by word what differs."""
         old = self.shown
         start, stop, end = _middle(old, text)
+        self._budget.spend(20 * (stop + end - 2 * start))
         words, others = _WORDS.findall(old[start:stop]), _WORDS.findall(text[start:end])
         places = [start]
         for word in words:
             places.append(places[-1] + len(word))
-        for first, last, new_first, new_last in reversed(changes(words, others)):
+        hunks = changes(words, others, self._budget)
+        for first, last, new_first, new_last in reversed(hunks):
             at, end = places[first], places[last]
             self.change(at, old[at:end], "".join(others[new_first:new_last]))
 
@@ -582,8 +601,13 @@ def _alike(one: str, other: str) -> int:
 Hunk = tuple[int, int, int, int]  # from, to; in the other from, to
 
 
-def changes(old: Sequence[Hashable], new: Sequence[Hashable]) -> list[Hunk]:
-    """The fewest changes that turn one sequence into another (Myers, "An O(ND) difference algorithm", 1986)."""
+def changes(
+    old: Sequence[Hashable], new: Sequence[Hashable], budget: Budget | None = None
+) -> list[Hunk]:
+    """The fewest changes that turn one sequence into another (Myers, "An O(ND) difference algorithm", 1986).
+
+    One change of all in between when finding them takes more than MAX_COMPARISONS.
+    """
     start, shorter = 0, min(len(old), len(new))
     while start < shorter and old[start] == new[start]:
         start += 1
@@ -593,38 +617,52 @@ def changes(old: Sequence[Hashable], new: Sequence[Hashable]) -> list[Hunk]:
     n, m = len(old) - start - tail, len(new) - start - tail
     if not n and not m:
         return []
-    whole = [(start, start + n, start, start + m)]
-    if not n or not m:
-        return whole
-    reached = {1: 0}  # on each diagonal, how far in `old` so many changes lead
+    hunks = [(0, n, 0, m)]
+    if n and m:
+        one, other = old[start : start + n], new[start : start + m]
+        trace, comparisons = _trace(one, other)
+        if budget is not None:
+            budget.spend(comparisons * COMPARISON_WORK)
+        if trace is not None:
+            hunks = _hunks(trace, n, m)
+    return [(start + a, start + b, start + c, start + d) for a, b, c, d in hunks]
+
+
+def _trace(
+    old: Sequence[Hashable], new: Sequence[Hashable]
+) -> tuple[list[dict[int, int]] | None, int]:
+    """How far each number of changes leads on each diagonal, up to the end; and the comparisons it took."""
+    n, m = len(old), len(new)
+    reached = {1: 0}
     trace: list[dict[int, int]] = []
-    left = MAX_COMPARISONS
+    comparisons = 0
     for count in range(n + m + 1):
         trace.append(dict(reached))
         for k in range(-count, count + 1, 2):
             if k < -m or k > n:
                 continue
-            if k == -count or (
-                k != count and reached.get(k - 1, -1) < reached.get(k + 1, -1)
-            ):
+            if _is_down(reached, k, count):
                 x = reached.get(k + 1, -1)
             else:
                 x = reached.get(k - 1, -1) + 1
-            y = x - k
-            first = x
-            while x < n and y < m and old[start + x] == new[start + y]:
+            first, y = x, x - k
+            while x < n and y < m and old[x] == new[y]:
                 x += 1
                 y += 1
             reached[k] = x
-            left -= x - first + 1
+            comparisons += x - first + 1
             if x >= n and y >= m:
-                return [
-                    (start + a, start + b, start + c, start + d)
-                    for a, b, c, d in _hunks(trace, n, m)
-                ]
-        if left < 0:
+                return trace, comparisons
+        if comparisons > MAX_COMPARISONS:
             break
-    return whole
+    return None, comparisons
+
+
+def _is_down(reached: dict[int, int], k: int, count: int) -> bool:
+    """Whether the furthest way to a diagonal comes by an insertion, not by a deletion."""
+    return k == -count or (
+        k != count and reached.get(k - 1, -1) < reached.get(k + 1, -1)
+    )
 
 
 def _hunks(trace: list[dict[int, int]], x: int, y: int) -> list[Hunk]:
@@ -633,9 +671,7 @@ def _hunks(trace: list[dict[int, int]], x: int, y: int) -> list[Hunk]:
     for count in range(len(trace) - 1, 0, -1):
         reached = trace[count]
         k = x - y
-        down = k == -count or (
-            k != count and reached.get(k - 1, -1) < reached.get(k + 1, -1)
-        )
+        down = _is_down(reached, k, count)
         before = k + 1 if down else k - 1
         old_x = reached[before]
         old_y = old_x - before
@@ -649,14 +685,12 @@ def _hunks(trace: list[dict[int, int]], x: int, y: int) -> list[Hunk]:
     return hunks[::-1]
 
 
-def _places(text: str, old: str) -> list[int]:
-    """Where a text says this, overlapping or not; one more than may be shown."""
-    places = []
+def _places(text: str, old: str) -> Iterator[int]:
+    """Where a text says this, overlapping or not."""
     at = text.find(old)
     while at >= 0:
-        places.append(at)
+        yield at
         at = text.find(old, at + 1)
-    return places
 
 
 # Paths and plain values

@@ -6,6 +6,7 @@ how it is read, as an exporter without a schema must.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -85,23 +86,34 @@ def check_lists(update: bytes) -> None:
         raise Refused("characters in a list")
 
 
-def plain(value: Any) -> Any:
-    """A shared type as JSON, as deep as it goes: the guard lets nothing in that is too deep for that."""
+def plain(value: Any, spend: Callable[[int], None] = lambda values: None) -> Any:
+    """A shared type as JSON, as deep as it goes: the guard lets nothing in that is too deep for that.
+
+    `spend` is told before a map or a list is read how many values it holds, and may raise.
+    """
     if not isinstance(value, BaseType):
-        return _plain(value, None)
+        return _plain(value, None, spend)
     with value.doc.transaction() as transaction:
-        return _plain(value.integrated, transaction._txn)
+        return _plain(value.integrated, transaction._txn, spend)
 
 
-def _plain(value: Any, transaction: Any) -> Any:
+def _plain(value: Any, transaction: Any, spend: Callable[[int], None]) -> Any:
     """From the native types: their wrappers take ten times as long."""
     kind = type(value)
     if kind is native.Map:
-        keys = sorted(value.keys(transaction))
-        return {key: _plain(value.get(transaction, key), transaction) for key in keys}
+        keys = value.keys(transaction)
+        spend(len(keys))
+        return {
+            key: _plain(value.get(transaction, key), transaction, spend)
+            for key in sorted(keys)
+        }
     if kind is native.Array:
-        places = range(value.len(transaction))
-        return [_plain(value.get(transaction, at), transaction) for at in places]
+        length = value.len(transaction)
+        spend(length)
+        return [
+            _plain(value.get(transaction, at), transaction, spend)
+            for at in range(length)
+        ]
     if kind is native.Text:
         return _characters(value, transaction)
     if isinstance(value, bytes | bytearray):
@@ -109,9 +121,9 @@ def _plain(value: Any, transaction: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         return int(value)  # Yjs knows one kind of number
     if isinstance(value, dict):
-        return {key: _plain(item, transaction) for key, item in value.items()}
+        return {key: _plain(item, transaction, spend) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, transaction) for item in value]
+        return [_plain(item, transaction, spend) for item in value]
     if isinstance(value, str | int | float | None):
         return value
     if kind is native.Doc:

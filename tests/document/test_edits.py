@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -522,11 +523,42 @@ def test_a_request_has_a_bound() -> None:
         edit(Document(), 7, [Splice("text", 0, 0, "x")] * (MAX_OPERATIONS + 1))
 
 
-def test_the_work_of_a_request_has_a_bound() -> None:
-    before = document(text=Text("x" * 1_000_000))
+LARGE = {f"key{number}": number for number in range(2000)}
+
+
+def many(operation: dict[str, Any], count: int = MAX_OPERATIONS) -> list[Operation]:
+    return [patch(operation)] * count
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [Splice("text", 0, 0, "x")] * 200,
+        [Replacement("text", "y", "z"), Replacement("text", "z", "y")] * 100,
+        [Replacement("text", "x", "x", near=0)] * 900,
+        [Rewrite("text", "x z " * 9000), Rewrite("text", "y x " * 9000)] * 99,
+        many({"op": "test", "path": "/map", "value": LARGE}),
+        many({"op": "copy", "from": "/map", "path": "/map/again"}, 20),
+        many({"op": "test", "path": "/list", "value": list(range(2000))}),
+        many({"op": "replace", "path": "/list", "value": list(range(2000, 0, -1))}, 30),
+        many({"op": "replace", "path": "/plain/a/0", "value": 0}),
+        many({"op": "add", "path": "/map/new", "value": [[1] * 50] * 50}, 100),
+    ],
+    ids=lambda operations: str(operations[0])[:60],
+)
+def test_the_work_of_a_request_has_a_bound(operations: list[Operation]) -> None:
+    before = document(
+        text=Text("x " * 100_000 + "y"),
+        map=Map(LARGE),
+        list=Array(list(range(2000))),
+        plain=Map({"a": list(range(5000))}),
+    )
+    began = time.process_time()
 
     with pytest.raises(TooLarge):
-        edit(before, 7, [Splice("text", 0, 0, "x")] * 100)
+        edit(before, 7, operations)
+
+    assert time.process_time() - began < 3
 
 
 # Compared with RFC 6902 on plain values

@@ -145,6 +145,18 @@ async def test_head_is_get_without_a_body() -> None:
         assert answer.headers["etag"].endswith('-1"')
 
 
+async def test_caches_are_told_what_an_answer_depends_on() -> None:
+    async with open_api() as call:
+        await splice(call, "hi")
+
+        answer = await call("GET", HERE, headers={"origin": "http://localhost"})
+
+        assert {each.strip() for each in answer.headers["vary"].split(",")} == {
+            "accept",
+            "origin",
+        }
+
+
 async def test_only_what_a_state_vector_lacks_is_sent() -> None:
     async with open_api() as call:
         mine: Doc[Any] = Doc()
@@ -371,6 +383,23 @@ async def test_whoever_may_only_read_cannot_edit_and_learns_nothing() -> None:
         assert blind.status_code == 403
         assert (await call("GET", HERE, token="writer")).status_code == 403
         assert call.house.replica.live("r") is None
+
+
+async def test_keys_and_roots_of_a_document_do_not_reach_the_log(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_api() as call:
+        await splice(call, "hi")
+        body = [{"op": "remove", "path": "/confidential/key"}]
+
+        edited = await call("PATCH", HERE, json=body, headers=PATCH)
+        read = await call("GET", f"{HERE}?format=text&root=confidential")
+
+        assert "confidential" in edited.json()["detail"]
+        assert "confidential" in read.json()["detail"]
+    written = caplog.text + "".join(capsys.readouterr())
+    assert "request refused" in written
+    assert "confidential" not in written
 
 
 # Updates

@@ -20,8 +20,11 @@ from collab import logs
 from collab.auth.permissions import ANONYMOUS, Principal
 from collab.errors import (
     CollabError,
+    Conflict,
+    InvalidRequest,
     MethodNotAllowed,
     NothingHere,
+    RootNotFound,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -53,6 +56,8 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
+# Their messages name keys and roots, which are content: for who asked, not for the log.
+_QUOTING = (InvalidRequest, Conflict, RootNotFound)
 _SHOWN_TO_SCRIPTS = "etag, location, retry-after, x-request-id, idempotent-replay"
 _TAKEN_FROM_SCRIPTS = (
     "accept, authorization, content-type, idempotency-key, if-match, if-none-match, "
@@ -362,7 +367,7 @@ class Api:
             route=str(route or ""),
             status=error.http_status,
             code=error.code,
-            reason=str(error)[:200],
+            reason="" if isinstance(error, _QUOTING) else str(error)[:200],
             address=request.client.host if request.client else "",
         )
 
@@ -382,7 +387,7 @@ class Api:
             # `Origins` has refused every request of a foreign one.
             headers["access-control-allow-origin"] = origin
             headers["access-control-expose-headers"] = _SHOWN_TO_SCRIPTS
-            headers["vary"] = "origin"
+            headers.add_vary_header("origin")
         kind = f"{response.status_code // 100}xx"
         self.metrics.requests[str(route) if route else "other", kind] += 1
 
