@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -296,3 +297,19 @@ async def test_leaving_ends_what_is_under_way():
             await asyncio.sleep(0)
 
         assert task.done()
+
+
+def test_nobody_else_goes_out():
+    root = Path(module.__file__).parents[1]
+
+    users = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(
+            r"^\s*(import|from) (httpx2|urllib\.request|http\.client|aiohttp)\b",
+            path.read_text(),
+            flags=re.MULTILINE,
+        )
+    }
+
+    assert users == {"auth/egress.py"}

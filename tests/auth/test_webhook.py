@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -497,3 +499,14 @@ async def test_the_authority_asks_it_for_those_it_let_in_and_for_no_one_else():
 def test_an_address_that_nobody_may_be_asked_at_stops_the_start(url: str):
     with pytest.raises(ConfigurationError, match="webhook_url"):
         Webhook(url, SECRET)
+
+
+@pytest.mark.anyio
+async def test_the_answer_that_is_written_down_is_one():
+    text = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
+    (written,) = re.findall(r'^    (\{"principal".*\})$', text, flags=re.MULTILINE)
+
+    async with asking(answer(json.loads(written))) as it:
+        principal = await it.verify()
+
+    assert principal.operations("notes") == ALL
