@@ -356,16 +356,75 @@ def test_a_row_that_guard_and_gate_refuse_is_left_out_too(data: Path) -> None:
     assert found(data, "verify", code=0) == []
 
 
-def test_pages_that_are_damaged_are_found(data: Path) -> None:
-    (page,) = rows(data, "SELECT rootpage FROM sqlite_schema WHERE name = 'log'")[0]
+def scribble(data: Path, page: int) -> None:
     with (data / "collab.db").open("r+b") as file:
         file.seek((page - 1) * 4096)
-        file.write(b"\x0a\xff\xff\xff\xff\xff\xff\xff")
+        file.write(b"\x0a" + b"\xff" * 400)
 
-    done = collab(data, "verify")
 
-    assert done.returncode in (1, 3)
-    assert "malformed" in done.stderr + done.stdout or "file" in done.stdout
+def grow(data: Path, updates: int) -> None:
+    """Each update in a row of its own, so that the log has many pages."""
+
+    async def append_many() -> None:
+        writer = Writer()
+        async with SqliteStore(data, window_seconds=0) as store:
+            for number in range(updates):
+                writer.write("x")
+                update = writer.updates[number]
+                await append(store, Entry("long", "e3", number + 1, 0, [update], [BOB]))
+
+    asyncio.run(append_many())
+
+
+def test_a_file_with_damaged_pages_is_written_anew(data: Path) -> None:
+    grow(data, 300)
+    before = (data / "collab.db").read_bytes()
+    leaves = [  # of the log, the only index with many entries
+        at // 4096 + 1
+        for at in range(4096, len(before), 4096)
+        if before[at] == 10 and int.from_bytes(before[at + 3 : at + 5], "big") > 20
+    ]
+    scribble(data, leaves[len(leaves) // 2])
+    damaged = (data / "collab.db").read_bytes()
+
+    faults = found(data, "verify")
+    would = found(data, "repair", "--dry-run", key="done")
+    assert (data / "collab.db").read_bytes() == damaged != before
+    done = found(data, "repair", key="done")
+
+    assert "file" in {fault["source"] for fault in faults}
+    assert {each["source"] for each in would} == {"file"}
+    (lost,) = (each for each in done if each["source"] == "log")
+    assert 1 < lost["position"] <= lost["last"] < 300
+    assert found(data, "verify", code=0) == []
+    assert text(data) == LETTERS
+    assert text(data, "long") == "x" * (lost["position"] - 1)
+    (kept,) = data.glob("damaged-*")
+    assert (kept / "collab.db").read_bytes() == damaged
+
+
+def test_a_damaged_index_costs_nothing(data: Path) -> None:
+    (page,) = rows(data, "SELECT rootpage FROM sqlite_schema WHERE name = 'room_live'")[
+        0
+    ]
+    scribble(data, page)
+
+    done = found(data, "repair", key="done")
+
+    assert {each["source"] for each in done} == {"file"}
+    assert found(data, "verify", code=0) == []
+    assert text(data) == LETTERS
+
+
+def test_a_file_of_which_nothing_can_be_read_is_left_alone(data: Path) -> None:
+    scribble(data, 1)
+    damaged = (data / "collab.db").read_bytes()
+
+    done = collab(data, "repair")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert (data / "collab.db").read_bytes() == damaged
 
 
 def test_a_repair_needs_the_server_to_be_stopped(server: Server) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,25 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.names import SEPARATOR, room_key, room_name
+from collab.store.backup import Restoring, check_target, copied, put_in_place
+from collab.store.base import wall_clock
+from collab.store.checks import (
+    Look,
+    RoomRecord,
+    common_faults,
+    expect_damage,
+    file_faults,
+    look,
+    room_records,
+    set_aside,
+)
+from collab.store.directory import Directory
+from collab.store.reading import translate
+from collab.store.salvage import salvage
+from collab.store.schema import check_current, connect, migrate
+
+if TYPE_CHECKING:
+    from collab.commands.checking import Finding
 
 Room = Annotated[str, typer.Argument(help="One room; all rooms when it is not said.")]
 Tenant = Annotated[
@@ -87,7 +106,7 @@ def verify(
 
 async def _verify(
     data: Path, selection: Selection, progress: Progress
-) -> tuple[list[Any], dict[str, int]]:
+) -> tuple[list[Finding], dict[str, int]]:
     path = data / "collab.db"
     if not path.exists():
         raise ConfigurationError(f"there is no store in {data}; name it with --data")
@@ -96,51 +115,64 @@ async def _verify(
 
 async def _examine(
     path: Path, selection: Selection, data: Path, progress: Progress
-) -> tuple[list[Any], dict[str, int]]:
+) -> tuple[list[Finding], dict[str, int]]:
     from collab.commands.checking import (
-        Finding,
         findings,
         make_child,
-        of_common,
         replay,
     )
-    from collab.store.checks import common_faults, file_faults, look, room_records
 
     found: list[Finding] = []
     counts = {"rooms": 0, "updates": 0, "checkpoints": 0}
     with _reading(path) as db:
         if selection.is_all:
-            found += _of_file(file_faults(db))
-            found += of_common(common_faults(db))
+            found += _survey(db)
         records = [each for each in room_records(db) if selection.has(each.name)]
         selection.must_have([each.name for each in records], data)
         async with make_child() as child:
             for number, record in enumerate(records):
                 progress.show(number, "rooms", total=len(records))
-                with _snapshot(db):
-                    seen = look(db, record)
-                found += findings(seen, await replay(seen, child))
                 counts["rooms"] += 1
+                seen = _seen(db, record, found)
+                if seen is None:
+                    continue
+                found += findings(seen, await replay(seen, child))
                 counts["updates"] += len(seen.rows)
                 counts["checkpoints"] += len(seen.checkpoints)
     progress.end()
     return found, counts
 
 
-def _of_file(faults: list[str]) -> list[Any]:
+def _survey(db: sqlite3.Connection) -> list[Finding]:
+    """What is wrong beyond single rooms."""
+    from collab.commands.checking import of_common
+
+    torn = file_faults(db)
+    return _of_file(torn) if torn else of_common(common_faults(db))
+
+
+def _seen(
+    db: sqlite3.Connection, record: RoomRecord, found: list[Finding]
+) -> Look | None:
+    """A look at a room; None where pages of it cannot be read, which is added to `found`."""
+    try:
+        with _snapshot(db):
+            return look(db, record)
+    except sqlite3.DatabaseError as error:
+        found += _of_file([str(error)], record.name)
+        return None
+
+
+def _of_file(faults: list[str], room: str = "") -> list[Finding]:
     from collab.commands.checking import Finding
 
-    consequence = "restore a backup, or export what can still be read"
-    return [Finding("", "file", fault, consequence) for fault in faults]
+    consequence = "a repair writes the file anew of what can still be read"
+    return [Finding(room, "file", fault, consequence) for fault in faults]
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The data file, beside whoever writes to it."""
-    from collab.store.checks import expect_damage
-    from collab.store.reading import translate
-    from collab.store.schema import check_current, connect
-
     try:
         db = connect(path, is_read_only=True)
         try:
@@ -163,29 +195,28 @@ def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(data: Path) -> Iterator[sqlite3.Connection]:
-    """The data file, which nobody else has open. StoreLocked while a server runs."""
-    from collab.store.checks import expect_damage
-    from collab.store.directory import Directory
-    from collab.store.reading import translate
-    from collab.store.schema import connect, migrate
-
+def _locked(data: Path) -> Iterator[Directory]:
+    """The data directory, which nobody else has open. StoreLocked while a server runs."""
     directory = Directory(existing(data), reserve_bytes=0)
-    if not directory.database.exists():
-        raise ConfigurationError(f"there is no store in {data}; name it with --data")
     directory.lock()
     try:
-        db = connect(directory.database)
-        try:
-            migrate(db, directory.database)
-            expect_damage(db)
-            yield db
-        finally:
-            db.close()
+        if not directory.database.exists():
+            raise ConfigurationError(
+                f"there is no store in {data}; name it with --data"
+            )
+        yield directory
     except sqlite3.Error as error:
         raise translate(error, f"{directory.database} cannot be changed") from None
     finally:
         directory.unlock()
+
+
+@contextmanager
+def _opened(directory: Directory) -> Iterator[sqlite3.Connection]:
+    with closing(connect(directory.database)) as db:
+        migrate(db, directory.database)
+        expect_damage(db)
+        yield db
 
 
 @command("repair")
@@ -223,21 +254,27 @@ def repair(
 
 async def _repair(
     data: Path, selection: Selection, progress: Progress, *, is_dry_run: bool
-) -> list[Any]:
+) -> list[Finding]:
     """Each room in a transaction of its own, so that one that ends early has repaired the rooms before."""
-    from collab.commands.checking import Finding, make_child, mend, of_common
-    from collab.store.base import wall_clock
-    from collab.store.checks import common_faults, file_faults, room_records, set_aside
+    from collab.commands.checking import make_child, mend, of_common
 
     done: list[Finding] = []
     end = "ROLLBACK" if is_dry_run else "COMMIT"
     now = wall_clock()
-    with _alone(data) as db:
-        torn = file_faults(db)
+    with _locked(data) as directory, ExitStack() as stack:
+        torn = _torn(directory)
         if torn:
-            raise CollabError(
-                f"the pages of the data file are damaged ({torn[0]}): restore a backup, or export what can be read"
-            )
+            done += _of_file(torn)
+            if is_dry_run:
+                return done  # what can still be read is known only when it was
+            kept = _write_anew(directory)
+            done = [
+                each._replace(
+                    consequence=f"the file is written anew; the old one is kept in {kept}"
+                )
+                for each in done
+            ]
+        db = stack.enter_context(_opened(directory))
         if selection.is_all:
             db.execute("BEGIN IMMEDIATE")
             for fault in common_faults(db):
@@ -257,6 +294,17 @@ async def _repair(
                 db.execute(end)
     progress.end()
     return done
+
+
+def _torn(directory: Directory) -> list[str]:
+    with closing(connect(directory.database, is_read_only=True)) as db:
+        return file_faults(db)
+
+
+def _write_anew(directory: Directory) -> Path | None:
+    staged = directory.stage()
+    salvage(directory.database, staged / "collab.db")
+    return put_in_place(directory, staged, kept=f"damaged-{wall_clock()}")
 
 
 @command("compact")
@@ -330,7 +378,7 @@ def _bytes(data: Path) -> int:
 
 def _vacuum(data: Path) -> bool:
     """Write the file anew without its free pages, in SQLite's own way, which survives a crash at any moment."""
-    with _alone(data) as db:
+    with _locked(data) as directory, _opened(directory) as db:
         if shutil.disk_usage(data).free < 2 * _bytes(data) + (64 << 20):
             return False
         db.execute("VACUUM")
@@ -369,28 +417,20 @@ def backup(
         raise typer.Exit(EXIT_FOUND)
 
 
-def _backup(data: Path, file: Path, progress: Progress) -> tuple[list[Any], int]:
-    from collab.commands.checking import Finding, Replay, findings, of_common
-    from collab.store.backup import copied
-    from collab.store.checks import (
-        common_faults,
-        expect_damage,
-        file_faults,
-        look,
-        room_records,
-    )
+def _backup(data: Path, file: Path, progress: Progress) -> tuple[list[Finding], int]:
+    from collab.commands.checking import Replay, findings
 
     if not file.parent.is_dir():
         raise ConfigurationError(f"there is no directory {file.parent}")
     found: list[Finding] = []
     with _readable(data), copied(data, file, progress.of("pages")) as copy:
         expect_damage(copy)
-        found += _of_file(file_faults(copy))
-        found += of_common(common_faults(copy))
+        found += _survey(copy)
         records = list(room_records(copy))
         for number, record in enumerate(records):
             progress.show(number, "rooms checked", total=len(records))
-            found += findings(look(copy, record), Replay())
+            seen = _seen(copy, record, found)
+            found += findings(seen, Replay()) if seen else []
     progress.end()
     return found, len(records)
 
@@ -398,8 +438,6 @@ def _backup(data: Path, file: Path, progress: Progress) -> tuple[list[Any], int]
 @contextmanager
 def _readable(data: Path) -> Iterator[None]:
     """What goes wrong while a data file is read, as one of our errors."""
-    from collab.store.reading import translate
-
     if not (data / "collab.db").exists():
         raise ConfigurationError(f"there is no store in {data}; name it with --data")
     try:
@@ -450,9 +488,7 @@ def restore(
 
 async def _restore(
     file: Path, data: Path, progress: Progress, *, is_replacing: bool
-) -> tuple[list[Any], int, Path | None]:
-    from collab.store.backup import Restoring, check_target
-    from collab.store.directory import Directory
+) -> tuple[list[Finding], int, Path | None]:
 
     check_target(data, replace=is_replacing)
     directory = Directory(data, reserve_bytes=0)

@@ -143,8 +143,7 @@ class Restoring:
         """Unpacks and checks. Raises StoreCorrupt and ConfigurationError with nothing changed."""
         length = check_file(file, tell)
         self._directory = directory
-        self.staged = directory.path / f"staged-{secrets.token_hex(4)}"
-        self.staged.mkdir(mode=0o700)
+        self.staged = directory.stage()
         try:
             with file.open("rb") as source, self.database.open("wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
@@ -197,26 +196,34 @@ class Restoring:
 
     def finish(self, *, keep: bool) -> Path | None:
         """Put it in place of what is there; with `keep` that stays in a directory, which is returned."""
-        path = self._directory.path
-        for staged in self.staged.iterdir():
-            sync(staged)
-        sync(self.staged)
-        kept = None
-        if keep:
-            kept = path / f"replaced-{wall_clock()}"
-            kept.mkdir(mode=0o700)
-            for name in ("collab.db", "collab.db-wal", ACCESS, f"{ACCESS}-wal"):
-                if (path / name).exists():
-                    os.link(path / name, kept / name)
-            sync(kept)
-        self.staged.rename(path / RESTORING)  # from here on it happens
-        sync(path)
-        self._directory.finish_restore()
-        return kept
+        kept = f"replaced-{wall_clock()}" if keep else ""
+        return put_in_place(self._directory, self.staged, kept=kept)
 
     def discard(self) -> None:
         """Leave nothing behind of what was not finished."""
         shutil.rmtree(self.staged, ignore_errors=True)
+
+
+def put_in_place(directory: Directory, staged: Path, *, kept: str) -> Path | None:
+    """Let the files of `staged` take the place of theirs in the directory, all or none, also after a crash.
+
+    Those of before stay in a directory named `kept`, when that is said.
+    """
+    path = directory.path
+    for each in staged.iterdir():
+        sync(each)
+    sync(staged)
+    place = path / kept
+    if kept:
+        place.mkdir(mode=0o700)
+        for name in ("collab.db", "collab.db-wal", ACCESS, f"{ACCESS}-wal"):
+            if (path / name).exists():
+                os.link(path / name, place / name)
+        sync(place)
+    staged.rename(path / RESTORING)  # from here on it happens
+    sync(path)
+    directory.finish_restore()
+    return place if kept else None
 
 
 def _tables(db: sqlite3.Connection) -> set[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from collab.errors import StoreLocked
 
 # That a server waits for the lock of one that has just been killed.
 HANDOVER_SECONDS = 1.0
+_STAGED = "staged-"
 RESTORING = "restoring"  # what a restore has prepared and will put in place
 
 
@@ -43,6 +45,14 @@ class Directory:
             time.sleep(0.01)
         self._lock = lock
         self.finish_restore()
+        for left in self.path.glob(f"{_STAGED}*"):  # by one that was killed
+            shutil.rmtree(left)
+
+    def stage(self) -> Path:
+        """A new directory for files that are to be put in place."""
+        staged = self.path / f"{_STAGED}{secrets.token_hex(4)}"
+        staged.mkdir(mode=0o700)
+        return staged
 
     def finish_restore(self) -> None:
         """Put in place what a restore has prepared, also one that was killed; each step may be done again."""
