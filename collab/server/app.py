@@ -64,6 +64,7 @@ _BANNER = """listening on {url}
   connect    {address}/ws/ROOM          y-websocket, pycrdt
              {address}/hocuspocus       Hocuspocus
              {url}/doc/ROOM/auth   Y-Sweet
+  ask        {url}/v1       REST: see /docs
   watch      {url}/metrics   /healthz   /readyz
   stop       Ctrl-C
 

@@ -21,11 +21,12 @@ async def list_rooms(call: Call) -> models.Rooms:
     after = begin + query.cursor if query.cursor else ""
     allowed = call.api.access.authority.operations
     found: list[models.RoomInfo] = []
+    limit = min(query.limit + 1, PORTION)  # enough for who may read them all
     for _ in range(MAX_SEEN // PORTION):
         portion = await call.api.replica.store.rooms(
             prefix=begin + query.prefix,
             after=after,
-            limit=PORTION,
+            limit=limit,
             deleted=query.deleted,
         )
         for info in portion:
@@ -35,9 +36,9 @@ async def list_rooms(call: Call) -> models.Rooms:
             if len(found) == query.limit:
                 return models.Rooms(rooms=found, next=found[-1].name)
             found.append(_shown(call, info, name))
-        if len(portion) < PORTION:
+        if len(portion) < limit:
             return models.Rooms(rooms=found, next=None)
-        after = portion[-1].name
+        after, limit = portion[-1].name, PORTION
     return models.Rooms(rooms=found, next=after[len(begin) :])
 
 
