@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RESOLVED_SECONDS = 10.0
 MAX_ADDRESSES = 4  # of one name that are tried
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 100
 MAX_UNDER_WAY = 1000
 
 Address = IPv4Address | IPv6Address
@@ -36,6 +36,10 @@ log = logs.logger(__name__)
 
 class Unreachable(Exception):
     """Nothing that counts came back; the message is a constant, fit for a log line."""
+
+
+class Crowded(Unreachable):
+    """It was hardly asked: others' questions took most of the time there was."""
 
 
 class Answer(NamedTuple):
@@ -110,6 +114,7 @@ class Backend:
         self._addresses: Sequence[Address] = ()
         self._resolved_until = -1.0
         self._client: httpx2.AsyncClient | None = None
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,8 +133,10 @@ class Backend:
         """One request, its time limit over all: name, connection, answer. Raises Unreachable."""
         import httpx2
 
+        came, had = time.monotonic(), 0.0
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds), self._free:
+                had = self._seconds - (time.monotonic() - came)
                 addresses = await self._resolve()
                 for at, address in enumerate(addresses):
                     try:
@@ -139,6 +146,8 @@ class Backend:
                             raise
             raise Unreachable("its name has no address")
         except TimeoutError:
+            if had < self._seconds / 2:
+                raise Crowded("too many wait for it") from None
             raise Unreachable("it did not answer in time") from None
         except httpx2.ConnectError:
             self._resolved_until = -1.0
@@ -162,10 +171,14 @@ class Backend:
             key=lambda address: (address.version, address),
         )
         # One that is not allowed spoils all: who answers for this name is not to be trusted with it.
-        if not all(
-            is_allowed(each, may_be_private=self._may_be_private) for each in addresses
+        if not all(is_allowed(each, may_be_private=True) for each in addresses):
+            raise Unreachable("its name leads to an address that is never allowed")
+        if not self._may_be_private and not all(
+            is_allowed(each, may_be_private=False) for each in addresses
         ):
-            raise Unreachable("its name leads to an address that is not allowed")
+            raise Unreachable(
+                "its name leads into the own network, which allow_private_backends does not allow"
+            )
         self._addresses = addresses[:MAX_ADDRESSES]
         self._resolved_until = self._clock() + RESOLVED_SECONDS
         return self._addresses

@@ -25,7 +25,7 @@ from collab.auth import claims as read
 from collab.auth.base import Credential
 from collab.auth.claims import Unfit
 from collab.auth.egress import Answer as Reply
-from collab.auth.egress import Backend, Flights, Unreachable, checked_url
+from collab.auth.egress import Backend, Crowded, Flights, Unreachable, checked_url
 from collab.auth.permissions import PRESENCE, READ, Grant, Principal
 from collab.errors import Busy, CollabError, PermissionDenied, Unauthenticated
 from collab.metrics import Metrics
@@ -200,7 +200,8 @@ class Webhook:
                 },
             )
         except Unreachable as error:
-            self._down_until = self._clock() + RETRY_SECONDS
+            if not isinstance(error, Crowded):
+                self._down_until = self._clock() + RETRY_SECONDS
             self._note(str(error))
             raise Busy("the backend cannot be asked now") from None
         try:

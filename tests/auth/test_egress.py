@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from collab.auth import egress as module
-from collab.auth.egress import Backend, Flights, Unreachable, checked_url, is_allowed
+from collab.auth.egress import (
+    Backend,
+    Crowded,
+    Flights,
+    Unreachable,
+    checked_url,
+    is_allowed,
+)
 from collab.errors import Busy, ConfigurationError
 
 
@@ -121,7 +128,7 @@ async def test_a_name_that_leads_into_the_own_network_is_not_followed(
     resolving(addresses)
     async with endpoint(answer(b"")) as served:
         async with backend_of(f"http://login.example.com:{served.port}/") as backend:
-            with pytest.raises(Unreachable, match="not allowed"):
+            with pytest.raises(Unreachable, match="allow"):
                 await backend.ask("GET")
 
         assert served.asked == []
@@ -147,7 +154,7 @@ async def test_a_link_local_address_is_never_followed(
 ):
     resolving(("169.254.169.254",))
     async with backend_of("http://backend/", allow_private=True) as backend:
-        with pytest.raises(Unreachable, match="not allowed"):
+        with pytest.raises(Unreachable, match="allow"):
             await backend.ask("GET")
 
 
@@ -182,6 +189,22 @@ async def test_localhost_is_an_address_in_so_many_words():
     async with endpoint(answer(b"yes")) as served:
         async with backend_of(f"http://localhost:{served.port}/") as backend:
             assert await backend.ask("GET") == (200, b"yes")
+
+
+@pytest.mark.anyio
+async def test_who_was_not_asked_for_want_of_time_did_not_fail(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+    async with endpoint(silence) as served:
+        url = checked_url(served.url, "setting")
+        async with Backend(url, seconds=0.3, max_bytes=1000) as backend:
+            first, second = await asyncio.gather(
+                backend.ask("GET"), backend.ask("GET"), return_exceptions=True
+            )
+
+        assert len(served.asked) == 1
+        assert (type(first), type(second)) == (Unreachable, Crowded)
 
 
 # Over TLS
