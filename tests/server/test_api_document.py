@@ -545,7 +545,7 @@ async def test_an_id_is_not_taken_up_again_when_the_room_is_opened_anew() -> Non
 async def test_the_tables_of_drafts_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("collab.server.api.drafts.MAX_DRAFTS", 2)
+    monkeypatch.setattr("collab.server.api.drafts.MAX_KEPT_BYTES", 2500)
     monkeypatch.setattr("collab.server.api.drafts.MAX_WRITERS", 2)
     async with open_api() as call:
         for token in ("ada", "bob", "eve"):
@@ -559,6 +559,7 @@ async def test_the_tables_of_drafts_are_bounded(
         live = call.house.replica.live("r")
         assert live is not None
         assert len(drafts._kept) == 2
+        assert drafts._bytes <= 2500
         assert len(drafts._clients[live]) == 2
 
 

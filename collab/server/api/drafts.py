@@ -11,7 +11,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from collab.document.document import Document
 from collab.document.edits import Draft, Operation
@@ -20,17 +20,19 @@ from collab.room import Room, Visitor
 MAX_WRITERS = (
     1000  # of one room that are remembered; whoever was forgotten gets another id
 )
-MAX_DRAFTS = 64
-MAX_DRAFT_BYTES = 1 << 20  # a copy of a larger document is not kept
+# Of documents whose copies are kept, as updates; in memory they take about ten times as much.
+MAX_KEPT_BYTES = 4 << 20
+MAX_DRAFT_BYTES = 1 << 20  # a copy of a larger one is not kept
 
 
 class _Kept(NamedTuple):
     """A copy that holds just what the document of its room did after the last edit."""
 
-    document: Document
+    document: ref[Document]
     position: int
     client: int
     draft: Draft
+    bytes: int
 
 
 class Drafts:
@@ -39,6 +41,7 @@ class Drafts:
     def __init__(self) -> None:
         self._clients: WeakKeyDictionary[Room, dict[str, int]] = WeakKeyDictionary()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._bytes = 0
 
     def edit(
         self, room: Room, visitor: Visitor, operations: Sequence[Operation]
@@ -69,13 +72,22 @@ class Drafts:
 
     def _draft(self, room: Room, client: int) -> Draft:
         kept = self._kept.pop(room.name, None)
-        now = (room.document, room.position, client)
-        if kept is not None and kept[:3] == now:
-            return kept.draft
+        if kept is not None:
+            self._bytes -= kept.bytes
+            if kept.document() is room.document and (kept.position, kept.client) == (
+                room.position,
+                client,
+            ):
+                return kept.draft
         return Draft(room.document.snapshot(), client)
 
     def _keep(self, room: Room, client: int, draft: Draft) -> None:
-        if draft.bytes <= MAX_DRAFT_BYTES:
-            self._kept[room.name] = _Kept(room.document, room.position, client, draft)
-            if len(self._kept) > MAX_DRAFTS:
-                self._kept.popitem(last=False)
+        size = draft.bytes + 1000
+        if size > MAX_DRAFT_BYTES:
+            return
+        self._kept[room.name] = _Kept(
+            ref(room.document), room.position, client, draft, size
+        )
+        self._bytes += size
+        while self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].bytes
