@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 import collab
 from collab.auth.permissions import names_of
 from collab.errors import (
+    Busy,
     CollabError,
     Conflict,
     InvalidRequest,
@@ -202,7 +203,7 @@ def errors(route: Route) -> list[type[CollabError]]:
     """All that a route may answer."""
     found: list[type[CollabError]] = [InvalidRequest, *route.errors]
     if route.needs != "none":
-        found += [Unauthenticated, RateLimited]
+        found += [Unauthenticated, RateLimited, Busy, StoreUnavailable]
     if isinstance(route.needs, int):
         found += [PermissionDenied]
     if "{room}" in route.path:
@@ -210,5 +211,5 @@ def errors(route: Route) -> list[type[CollabError]]:
     if route.takes:
         found += [UnsupportedMediaType, TooLarge]
     if route.is_write:
-        found += [Conflict, StoreUnavailable]
+        found += [Conflict]
     return list(dict.fromkeys(found))
