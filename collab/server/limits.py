@@ -73,19 +73,18 @@ class Account:
     """What one principal, tenant or address has open, and what it has left of its rates."""
 
     __slots__ = (
-        "_above",
         "_metrics",
         "_terms",
+        "above",
         "messages",
         "requests",
         "sockets",
         "streams",
     )
 
-    def __init__(
-        self, terms: Terms, above: Account | None, metrics: Metrics, now: float
-    ) -> None:
-        self._terms, self._above, self._metrics = terms, above, metrics
+    def __init__(self, terms: Terms, metrics: Metrics, now: float) -> None:
+        self._terms, self._metrics = terms, metrics
+        self.above: Account | None = None  # the tenant's, where this is a principal's
         self.sockets = self.streams = 0
         self.messages = Bucket(terms.messages_per_second, now)
         self.requests = Bucket(terms.requests_per_second, now)
@@ -98,14 +97,14 @@ class Account:
         """Raises RateLimited when no further socket may be opened."""
         if 0 < self._terms.sockets <= self.sockets:
             raise self._refused("sockets", RETRY_SECONDS)
-        if self._above is not None:
-            self._above.check_sockets()
+        if self.above is not None:
+            self.above.check_sockets()
 
     def add_socket(self, count: int = 1) -> None:
         """A socket was opened; with -1, closed."""
         self.sockets += count
-        if self._above is not None:
-            self._above.add_socket(count)
+        if self.above is not None:
+            self.above.add_socket(count)
 
     def check_streams(self) -> None:
         """Raises RateLimited when no further stream may be opened."""
@@ -126,8 +125,8 @@ class Account:
         wait = self.messages.owe(cost, now)
         if wait:
             self._metrics.limited[f"messages_per_{self._terms.kind}"] += 1
-        if self._above is not None:
-            wait = max(wait, self._above.lend(cost, now))
+        if self.above is not None:
+            wait = max(wait, self.above.lend(cost, now))
         return min(wait, MAX_WAIT_SECONDS)
 
     def _refused(self, what: str, seconds: float) -> RateLimited:
@@ -139,8 +138,8 @@ class Account:
 class Accounts:
     """All accounts of one kind.
 
-    Who has nothing open is forgotten in the end, the longest unseen first; so there are never more than those that
-    have something open and twice KEPT_ACCOUNTS.
+    Who has nothing open is forgotten in the end, the longest unseen first: there are never many more than KEPT_ACCOUNTS,
+    or than twice as many as have something open.
     """
 
     def __init__(
@@ -157,7 +156,9 @@ class Accounts:
         account = self._accounts.pop(key, None)
         if account is None:
             self._forget()
-            account = Account(self._terms, above, self._metrics, self._clock())
+            account = Account(self._terms, self._metrics, self._clock())
+        if not account.sockets:
+            account.above = above  # the one of before may have been forgotten
         self._accounts[key] = account
         return account
 

@@ -22,6 +22,7 @@ from collab.auth.failures import Failures, network_of
 from collab.auth.permissions import ANONYMOUS, Principal
 from collab.errors import RateLimited, Unauthenticated
 from collab.metrics import Metrics
+from collab.protocol.varint import encode_string
 from collab.server import limits as module
 from collab.server.limits import MAX_WAIT_SECONDS, Limits
 from collab.server.responses import Problem
@@ -266,6 +267,27 @@ def test_who_has_nothing_open_is_forgotten_in_the_end(
     assert [limits.of_principal(Principal(f"held {n}")) for n in range(5)] == held
 
 
+def test_a_tenant_that_was_forgotten_meanwhile_is_counted_anew(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT_ACCOUNTS", 2)
+    limits, _ = made(max_sockets_per_tenant=1)
+    limits.of_principal(ADA)
+    for number in range(4):
+        limits.of_principal(Principal("ada", tenant=f"other {number}"))
+        limits.of_principal(ADA)
+
+    for principal in (ADA, BEN):
+        account = limits.of_principal(principal)
+        assert account is not None
+        account.add_socket()
+
+    with pytest.raises(RateLimited, match="of one tenant"):
+        limits.check_sockets(ADA)
+    with pytest.raises(RateLimited, match="of one tenant"):
+        limits.check_sockets(BEN)
+
+
 # Bad credentials
 
 
@@ -413,6 +435,25 @@ async def test_a_principal_has_so_many_sockets_from_wherever_it_comes(
         await first.ping()
         await second.ping()
 
+    assert code == 4429
+    assert reason == "too many sockets of one principal; retry in 5 s"
+
+
+async def test_a_hocuspocus_socket_that_is_one_too_many_is_told_when_to_come_back(
+    keyed: Keyed,
+) -> None:
+    server, key = keyed("--max-sockets-per-principal", "1")
+    token = encode_string("r") + b"\x02\x00" + encode_string(key)
+
+    async with connect(f"{server.address}/hocuspocus") as first:
+        await first.send(token)
+        answer = await first.recv()
+        async with connect(f"{server.address}/hocuspocus") as second:
+            await second.send(token)
+            code = await close_code(second)
+            reason = second.close_reason
+
+    assert answer == encode_string("r") + b"\x02\x02" + encode_string("read-write")
     assert code == 4429
     assert reason == "too many sockets of one principal; retry in 5 s"
 
