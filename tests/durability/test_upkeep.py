@@ -1,4 +1,4 @@
-"""SIGKILL at every step of deleting, restoring, trimming, purging and of restoring a backup: before or after, never between."""
+"""SIGKILL at every step of deleting, restoring, trimming and purging, of a backup and its restore: before or after, never between."""
 
 from __future__ import annotations
 
@@ -60,6 +60,18 @@ def test_a_crash_leaves_a_room_whole_or_gone(tmp_path: Path) -> None:
         assert run["position"] >= (4 if last == "remembered" else 3)
         assert run["is_remembered"] or last != "remembered"
     assert {("", "deleted"), ("deleted", "live"), ("remembered", "gone")} <= seen
+
+
+def test_a_crash_leaves_the_older_backup_or_the_newer(tmp_path: Path) -> None:
+    runs_of_backup(tmp_path)
+
+    found = runs("backup", tmp_path)
+
+    assert len(found) > 5
+    assert found[0]["digest"] != found[-1]["digest"]
+    for run in found:
+        assert run["faults"] == []
+        assert run["tail"] == ALL
 
 
 def test_a_crash_leaves_what_was_there_or_the_whole_backup(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Deletes, restores, trims and purges a room, or restores a backup, and is killed at its n-th step.
+"""Deletes, restores, trims and purges a room, or makes or restores a backup, and is killed at its n-th step.
 
-    python upkeep.py store|restore DIRECTORY
+    python upkeep.py store|backup|restore DIRECTORY
 
 Each run is a process of its own on a copy of the directory, forked from here, so that none has to start anew; it is
 killed one step later each time, until one comes to its end. Prints one line a run: what had been acknowledged, and
@@ -129,8 +129,8 @@ async def find(data: Path) -> dict[str, Any]:
     return found | {"faults": faults, "rows": left}
 
 
-async def restore(data: Path, steps: Steps, say: Callable[[str], None]) -> None:
-    """With a step before and after everything that changes the directory."""
+def step_around_files(steps: Steps) -> None:
+    """A step before and after everything that changes a directory."""
     for owner, name in (
         (Path, "rename"),
         (Path, "replace"),
@@ -140,8 +140,20 @@ async def restore(data: Path, steps: Steps, say: Callable[[str], None]) -> None:
         (backup, "sync"),
         (shutil, "rmtree"),
         (os, "link"),
+        (backup, "_seal"),
     ):
         setattr(owner, name, stepping(getattr(owner, name), steps))
+
+
+async def back_up(data: Path, steps: Steps, say: Callable[[str], None]) -> None:
+    """In place of the one that is there."""
+    step_around_files(steps)
+    maintenance._backup(data, data.parent / "backup", Progress(False))
+    say("backed up")
+
+
+async def restore(data: Path, steps: Steps, say: Callable[[str], None]) -> None:
+    step_around_files(steps)
     file = data.parent / "backup"
     await maintenance._restore(file, data, Progress(False), is_replacing=True)
     say("restored")
@@ -175,7 +187,7 @@ def main(what: str, place: Path) -> None:
     original, data, said = place / "original", place / "data", place / "said"
     if not original.exists():
         forked(lambda: asyncio.run(fill(original)))
-    task = work if what == "store" else restore
+    task = {"store": work, "backup": back_up, "restore": restore}[what]
 
     def run(last: int) -> None:
         with said.open("w") as file:
@@ -189,6 +201,9 @@ def main(what: str, place: Path) -> None:
     def tell() -> None:
         acknowledged = said.read_text().split()
         line = {"acknowledged": acknowledged, **asyncio.run(find(data))}
+        if what == "backup":
+            backup.check_file(place / "backup", lambda done, of: None)
+            line["digest"] = (place / "backup").read_bytes()[-32:].hex()
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
