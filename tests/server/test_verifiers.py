@@ -184,9 +184,8 @@ async def test_without_the_backend_a_member_reads_on_and_writes_again_once_it_is
             gone = time.monotonic()
             await member.until("read-only")
 
-            assert (
-                time.monotonic() - gone < 1 + 1 + 1
-            )  # the answer, the review, the machine
+            # The last answer, a question without one, the review; and a busy machine.
+            assert time.monotonic() - gone < 1 + 2 + 1 + 2
             assert not await member.write()
             async with join(server, "new") as stranger:
                 assert await close_code(stranger) == 1013
@@ -216,7 +215,7 @@ async def test_who_is_refused_by_the_backend_is_closed_within_two_seconds(
                 await member.write_on()
 
             assert socket.close_code == 4401
-            assert time.monotonic() - refused < 2 + 0.5
+            assert time.monotonic() - refused < 2 + 1
 
 
 @pytest.mark.anyio
