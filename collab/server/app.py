@@ -281,19 +281,15 @@ class Server(uvicorn.Server):
         """
         if self.should_exit:
             return
-        before, self.servers = (
-            self.servers,
-            [
-                await self._loop.create_server(
-                    self._make_protocol,
-                    sock=self._listening.dup(),
-                    backlog=self.config.backlog,
-                    ssl=context,
-                    ssl_handshake_timeout=TLS_SECONDS if context else None,
-                    ssl_shutdown_timeout=TLS_SECONDS if context else None,
-                )
-            ],
+        made = await self._loop.create_server(
+            self._make_protocol,
+            sock=self._listening.dup(),
+            backlog=self.config.backlog,
+            ssl=context,
+            ssl_handshake_timeout=TLS_SECONDS if context else None,
+            ssl_shutdown_timeout=TLS_SECONDS if context else None,
         )
+        before, self.servers = self.servers, [made]
         for server in before:
             server.close()
 
