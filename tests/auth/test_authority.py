@@ -21,6 +21,7 @@ from collab.auth.permissions import (
     Principal,
 )
 from collab.auth.registry import Registry
+from collab.auth.tickets import Tickets
 from collab.errors import Busy, RateLimited, Unauthenticated
 from collab.metrics import Metrics
 
@@ -182,3 +183,33 @@ async def test_used_tickets_lock_no_address_out_as_bad_tokens_do(
 
     with pytest.raises(error):
         await authority.authenticate(shown[3])
+
+
+class Lends(Knows):
+    """A backend that is asked again about whom it let in."""
+
+    asked = ""
+
+    def recheck(self, principal: Principal, room: str) -> Principal | None:
+        self.asked = room
+        return self.answer if isinstance(self.answer, Principal) else None
+
+    def distrust(self, tenant: str, principal: str = "") -> None: ...
+
+
+@pytest.mark.anyio
+async def test_a_ticket_is_worth_what_the_backend_says_when_it_is_used() -> None:
+    lent = replace(ADA, is_lent=True)
+    tickets, backend = Tickets(clock=lambda: NOW), Lends("ada", lent)
+    authority = Authority([tickets, backend], clock=lambda: NOW)
+    first, second = (tickets.issue(lent, "notes")[0] for _ in range(2))
+    reader = replace(lent, grants=(Grant("notes", READ),), room="notes")
+
+    backend.answer = reader
+    found = await authority.authenticate(Credential(first))
+    backend.answer = Unauthenticated("no longer")
+    with pytest.raises(Unauthenticated):
+        await authority.authenticate(Credential(second))
+
+    assert found == reader
+    assert backend.asked == "notes"
