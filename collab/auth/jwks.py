@@ -82,8 +82,10 @@ class Jwks:
         return self._keys if age <= KEPT_SECONDS else None
 
     def _may_fetch(self) -> bool:
-        pause = FIRST_RETRY_SECONDS if self._keys is None else RETRY_SECONDS
-        return self._clock() - self._tried >= pause
+        now = self._clock()
+        has_keys = now - self._fetched <= KEPT_SECONDS
+        pause = RETRY_SECONDS if has_keys else FIRST_RETRY_SECONDS
+        return now - self._tried >= pause
 
     async def _fetch(self) -> None:
         """Fails without a word to who asks: it looks for itself whether there are keys now."""
@@ -94,8 +96,7 @@ class Jwks:
                 raise Unreachable("it did not answer with 200")
             keys = self._read(parse(answer.body))
         except (Unreachable, Unfit) as error:
-            age = self._clock() - self._fetched
-            has_keys = self._keys is not None and age <= KEPT_SECONDS
+            has_keys = self._clock() - self._fetched <= KEPT_SECONDS
             self._questions["jwks_failed"] += 1
             log.warning(
                 "keys that sign tokens were not fetched",

@@ -32,7 +32,7 @@ from collab.metrics import Metrics
 
 MAX_TOKEN_BYTES = 16_384
 MAX_ANSWER_BYTES = 16_384
-MAX_ANSWERS = 20_000  # the one that was used longest ago is forgotten
+MAX_ANSWERS = 50_000  # the one that was used longest ago is forgotten
 RETRY_SECONDS = 1.0  # a backend that could not be reached is left alone
 NOTE_SECONDS = 10.0  # between two lines about it
 OURS = ("ck_", "tk_")  # keys and tickets are made here, and nobody else's to judge
