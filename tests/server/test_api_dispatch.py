@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from calling import open_api
 
+from collab import replica
 from collab.auth.permissions import READ
 from collab.server.api.dispatch import SMALL_BODY_BYTES
+from collab.store.base import Done, Entry
+from collab.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -391,3 +394,70 @@ async def test_the_document_is_json() -> None:
         answer = await call("GET", "/v1/openapi.json", token="")
 
         assert json.loads(answer.content)["openapi"] == "3.1.0"
+
+
+class Slow(MemoryStore):
+    """A disk that takes what it is given, but only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_stuck = False
+        self.held: list[tuple[Sequence[Entry], Done]] = []
+
+    def append(self, entries: Sequence[Entry], done: Done) -> None:
+        if self.is_stuck:
+            self.held.append((entries, done))
+        else:
+            super().append(entries, done)
+
+    def go_on(self) -> None:
+        self.is_stuck = False
+        for entries, done in self.held:
+            super().append(entries, done)
+
+
+async def test_an_edit_that_was_not_saved_in_time_is_not_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Slow()
+    async with open_api(store=store) as call:
+        await call.create()
+        options = {
+            "headers": {"idempotency-key": "k"},
+            "json": {"splices": [{"root": "text", "index": 0, "insert": "once"}]},
+        }
+        path = "/v1/rooms/r/document"
+        monkeypatch.setattr(replica, "LOGGED_SECONDS", 0.05)
+        store.is_stuck = True
+
+        answers = [await call("PATCH", path, **options) for _ in range(2)]
+        monkeypatch.undo()
+        store.go_on()
+        answers += [await call("PATCH", path, **options) for _ in range(2)]
+
+        assert [answer.status_code for answer in answers] == [503, 503, 200, 200]
+        assert answers[2].content == answers[3].content
+        assert (await call("GET", f"{path}?format=text")).text == "once"
+
+
+async def test_the_key_of_an_edit_that_is_not_saved_yet_stands_for_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Slow()
+    async with open_api(store=store) as call:
+        await call.create()
+        monkeypatch.setattr(replica, "LOGGED_SECONDS", 0.05)
+        store.is_stuck = True
+
+        answers = [
+            await call(
+                "PATCH",
+                "/v1/rooms/r/document",
+                headers={"idempotency-key": "k"},
+                json={"splices": [{"root": "text", "index": 0, "insert": word}]},
+            )
+            for word in ("one", "two", "one")
+        ]
+        store.go_on()
+
+        assert [answer.status_code for answer in answers] == [503, 409, 503]

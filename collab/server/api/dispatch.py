@@ -82,6 +82,9 @@ class Call:
     body: Any = None  # likewise, or bytes
     media_type: str = ""  # of the body
     opened: Room | None = None
+    taken_in: tuple[Room, int] | None = (
+        None  # the edit is there; the position to wait for
+    )
 
     @property
     def key(self) -> str:

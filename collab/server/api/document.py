@@ -155,6 +155,22 @@ async def edit(call: Call) -> Response:
 
 
 async def _write(call: Call, change: Callable[[Room, Visitor], bool]) -> Response:
+    if call.taken_in is None:
+        call.taken_in = await _take_in(call, change)
+    room, position = call.taken_in
+    await call.api.replica.logged(room, position)
+    saved = models.Saved(epoch=room.epoch, position=position)
+    return Response(
+        saved.model_dump_json(),
+        headers={"etag": f'"{room.epoch}-{position}"'},
+        media_type=JSON,
+    )
+
+
+async def _take_in(
+    call: Call, change: Callable[[Room, Visitor], bool]
+) -> tuple[Room, int]:
+    """The room with the change in it, and the position at which the log will have it."""
     replica = call.api.replica
     room = await call.open()
     _match(call, room)
@@ -162,19 +178,12 @@ async def _write(call: Call, change: Callable[[Room, Visitor], bool]) -> Respons
     replica.join(room, visitor)
     try:
         change(room, visitor)
-        position = room.position
+        return room, room.position
     except DocumentBroken:
         await replica.rebuild(room)
         raise
     finally:
         replica.leave(room, visitor)
-    await replica.logged(room, position)
-    saved = models.Saved(epoch=room.epoch, position=position)
-    return Response(
-        saved.model_dump_json(),
-        headers={"etag": f'"{room.epoch}-{position}"'},
-        media_type=JSON,
-    )
 
 
 def _match(call: Call, room: Room) -> None:

@@ -1,23 +1,26 @@
 """Idempotency-Key: a write that is asked for twice happens once, and is answered alike.
 
 A key belongs to a principal. It stands for one method, path and body: with another one it is a conflict, and so is a
-second request while the first is under way. Only what succeeded is remembered, since anything else changed nothing.
+second request while the first is under way. Only what succeeded is remembered, since anything else changed nothing; but
+for an edit that a failing disk has not taken yet: asked for again, it is waited for again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.responses import Response
 
 from collab import logs
 from collab.errors import Conflict, InvalidRequest, StoreUnavailable
 from collab.names import SEPARATOR
+from collab.room import Room, RoomState
 from collab.store.base import Remembered, Store
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_KEY_CHARACTERS = 255
 MAX_KEPT_BYTES = 16_384
+MAX_UNSAVED = 1000  # then the oldest is forgotten, and would happen again
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _KEPT_HEADERS = ("content-type", "etag", "location")
 _UNTOLD = b"untold"
@@ -40,12 +44,20 @@ class Repeat:
     answer: Response | None = None
 
 
+class _Unsaved(NamedTuple):
+    digest: bytes
+    room: Room
+    position: int
+
+
 class Repeats:
     """What was answered under which key; the store keeps it for 24 hours."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._under_way: set[str] = set()
+        # Edits that are in a room, of which nobody could say in time that they are saved.
+        self._unsaved: OrderedDict[str, _Unsaved] = OrderedDict()
 
     @asynccontextmanager
     async def once(self, call: Call) -> AsyncIterator[Repeat]:
@@ -64,12 +76,33 @@ class Repeats:
             if known is not None:
                 yield Repeat(_replay(known, digest))
                 return
+            self._take_up(call, who, digest)
             repeat = Repeat()
-            yield repeat
+            try:
+                yield repeat
+            except StoreUnavailable:
+                self._put_aside(call, who, digest)
+                raise
             if repeat.answer is not None and repeat.answer.status_code < 300:
                 await self._remember(who, digest, _pack(call, repeat.answer))
         finally:
             self._under_way.discard(who)
+
+    def _take_up(self, call: Call, who: str, digest: bytes) -> None:
+        """An edit that was taken in with this key is only waited for. Raises Conflict for another one."""
+        unsaved = self._unsaved.pop(who, None)
+        if unsaved is None or unsaved.room.state is RoomState.CLOSED:
+            return  # with a room that began again, what was not saved is gone
+        if unsaved.digest != digest:
+            self._unsaved[who] = unsaved
+            raise Conflict("this Idempotency-Key stands for another request")
+        call.taken_in = unsaved.room, unsaved.position
+
+    def _put_aside(self, call: Call, who: str, digest: bytes) -> None:
+        if call.taken_in is not None:
+            if len(self._unsaved) >= MAX_UNSAVED:
+                self._unsaved.popitem(last=False)
+            self._unsaved[who] = _Unsaved(digest, *call.taken_in)
 
     async def _remember(self, who: str, digest: bytes, answer: bytes) -> None:
         try:
