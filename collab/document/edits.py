@@ -496,6 +496,8 @@ class _Characters:
                 pieces.append(piece)
                 at += len(piece)
             self.shown = "".join(pieces)
+            if self._offset(len(self.shown)) != len(shared):
+                raise _Problem("this root holds a text and a list at once")
 
     def splice(
         self,

@@ -177,6 +177,19 @@ def pieces(document: Document) -> list[Any]:
     ]
 
 
+def test_a_root_that_is_a_text_and_a_list_at_once_is_not_edited_as_a_text() -> None:
+    made: Doc[Any] = Doc(client_id=1)
+    made["root"] = Array([1, 2])
+    other: Doc[Any] = Doc(client_id=2)
+    other["root"] = Text("é")
+    both = Document()
+    both.apply(made.get_update(), "ada")
+    both.apply(other.get_update(), "eve")
+
+    with pytest.raises(Conflict, match="at once"):
+        edit(both, 7, [Rewrite("root", "words")])
+
+
 # Search and replace
 
 
