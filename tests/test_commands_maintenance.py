@@ -19,6 +19,8 @@ from structlog.testing import capture_logs
 
 from collab import logs
 from collab.cli import main
+from collab.commands import maintenance
+from collab.commands.progress import Progress
 from collab.errors import CollabError
 from collab.store.backup import _seal
 from collab.store.base import Author, Checkpoint, Entry
@@ -185,6 +187,45 @@ def test_a_server_is_verified_while_it_runs(server: Server) -> None:
     done = server.run("verify")
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_store_that_changes_meanwhile_is_not_called_damaged(tmp_path: Path) -> None:
+    async def change(store: SqliteStore) -> None:
+        position = 0
+        while True:
+            for number in range(5):
+                name = f"room-{number}"
+                for at in (1, 2, 3):
+                    update = [b"\x00\x00"]
+                    await append(
+                        store, Entry(name, f"{position}", at, 0, update, [BOB])
+                    )
+                fence = (await store.load(name)).fence
+                await store.checkpoint(name, Checkpoint(2, b"\x00\x00"), fence=fence)
+                await store.delete(name, purge=number % 2 == 0)
+            position += 1
+
+    async def verify() -> list[Any]:
+        found: list[Any] = []
+        async with SqliteStore(tmp_path, window_seconds=0, sweep_seconds=0) as store:
+            changing = asyncio.create_task(change(store))
+            for _ in range(10):
+                some, _ = await maintenance._verify(
+                    tmp_path, maintenance.Selection("", ""), Progress(False)
+                )
+                found += some
+            changing.cancel()
+        return found
+
+    assert asyncio.run(verify()) == []
+
+
+def test_a_room_that_is_empty_is_shown_and_exported(data: Path) -> None:
+    shown = collab(data, "inspect", "plan", "--tenant", "acme", "--json")
+    exported = collab(data, "export", "plan", "--tenant", "acme")
+
+    assert json.loads(shown.stdout)["metadata"] == {"title": "Plan"}
+    assert (exported.returncode, exported.stdout) == (0, "")
 
 
 DAMAGE = {

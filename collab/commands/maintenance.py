@@ -30,6 +30,7 @@ from collab.store.checks import (
     expect_damage,
     file_faults,
     look,
+    room_record,
     room_records,
     set_aside,
 )
@@ -154,10 +155,11 @@ def _survey(db: sqlite3.Connection) -> list[Finding]:
 def _seen(
     db: sqlite3.Connection, record: RoomRecord, found: list[Finding]
 ) -> Look | None:
-    """A look at a room; None where pages of it cannot be read, which is added to `found`."""
+    """A look at a room; None when it is gone by now, or its pages cannot be read, which is added to `found`."""
     try:
         with _snapshot(db):
-            return look(db, record)
+            now = room_record(db, record.id)
+            return None if now is None else look(db, now)
     except sqlite3.DatabaseError as error:
         found += _of_file([str(error)], record.name)
         return None

@@ -104,11 +104,19 @@ def expect_damage(db: sqlite3.Connection) -> None:
     db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
 
 
-def room_records(db: sqlite3.Connection) -> Iterator[RoomRecord]:
+def room_record(db: sqlite3.Connection, room: int) -> RoomRecord | None:
+    """The room of that number, if it has content now."""
+    return next(room_records(db, "AND id = ?", room), None)
+
+
+def room_records(
+    db: sqlite3.Connection, condition: str = "", *values: int
+) -> Iterator[RoomRecord]:
     """The rooms that have content, also deleted ones that can be restored."""
     for number, name, epoch, created, checksum, position, deleted in db.execute(
         "SELECT id, name, epoch, created, crc, position, deleted FROM room"
-        " WHERE is_purged = 0 AND (deleted IS NULL OR purge > 0) ORDER BY id"
+        f" WHERE is_purged = 0 AND (deleted IS NULL OR purge > 0) {condition} ORDER BY id",
+        values,
     ).fetchall():
         is_intact = isinstance(name, str) and checksum == text_checksum(
             number, name, epoch, str(created)

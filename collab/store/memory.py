@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import orjson
 
 from collab.errors import CollabError, Conflict, RoomNotFound, StoreCorrupt
+from collab.names import spoken
 from collab.store.base import (
     ANSWER_SECONDS,
     DELETED_ROOM_SECONDS,
@@ -110,16 +111,16 @@ class MemoryStore:
         room = self._rooms.get(name)
         if room is None:
             if epoch in self._tombstones.get(name, ()):
-                raise RoomNotFound(f"room {name} was deleted")
+                raise RoomNotFound(f"room {spoken(name)} was deleted")
             if position != 1:
-                raise StoreCorrupt(f"room {name} does not begin at {position}")
+                raise StoreCorrupt(f"room {spoken(name)} does not begin at {position}")
             room = self._make(name, epoch, milliseconds)
         if room.epoch != epoch:
-            raise RoomNotFound(f"room {name} has begun anew")
+            raise RoomNotFound(f"room {spoken(name)} has begun anew")
         last = room.position
         if position > last + 1:
             raise StoreCorrupt(
-                f"room {name}: an update at {position} cannot follow one at {last}"
+                f"room {spoken(name)}: an update at {position} cannot follow one at {last}"
             )
         for at in range(last + 1 - position, len(updates)):
             room.rows.append(Row(position + at, milliseconds, authors[at], updates[at]))
@@ -134,7 +135,7 @@ class MemoryStore:
     def _live(self, name: str) -> _Room:
         room = self._rooms.get(name)
         if room is None:
-            raise RoomNotFound(f"there is no room {name}")
+            raise RoomNotFound(f"there is no room {spoken(name)}")
         return room
 
     async def bind(self, room: str, owners: dict[int, str]) -> None:
@@ -252,7 +253,7 @@ class MemoryStore:
             raise Conflict("there is a room of this name")
         known = self._last_deleted(room)
         if known is None:
-            raise RoomNotFound(f"there is no deleted room {room}, or no longer")
+            raise RoomNotFound(f"there is no deleted room {spoken(room)}, or no longer")
         self._deleted[room].remove(known)
         self._rooms[room] = known
         known.deleted, known.fence = None, next(self._fences)

@@ -10,6 +10,7 @@ import orjson
 
 from collab import logs
 from collab.errors import RoomNotFound, StoreCorrupt, StoreUnavailable
+from collab.names import spoken
 from collab.store.base import (
     ANSWER_SECONDS,
     Author,
@@ -93,7 +94,7 @@ def _checked(name: str, row: Sequence[Any] | None) -> Live | None:
     if live.name != name or checksum != text_checksum(
         live.id, name, live.epoch, str(live.created)
     ):
-        raise StoreCorrupt(f"room {name}: its record is damaged")
+        raise StoreCorrupt(f"room {spoken(name)}: its record is damaged")
     return live
 
 
@@ -195,14 +196,16 @@ def load(db: sqlite3.Connection, name: str, fence: int) -> tuple[Stored, int]:
     for position, _, _, updates in read(db, live.id, start, damaged):
         if position != last + 1:
             raise StoreCorrupt(
-                f"room {name}: position {last + 1} is damaged or missing"
+                f"room {spoken(name)}: position {last + 1} is damaged or missing"
             )
         for at, update in enumerate(updates, position):
             if at not in rejected:
                 tail.append((at, update))
         last = position + len(updates) - 1
     if live.position > last or (damaged and not _is_covered(damaged, start)):
-        raise StoreCorrupt(f"room {name}: position {last + 1} is damaged or missing")
+        raise StoreCorrupt(
+            f"room {spoken(name)}: position {last + 1} is damaged or missing"
+        )
     owners = {
         client: principal
         for client, principal, checksum in db.execute(
@@ -224,7 +227,7 @@ def history(
     """Rows after a position, and how many damaged ones lie between them."""
     live = find(db, name)
     if live is None:
-        raise RoomNotFound(f"there is no room {name}")
+        raise RoomNotFound(f"there is no room {spoken(name)}")
     damaged: list[int] = []
     rows: list[Row] = []
     people: dict[int, Author] = {}

@@ -21,6 +21,7 @@ from collab.errors import (
     StoreCorrupt,
     StoreUnavailable,
 )
+from collab.names import spoken
 from collab.store.base import (
     MAX_ANSWERS,
     Author,
@@ -416,7 +417,7 @@ class Writer(threading.Thread):
         if position != known.last + 1:
             if position > known.last:
                 raise StoreCorrupt(
-                    f"room {room}: an update at {position} cannot follow one at {known.last}"
+                    f"room {spoken(room)}: an update at {position} cannot follow one at {known.last}"
                 )
             seen = known.last + 1 - position
             updates, authors, position = updates[seen:], authors[seen:], known.last + 1
@@ -448,7 +449,7 @@ class Writer(threading.Thread):
                 self._refuse_late(entry)
             return self._make(entry.room, entry.epoch, entry.milliseconds)
         if live.epoch != entry.epoch:
-            raise RoomNotFound(f"room {entry.room} has begun anew")
+            raise RoomNotFound(f"room {spoken(entry.room)} has begun anew")
         last = last_position(self._db, live.id, with_journal=not self._journal_is_known)
         known = _Known(live.id, live.epoch, last)
         self._rooms[entry.room] = known
@@ -459,14 +460,14 @@ class Writer(threading.Thread):
         if self._db.execute(
             "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, entry.epoch)
         ).fetchone():
-            raise RoomNotFound(f"room {room} was deleted")
-        raise StoreCorrupt(f"room {room} does not begin at {entry.position}")
+            raise RoomNotFound(f"room {spoken(room)} was deleted")
+        raise StoreCorrupt(f"room {spoken(room)} does not begin at {entry.position}")
 
     def _make(self, room: str, epoch: str, created: int) -> _Known:
         if self._db.execute(
             "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, epoch)
         ).fetchone():
-            raise RoomNotFound(f"room {room} was deleted")
+            raise RoomNotFound(f"room {spoken(room)} was deleted")
         self._begin()
         number = int(
             self._db.execute(
@@ -582,7 +583,7 @@ class Writer(threading.Thread):
     def _live(self, room: str) -> Live:
         live = find(self._db, room)
         if live is None:
-            raise RoomNotFound(f"there is no room {room}")
+            raise RoomNotFound(f"there is no room {spoken(room)}")
         return live
 
     def _tell(self, room: int, metadata: str, history_seconds: int | None) -> None:
@@ -626,7 +627,7 @@ class Writer(threading.Thread):
             raise Conflict("there is a room of this name")
         deleted = find_deleted(db, room, self._clock())
         if deleted is None:
-            raise RoomNotFound(f"there is no deleted room {room}, or no longer")
+            raise RoomNotFound(f"there is no deleted room {spoken(room)}, or no longer")
         # The fence keeps out a compactor of a history that lay between.
         db.execute(
             "UPDATE room SET deleted = NULL, purge = NULL, fence = ? WHERE id = ?",
@@ -677,11 +678,13 @@ def _shown(error: Exception) -> CollabError:
 def _refusal(error: Exception, entry: Entry) -> CollabError:
     """Why this entry alone cannot be stored; raises what concerns the whole commit."""
     if isinstance(error, sqlite3.Error):
-        error = translate(error, f"room {entry.room}")
+        error = translate(error, f"room {spoken(entry.room)}")
     if isinstance(error, RoomNotFound | StoreCorrupt):
         return error
     if isinstance(error, ValueError | TypeError | OverflowError | struct.error):
-        return StoreCorrupt(f"room {entry.room}: an entry cannot be stored: {error}")
+        return StoreCorrupt(
+            f"room {spoken(entry.room)}: an entry cannot be stored: {error}"
+        )
     raise error
 
 
