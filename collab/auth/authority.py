@@ -8,7 +8,7 @@ from typing import Protocol
 
 from collab.auth.base import Credential, Rechecker, Verifier
 from collab.auth.failures import Failures
-from collab.auth.permissions import ANONYMOUS, Principal
+from collab.auth.permissions import ANONYMOUS, Grant, Principal
 from collab.auth.tickets import TICKET_PREFIX
 from collab.errors import Unauthenticated
 
@@ -26,6 +26,10 @@ class Overrides(Protocol):
 
     def granted(self, principal: Principal, room: str) -> int:
         """Operations that were granted here beyond what the credential says."""
+        ...
+
+    def grants_of(self, principal: Principal) -> Sequence[Grant]:
+        """The grants behind that."""
         ...
 
     def is_revoked(self, principal: Principal) -> bool:
@@ -116,6 +120,11 @@ class Authority:
         if self._overrides is not None:
             found |= self._overrides.granted(principal, room)
         return found & principal.at_most
+
+    def grants(self, principal: Principal) -> list[Grant]:
+        """Where it may do something, at the most: what it may there, `operations` says."""
+        made = () if self._overrides is None else self._overrides.grants_of(principal)
+        return [*principal.grants, *made]
 
     def has_ended(self, principal: Principal) -> bool:
         """Whether its credential has expired or was revoked."""

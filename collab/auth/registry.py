@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hmac import compare_digest
@@ -139,6 +139,9 @@ class Registry:
             return 0
         grants = granted.get((principal.tenant, principal.id))
         return allowed(grants, room) if grants else 0
+
+    def grants_of(self, principal: Principal) -> Sequence[Grant]:
+        return self._state.granted.get((principal.tenant, principal.id), ())
 
     def is_revoked(self, principal: Principal) -> bool:
         state = self._state

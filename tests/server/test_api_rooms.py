@@ -117,18 +117,71 @@ async def test_a_page_looks_at_so_many_rooms_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rooms, "PORTION", 2)
-    monkeypatch.setattr(rooms, "MAX_SEEN", 4)
+    monkeypatch.setattr(rooms, "MAX_LOOKS", 3)
     async with open_api() as call:
-        call.may("eve", READ, "z/")
-        for n in range(9):
-            await call.create(f"room-{n}")
-        await call.create("z/last")
+        names = [f"room-{n}" for n in range(9)]
+        call.house.table.principals["eve"] = Principal(
+            "eve", grants=tuple(Grant(name, READ) for name in [*names, "z"])
+        )
+        await call.create("z")
 
         first = (await call("GET", "/v1/rooms", token="eve")).json()
 
-        assert first["rooms"] == []
-        assert first["next"] is not None
-        assert await listed(call, token="eve") == ["z/last"]
+        assert first == {"rooms": [], "next": "room-2"}
+        assert await listed(call, token="eve") == ["z"]
+
+
+async def test_a_list_tells_nothing_of_rooms_that_its_reader_may_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rooms, "PORTION", 2)
+    monkeypatch.setattr(rooms, "MAX_LOOKS", 3)
+    async with open_api() as call:
+        call.may("eve", READ, "m/")
+        for n in range(9):
+            await call.create(f"secret-{n}")
+
+        answers = [
+            (await call("GET", f"/v1/rooms?{query}", token="eve")).json()
+            for query in ("", "prefix=s", "cursor=secret-1", "deleted=true")
+        ]
+
+        assert answers == [{"rooms": [], "next": None}] * 4
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["a", "m/", "m/1", "m/2", "m/n/1", "z/1"]),
+        ("limit=1", ["a", "m/", "m/1", "m/2", "m/n/1", "z/1"]),
+        ("prefix=m/", ["m/", "m/1", "m/2", "m/n/1"]),
+        ("prefix=m", ["m/", "m/1", "m/2", "m/n/1"]),
+        ("prefix=m/n", ["m/n/1"]),
+        ("prefix=a", ["a"]),
+        ("prefix=ab", []),
+    ],
+)
+async def test_a_list_goes_over_all_that_was_granted_in_order(
+    query: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "PORTION", 2)
+    async with open_api() as call:
+        call.house.table.principals["eve"] = Principal(
+            "eve",
+            grants=(
+                Grant("z/", READ, is_prefix=True),
+                Grant("m/n/", READ, is_prefix=True),
+                Grant("m/1", READ),
+                Grant("a", READ),
+                Grant("m/", READ, is_prefix=True),
+                Grant("w", WRITE),
+            ),
+        )
+        call.house.access.registry.grant("eve", Grant("a", READ))
+        for name in ("a", "ab", "m/", "m/1", "m/2", "m/n/1", "ma", "w", "z/1"):
+            await call.create(name)
+
+        assert await listed(call, query, token="eve") == expected
 
 
 async def test_a_list_holds_what_its_reader_may_read() -> None:

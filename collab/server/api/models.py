@@ -117,6 +117,8 @@ class Problem(Model):
     detail: str
     code: str = Field(description="The stable name of the error; see PROTOCOL.md.")
     errors: list[Place] = []
+    rule: str = Field("", description="Which rule an update or a limit broke.")
+    positions: list[int] = Field([], description="Where an ambiguous text is.")
 
 
 # Rooms
@@ -124,7 +126,7 @@ class Problem(Model):
 
 class RoomsQuery(Model):
     prefix: str = Field("", max_length=256, description="Names that begin so.")
-    cursor: str = Field("", max_length=256, description="`next` of the page before.")
+    cursor: str = Field("", max_length=512, description="`next` of the page before.")
     limit: Count = Field(100, ge=1, le=MAX_PAGE, description="Rooms on one page.")
     deleted: Truth = Field(
         False, description="Deleted rooms that can still be restored, instead."

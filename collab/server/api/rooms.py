@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from collab.auth.permissions import READ
 from collab.errors import RoomNotFound
-from collab.names import SEPARATOR
+from collab.names import SEPARATOR, split_key
 from collab.server.api import models
 from collab.server.api.dispatch import Call
 from collab.store import base
 
-MAX_SEEN = 10_000  # rooms that one page looks at; then it ends early, with a cursor
+MAX_LOOKS = 50  # into the store for one page; then it ends early, with a cursor
 PORTION = 1000
+LAST = "\U0010ffff"  # behind every other character
 
 
 async def list_rooms(call: Call) -> models.Rooms:
@@ -18,28 +21,67 @@ async def list_rooms(call: Call) -> models.Rooms:
     query: models.RoomsQuery = call.query
     tenant = call.principal.tenant
     begin = f"{tenant}{SEPARATOR}" if tenant else ""
-    after = begin + query.cursor if query.cursor else ""
     allowed = call.api.access.authority.operations
     found: list[models.RoomInfo] = []
-    limit = min(query.limit + 1, PORTION)  # enough for who may read them all
-    for _ in range(MAX_SEEN // PORTION):
-        portion = await call.api.replica.store.rooms(
-            prefix=begin + query.prefix,
-            after=after,
-            limit=limit,
-            deleted=query.deleted,
-        )
-        for info in portion:
-            name = info.name[len(begin) :]
-            if SEPARATOR in name or not allowed(call.principal, name) & READ:
-                continue
-            if len(found) == query.limit:
-                return models.Rooms(rooms=found, next=found[-1].name)
-            found.append(_shown(call, info, name))
-        if len(portion) < limit:
-            return models.Rooms(rooms=found, next=None)
-        after, limit = portion[-1].name, PORTION
-    return models.Rooms(rooms=found, next=after[len(begin) :])
+    looks, cursor = 0, query.cursor
+    for place, is_prefix in _places(call, query):
+        is_over = False
+        while not is_over:
+            if looks == MAX_LOOKS:
+                return models.Rooms(rooms=found, next=cursor)
+            looks += 1
+            size = PORTION if is_prefix else 1
+            portion = await call.api.replica.store.rooms(
+                prefix=begin + place,
+                after=begin + cursor if is_prefix and cursor else "",
+                limit=size,
+                deleted=query.deleted,
+            )
+            names = [info.name[len(begin) :] for info in portion]
+            for name, info in zip(names, portion, strict=True):
+                if SEPARATOR in name or not allowed(call.principal, name) & READ:
+                    continue
+                if not (is_prefix or name == place):
+                    continue
+                if len(found) == query.limit:
+                    return models.Rooms(rooms=found, next=found[-1].name)
+                found.append(_shown(call, info, name))
+            is_over = not is_prefix or len(portion) < size
+            if is_over:
+                cursor = place + LAST if is_prefix else place
+            else:
+                cursor = _skipped(names[-1])
+    return models.Rooms(rooms=found, next=None)
+
+
+def _places(call: Call, query: models.RoomsQuery) -> Iterator[tuple[str, bool]]:
+    """Rooms and prefixes to look at, in order. What the principal may not read is not even looked for: neither a
+    cursor nor the time that it takes tells of it.
+    """
+    last = ""
+    is_prefix = False
+    for grant in sorted(
+        call.api.access.authority.grants(call.principal),
+        key=lambda grant: (grant.room, not grant.is_prefix),
+    ):
+        if not grant.operations & READ or (
+            grant.room.startswith(last) if is_prefix else grant.room == last != ""
+        ):
+            continue
+        last, is_prefix = grant.room, grant.is_prefix
+        place = last
+        if is_prefix and query.prefix.startswith(last):
+            place = query.prefix
+        elif not last.startswith(query.prefix):
+            continue
+        if place > query.cursor or (is_prefix and query.cursor.startswith(place)):
+            yield place, is_prefix
+
+
+def _skipped(name: str) -> str:
+    """Where to look on after this name: behind all rooms of a tenant, which stand together."""
+    tenant, _ = split_key(name)
+    return f"{tenant}{SEPARATOR}{LAST}" if tenant else name
 
 
 async def create(call: Call) -> models.RoomInfo:
