@@ -156,6 +156,10 @@ class AmbiguousText(Conflict):
 
     code = "ambiguous_text"
 
+    def __init__(self, message: str, positions: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.positions = positions  # in characters, the first few
+
 
 class PreconditionFailed(CollabError):
     """The document is no longer what `If-Match` names."""

@@ -176,6 +176,9 @@ class _Attempt:
                     self._text(operation.root).rewrite(_checked(operation.text))
                 case Patch():
                     self._patch(operation)
+        except _Ambiguous as problem:
+            message = f"operation {number}: {problem}"
+            raise AmbiguousText(message, problem.positions) from None
         except _Problem as problem:
             raise problem.error(f"operation {number}: {problem}") from None
 
@@ -225,7 +228,9 @@ class _Attempt:
         if len(places) > 1:
             shown = ", ".join(map(str, places[:MAX_CANDIDATES]))
             more = " and further on" if len(places) > MAX_CANDIDATES else ""
-            raise _Problem(f"`old` is in the text at {shown}{more}", AmbiguousText)
+            raise _Ambiguous(
+                f"`old` is in the text at {shown}{more}", places[:MAX_CANDIDATES]
+            )
         text.change(places[0], old, new)
 
     # Paths
@@ -467,6 +472,14 @@ class _Problem(Exception):
     def __init__(self, message: str, error: type[CollabError] = Conflict) -> None:
         super().__init__(message)
         self.error = error
+
+
+class _Ambiguous(_Problem):
+    """There are several places."""
+
+    def __init__(self, message: str, positions: Sequence[int]) -> None:
+        super().__init__(message)
+        self.positions = positions
 
 
 class _Place(NamedTuple):

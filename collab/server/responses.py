@@ -8,7 +8,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from collab.errors import CollabError, InvalidRequest, RateLimited
+from collab.errors import (
+    AmbiguousText,
+    CollabError,
+    InvalidRequest,
+    RateLimited,
+    Refused,
+)
 
 RETRY_AFTER_SECONDS = 2
 
@@ -49,6 +55,10 @@ class Problem(Json):
                 {"pointer": pointer, "detail": detail}
                 for pointer, detail in error.places
             ]
+        if isinstance(error, Refused):
+            content["rule"] = error.rule
+        if isinstance(error, AmbiguousText):
+            content["positions"] = list(error.positions)
         headers = _HEADERS.get(error.http_status)
         if isinstance(error, RateLimited):
             headers = {"retry-after": str(error.retry_seconds)}

@@ -229,8 +229,10 @@ def test_a_text_that_is_not_there_is_not_found() -> None:
 
 
 def test_a_text_that_is_there_twice_is_ambiguous_and_its_places_are_named() -> None:
-    with pytest.raises(AmbiguousText, match="at 0, 3"):
+    with pytest.raises(AmbiguousText, match="at 0, 3") as caught:
         edit(document(text=Text("ab ab")), 7, [Replacement("text", "ab", "y")])
+
+    assert caught.value.positions == [0, 3]
 
 
 def test_the_places_of_an_ambiguous_text_are_bounded() -> None:
