@@ -349,7 +349,9 @@ class _Edited:
 
 
 def _kind(denial: Happening) -> tuple[Any, ...]:
-    return (*denial[1:5], repr(denial.details))
+    """Equal ones have this in common. A stranger chooses names of rooms freely, so they tell nothing apart."""
+    room = denial.room if denial.principal else ""
+    return denial.principal, denial.tenant, room, repr(denial.details)
 
 
 def _counted(

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -56,6 +57,12 @@ def mint_token(
     name: Annotated[str, typer.Option(help="To be shown to others.")] = "",
     audience: Annotated[str, typer.Option(help="What jwt_audience asks for.")] = "",
     issuer: Annotated[str, typer.Option(help="What jwt_issuer asks for.")] = "",
+    link: Annotated[
+        str,
+        typer.Option(
+            help="Address of a server, such as http://127.0.0.1:8000: print a link that signs in to its page instead."
+        ),
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Sign a token to try things with, and print it.
@@ -95,8 +102,16 @@ def mint_token(
     if json:
         ends = datetime.fromtimestamp(claims["exp"], UTC).isoformat()
         show_json({"token": token, "expires": ends, "claims": claims})
+    elif link:
+        typer.echo(_link(link, list(claims.get("rooms", {})), token))
     else:
         typer.echo(token)
+
+
+def _link(address: str, rooms: list[str], token: str) -> str:
+    """What stands behind `#` is sent to no server; the page takes it from there."""
+    room = f"?room={quote(rooms[0], safe='')}" if len(rooms) == 1 else ""
+    return f"{address.rstrip('/')}/{room}#token={token}"
 
 
 def _signer(path: Path | None) -> SigningKey:

@@ -168,11 +168,12 @@ def test_edits_that_do_not_follow_each_other_get_lines_of_their_own() -> None:
 
 
 def test_a_stranger_who_knocks_a_thousand_times_makes_one_line() -> None:
-    knock = Happening(
-        1.0, "denied", details={"code": "unauthenticated", "address": "a"}
-    )
+    told = {"code": "unauthenticated", "address": "192.0.2.1"}
+    knocks = [
+        Happening(1.0, "denied", room=str(room), details=told) for room in range(1000)
+    ]
 
-    lines = gathered([knock] * 1000)
+    lines = gathered(knocks)
 
     assert [line.details["times"] for line in lines] == [1000]
 

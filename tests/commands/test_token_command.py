@@ -133,3 +133,16 @@ async def test_a_printed_token_opens_a_real_server(
     async with connect(f"{server.address}/ws/notes") as socket:
         assert await close_code(socket) == 4401
     assert done.stdout.strip() not in server.logs()
+
+
+@pytest.mark.anyio
+async def test_a_link_brings_the_token_where_no_server_is_sent_it(key: Path):
+    done = token(
+        *("--sub", "alice", "--room", "my notes", "--key", key),
+        *("--link", "http://127.0.0.1:8000/"),
+    )
+
+    page, _, shown = done.stdout.strip().partition("#token=")
+    assert page == "http://127.0.0.1:8000/?room=my%20notes"
+    tokens = Tokens(FileKeys(read_keys(key, ALGORITHMS)))
+    assert await tokens.verify(Credential(shown), "my notes") is not None
