@@ -469,10 +469,11 @@ def restore(
     Every room begins a new epoch, so that clients which know more than the backup can tell. Ends with 3 when rooms
     of the backup are damaged.
     """
+    if data.is_dir():
+        _audit(data, "restore", file=str(file))
     found, rooms, kept = asyncio.run(
         _restore(file, data, Progress(progress), is_replacing=replace)
     )
-    _audit(data, "restore", file=str(file))
     if json:
         findings = [each.as_json() for each in found]
         kept_in = None if kept is None else str(kept)
