@@ -20,6 +20,7 @@ from collab.server import playground
 from collab.server.api.dispatch import Route
 from collab.server.api.openapi import describe
 
+MAX_LINE = 50  # characters of a command, so that it need not be broken elsewhere
 FONT = "instrument-sans-latin-wght-normal-"
 
 # What a value may look like, by the name of its field, where the type alone says too little.
@@ -110,6 +111,17 @@ class _Writer:
             for method, operation in methods.items():
                 group = self._groups.setdefault(operation["tags"][0], [])
                 group.append((method.upper(), path, operation))
+        # What every route may answer that asks for a token: said once.
+        self._common = [
+            each
+            for each in _problems(document["paths"]["/v1/rooms"]["get"])
+            if all(
+                each in _problems(operation)
+                for group in self._groups.values()
+                for _, _, operation in group
+                if operation["security"]
+            )
+        ]
 
     def page(self) -> Iterator[str]:
         info = self._document["info"]
@@ -128,7 +140,9 @@ class _Writer:
         yield '<main id="main"><section class="intro"><div>'
         for paragraph in info["description"].split("\n\n"):
             yield f"<p>{_prose(paragraph)}</p>"
-        yield "</div><div class=code><h4>Try it</h4>"
+        yield "<p>Any route may answer:</p>"
+        yield from _errors(self._common)
+        yield '</div><div class="code"><h4>Try it</h4>'
         yield _code(
             "# no token on a server without access control\n"
             "export TOKEN=…\n"
@@ -186,21 +200,26 @@ class _Writer:
         if body:
             yield "<h4>Body</h4>"
             yield self._bodies(body["content"])
+            for each in body["content"].values():
+                name = each["schema"].get("$ref", "").rpartition("/")[2]
+                yield from self._fields(self._schemas.get(name, {}))
         yield '<h4>Answers</h4><dl class="answers">'
         for status, answer in operation["responses"].items():
-            kind = "ok" if status < "400" else "bad"
-            yield f'<dt class="{kind}">{status}</dt><dd>'
-            if kind == "ok":
+            if status < "400":
+                yield f"<dt>{status}</dt><dd>"
                 content = answer.get("content")
                 yield self._bodies(content) if content else "Nothing more to say."
                 for name, header in answer.get("headers", {}).items():
                     yield f"<p><code>{escape(name)}</code> {_prose(header['description'])}</p>"
-            else:
-                yield _prose(answer["description"])
-            yield "</dd>"
-        yield '</dl></div><div class="code"><h4>With curl</h4>'
+                yield "</dd>"
+        yield "</dl>"
+        yield from _errors(self._own_errors(operation))
+        yield '</div><div class="code"><h4>With curl</h4>'
         yield _code(self._curl(method, path, operation))
         yield "</div></article>"
+
+    def _own_errors(self, operation: dict[str, Any]) -> list[tuple[str, str]]:
+        return [each for each in _problems(operation) if each not in self._common]
 
     def _bodies(self, content: dict[str, Any]) -> str:
         return "".join(
@@ -213,18 +232,22 @@ class _Writer:
         if schema.get("description"):
             yield f"<p>{_prose(schema['description'])}</p>"
         if "properties" in schema:
+            yield from self._fields(schema)
+        else:
+            yield f'<p class="body">{self._type(schema)}</p>'
+        yield "</div></article>"
+
+    def _fields(self, schema: dict[str, Any]) -> Iterator[str]:
+        if "properties" in schema:
             yield '<dl class="fields">'
             for field, about in schema["properties"].items():
                 yield self._field(
                     field,
                     about,
-                    about.get("description", ""),
+                    _description(about),
                     is_required=field in schema.get("required", ()),
                 )
             yield "</dl>"
-        else:
-            yield f'<p class="body">{self._type(schema)}</p>'
-        yield "</div></article>"
 
     def _field(
         self,
@@ -286,9 +309,10 @@ class _Writer:
             if each["in"] == "query" and each.get("required")
         ]
         query = "?" + "&".join(required) if required else ""
-        lines = [f'curl "http://127.0.0.1:8000{address}{query}"']
-        if method != "GET":
-            lines[0] = lines[0].replace("curl ", f"curl -X {method} ")
+        lines = ["curl" if method == "GET" else f"curl -X {method}"]
+        lines.append(f'"http://127.0.0.1:8000{address}{query}"')
+        if len(lines[0]) + len(lines[1]) < MAX_LINE:
+            lines[:2] = [" ".join(lines[:2])]
         if operation["security"]:
             lines.append('-H "Authorization: Bearer $TOKEN"')
         content = operation.get("requestBody", {}).get("content", {})
@@ -313,6 +337,30 @@ class _Writer:
             for field in found.get("properties", {})
             if field in found.get("required", ())
         }
+
+
+def _description(schema: dict[str, Any]) -> str:
+    """Of a field; of what it may be beside null, where only that has one."""
+    kinds = (schema, *schema.get("anyOf", ()))
+    return next((each["description"] for each in kinds if "description" in each), "")
+
+
+def _problems(operation: dict[str, Any]) -> list[tuple[str, str]]:
+    """Status and code of every error that is documented."""
+    return [
+        (status, code.strip("`"))
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+        for code in answer["description"].split(", ")
+    ]
+
+
+def _errors(problems: list[tuple[str, str]]) -> Iterator[str]:
+    if problems:
+        yield '<ul class="errors">'
+        for status, code in problems:
+            yield f"<li>{status} <code>{escape(code)}</code></li>"
+        yield "</ul>"
 
 
 def _sample(name: str) -> str:
