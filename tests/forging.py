@@ -310,6 +310,7 @@ FORGERIES = [
     _timed("J6", "exp a second ago", "exp", -1),
     _timed("J6", "exp in ten years", "exp", 10 * 365 * 86_400),
     _timed("J6", "exp in 25 hours", "exp", 25 * 3600),
+    _timed("J6", "good for more than a day", "iat", -86_400),
     _claim("J6", "exp true", exp=True),
     _claim("J6", "exp a list", exp=[4102444800]),
     _claim("J6", "exp of 400 digits", exp=10**400),

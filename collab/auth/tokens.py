@@ -137,7 +137,12 @@ class Tokens:
         for name in ("nbf", "iat"):
             if (read.seconds(claims, name) or 0) > now + LEEWAY_SECONDS:
                 raise Unfit(f"{name} is in the future")
-        issued = read.seconds(claims, "iat") or 0.0
+        issued = read.seconds(claims, "iat")
+        if issued is None:
+            return expires, 0.0
+        if expires - issued > MAX_LIFE_SECONDS:
+            # Else it could be shown for the first time when a revocation of its day is forgotten.
+            raise Unfit("good for more than a day")
         return expires, max(0.0, min(issued, now))
 
     def _addressed(self, claims: dict[str, Any]) -> dict[str, Any]:
