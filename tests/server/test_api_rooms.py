@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from calling import Caller, open_api
 
+from collab.auth.base import Credential
 from collab.auth.permissions import ADMIN, EVERYTHING, READ, WRITE, Grant, Principal
 from collab.server.api import rooms
 
@@ -318,3 +319,25 @@ async def test_too_much_metadata_is_refused() -> None:
 
         assert answer.status_code == 413
         assert await listed(call) == []
+
+
+class Backend:
+    """Decides room by room, as a team's own does."""
+
+    async def verify(self, credential: Credential, room: str) -> Principal | None:
+        if credential.token != "lent":
+            return None
+        operations = ADMIN if room == "mine" else READ
+        return Principal("eve", grants=(Grant(room, operations),), is_lent=True)
+
+
+@pytest.mark.parametrize(("name", "status"), [("mine", 201), ("yours", 403)])
+async def test_a_backend_is_asked_about_the_room_that_is_to_be_made(
+    name: str, status: int
+) -> None:
+    async with open_api() as call:
+        call.house.access.authority._verifiers = (Backend(), call.house.table)
+
+        answer = await call("POST", "/v1/rooms", json={"name": name}, token="lent")
+
+        assert answer.status_code == status

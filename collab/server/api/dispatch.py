@@ -331,6 +331,11 @@ class Api:
         call.body = raw if model is None else reading.body(model, raw)
         if route.names:
             call.room = room_name(getattr(call.body, route.names))
+            if call.principal.is_lent:
+                # Whoever lent it was not asked about this room yet.
+                call.principal = await self.access.authority.authenticate(
+                    self.access.credential(request), call.room
+                )
             assert isinstance(route.needs, int)
             call.operations = self.access.allow(call.principal, call.room, route.needs)
 
