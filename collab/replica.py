@@ -269,7 +269,7 @@ class Replica:
 
     def leave(self, room: Room, member: Member) -> None:
         """A member is gone; the others are told, and an empty room begins to idle."""
-        if self.audit.is_on:
+        if self.audit.is_on and member in room:
             self._record("leave", room, member)
         room.leave(member)
         self.present(room)

@@ -95,6 +95,8 @@ def _cut(value: Any) -> Any:
         case None | bool() | int() | float():
             return value
         case str():
+            if len(value) < 9 and value.isascii():
+                return value  # too short to hide a secret
             text = value[: 8 * MAX_TEXT].encode(errors="backslashreplace").decode()
             return _SECRET.sub(lambda found: f"{found[1] or found[0][:3]}…", text)[
                 :MAX_TEXT

@@ -211,6 +211,7 @@ async def test_a_replica_writes_who_came_what_was_logged_and_who_left(
             room.update(client.member, client.write("secret words"))
             await replica.settle()
             replica.leave(room, client.member)
+            replica.leave(room, client.member)  # as a socket does that was ended
 
     lines = read(tmp_path)
     assert [line["event"] for line in lines] == ["begin", "join", "update", "leave"]

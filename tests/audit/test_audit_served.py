@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,8 @@ async def test_who_did_what_is_written_in_every_dialect_and_no_word_or_token_of_
     for room in ("plain", "ticket", "offered", "hocus", "sweet"):
         for event in ("join", "update", "leave"):
             assert has(server, event, room, principal="ada"), (room, event)
+    events = Counter(line["event"] for line in lines(server))
+    assert events["join"] == events["leave"] == 5
     for event in ("room.create", "update", "room.delete"):
         assert has(server, event, "rest", principal="ada"), event
     assert has(server, "denied", "plain", code="unauthenticated", address="127.0.0.1")
