@@ -26,20 +26,18 @@ from collab.errors import (
     NothingHere,
     RootNotFound,
     TooLarge,
+    Unauthenticated,
     UnsupportedMediaType,
 )
 from collab.metrics import Metrics
 from collab.names import room_key, room_name
 from collab.replica import Replica
 from collab.room import Room
-from collab.server.access import Access
+from collab.server.access import ENDED, Access
 from collab.server.api import reading
 from collab.server.api.repeats import Repeats
 from collab.server.limits import Limits
 from collab.server.responses import Problem
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     from collab.server.api.drafts import Drafts
@@ -82,9 +80,8 @@ class Call:
     body: Any = None  # likewise, or bytes
     media_type: str = ""  # of the body
     opened: Room | None = None
-    taken_in: tuple[Room, int] | None = (
-        None  # the edit is there; the position to wait for
-    )
+    # The room that the edit is in already, and the position to wait for.
+    taken_in: tuple[Room, int] | None = None
 
     @property
     def key(self) -> str:
@@ -151,13 +148,11 @@ class Route:
     handler: Handler
     takes: Bodies = field(default_factory=dict)
     is_large: bool = False  # its body may be as long as a message of a socket
-    names: str = (
-        ""  # the field of the body that names the room, where the path does not
-    )
+    # The field of the body that names the room, where the path does not.
+    names: str = ""
     query: type[BaseModel] | None = None
-    headers: Sequence[
-        tuple[str, str]
-    ] = ()  # taken from the request, with what they mean
+    # Taken from the request, with what they mean.
+    headers: Sequence[tuple[str, str]] = ()
     status: int = 200
     gives: Bodies = field(default_factory=dict)  # nothing: 204
     shows: Sequence[tuple[str, str]] = ()  # headers of the answer, with what they mean
@@ -216,7 +211,7 @@ class Api:
         try:
             route, parameters = self._find(request)
             if route is None:
-                response = self._options(request, parameters)
+                response = self._options(request)
             else:
                 response = await self._answer(route, request, parameters)
         except CollabError as error:
@@ -264,7 +259,7 @@ class Api:
         names = [each[1:-1] for each in route.segments if each[0] == "{"]
         return route, dict(zip(names, found, strict=True))
 
-    def _options(self, request: Request, parameters: object) -> Response:
+    def _options(self, request: Request) -> Response:
         """What a browser asks before it lets a page of another origin ask; foreign ones were refused before."""
         response = Response(status_code=204, headers={"allow": request.state.allow})
         if "access-control-request-method" in request.headers:
@@ -288,15 +283,30 @@ class Api:
                 credential, call.room
             )
             self.limits.request(call.principal)
-        if isinstance(route.needs, int) and not route.names:
-            call.operations = self.access.allow(call.principal, call.room, route.needs)
+        if not route.names:
+            self._allow(call)
         await self._read(call)
+        self._allow(call)  # a body takes its time, and rights end meanwhile
         if not route.is_write:
             return await self._carry_out(call)
         async with self.repeats.once(call) as repeat:
             if repeat.answer is None:
                 repeat.answer = await self._carry_out(call)
             return repeat.answer
+
+    def _allow(self, call: Call) -> None:
+        needs, access = call.route.needs, self.access
+        if isinstance(needs, int):
+            call.operations = access.allow(call.principal, call.room, needs)
+        elif access.authority.has_ended(call.principal):
+            raise Unauthenticated(ENDED)
+
+    def _check(self, call: Call) -> None:
+        """Raises PermissionDenied, or Unauthenticated when the credential has ended meanwhile."""
+        if isinstance(call.route.needs, int):
+            call.operations = self.access.allow(
+                call.principal, call.room, call.route.needs
+            )
 
     async def _carry_out(self, call: Call) -> Response:
         try:
@@ -336,8 +346,6 @@ class Api:
                 call.principal = await self.access.authority.authenticate(
                     self.access.credential(request), call.room
                 )
-            assert isinstance(route.needs, int)
-            call.operations = self.access.allow(call.principal, call.room, route.needs)
 
     async def _body(self, request: Request, route: Route) -> bytes:
         """Counted as it comes, whatever was announced."""
