@@ -69,7 +69,7 @@ class Sweep:
             "SELECT coalesce((SELECT min(n) FROM journal), 1), coalesce((SELECT max(n) FROM journal), 0)"
         ).fetchone()
         db.executescript(SWEEP)
-        self._next, self._next_tidy = time.monotonic() + self._seconds, 0.0
+        self._next = time.monotonic() + self._seconds
 
     def appended(self, last_row: int, rows: int) -> None:
         """So many rows are new in the journal."""
@@ -84,8 +84,9 @@ class Sweep:
         self._tidying, self._next_tidy = None, 0.0
 
     def postpone(self) -> None:
-        """Nothing can be done for now."""
-        self._next = self._next_tidy = time.monotonic() + max(self._seconds, 0.1)
+        """Nothing can be done for now; what failed while tidying up is not tried again soon."""
+        now = time.monotonic()
+        self._next, self._next_tidy = now + max(self._seconds, 0.1), now + _TIDY_SECONDS
 
     def run(self) -> None:
         """One chunk."""

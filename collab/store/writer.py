@@ -199,9 +199,12 @@ class Writer(threading.Thread):
         """Run a part of the sweep; after a failure the connection is not used again."""
         try:
             run()
-        except sqlite3.Error as error:
+        except Exception as error:
             self._undo()
-            log.warning("sweep failed", error=str(error))
+            if isinstance(error, sqlite3.Error):
+                log.warning("sweep failed", error=str(error))
+            else:
+                log.exception("sweep failed", exc_info=error)
             self._is_failing = True
             self._sweep.postpone()
 

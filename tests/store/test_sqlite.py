@@ -390,6 +390,33 @@ async def test_a_purge_under_way_cannot_be_undone_by_a_clock_that_goes_back(
             await store.restore("notes")
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("bad"), ValueError("bad")])
+async def test_what_cannot_be_tidied_up_holds_up_no_commits(
+    tmp_path: Path, error: Exception
+) -> None:
+    connections = []
+
+    class Driver(sqlite3.Connection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            connections.append(self)
+
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if sql.startswith("SELECT room FROM about"):
+                raise error
+            return super().execute(sql, *values)
+
+    async with SqliteStore(
+        tmp_path, window_seconds=0, sweep_seconds=0, factory=Driver
+    ) as store:
+        answers = [
+            await append(store, entry(position, b"x")) for position in range(1, 200)
+        ]
+
+    assert answers == [[None]] * 199
+    assert len(connections) <= 2
+
+
 async def test_a_long_log_is_trimmed_in_chunks(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path, window_seconds=0, sweep_seconds=0) as store:
         for position in range(1, 1001):
