@@ -218,7 +218,8 @@ class Rooms:
     async def _refuse(self, websocket: WebSocket, error: CollabError) -> None:
         self._sockets.metrics.closes[error.code] += 1
         address = websocket.client.host if websocket.client else ""
-        self._sockets.access.denied(error, "enter", address=address)
+        room = websocket.path_params.get("room", "")
+        self._sockets.access.denied(error, "enter", room=room, address=address)
         log.warning(
             "socket refused",
             code=error.code,
