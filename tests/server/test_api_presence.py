@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from calling import Caller, open_api
 
@@ -120,6 +122,21 @@ async def test_presence_ends_with_the_right_to_it(
         await registry.change(registry.revoke_token, "bot", tenant="")
 
         assert await present(call) == []
+
+
+async def test_presence_lasts_as_long_as_the_token_that_was_shown_last() -> None:
+    async with open_api() as call:
+        call.may("eve", PRESENCE | READ)
+        call.house.table.principals["next"] = replace(
+            call.house.table.principals["eve"], token="next"
+        )
+        await call("PUT", HERE, json={"state": {}}, token="eve")
+        await call("PUT", HERE, json={"state": {}}, token="next")
+
+        call.house.access.registry.revoke_token("eve")
+        call.house.access.review()
+
+        assert len(await present(call)) == 1
 
 
 async def test_presence_ends_with_its_room() -> None:
