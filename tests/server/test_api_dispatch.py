@@ -10,7 +10,7 @@ import pytest
 from calling import open_api
 
 from collab import replica
-from collab.auth.permissions import EVERYTHING, READ
+from collab.auth.permissions import ADMIN, EVERYTHING, READ
 from collab.server.api.dispatch import SMALL_BODY_BYTES
 from collab.store.base import Done, Entry
 from collab.store.memory import MemoryStore

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from collab import logs
@@ -228,8 +228,6 @@ class Api:
             except ClientDisconnect:
                 return
         self._finish(request, route, response)
-        if request.method == "HEAD" and isinstance(response, StreamingResponse):
-            response = Response(None, response.status_code, dict(response.headers))
         await response(scope, receive, send)
 
     # Where to
