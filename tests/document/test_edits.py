@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
 
+from collab.document.differences import changes
 from collab.document.document import Document
 from collab.document.edits import (
     MAX_OPERATIONS,
     Draft,
     Operation,
-    Patch,
     Replacement,
     Rewrite,
     Splice,
-    changes,
     edit,
 )
 from collab.document.export import to_json, to_text
+from collab.document.tree import Patch
 from collab.errors import (
     AmbiguousText,
     Conflict,

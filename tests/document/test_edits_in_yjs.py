@@ -10,8 +10,9 @@ from convergence.converging import shown_by_yjs
 from pycrdt import Doc, Text
 
 from collab.document.document import Document
-from collab.document.edits import Draft, Operation, Patch, Replacement, Rewrite, Splice
+from collab.document.edits import Draft, Operation, Replacement, Rewrite, Splice
 from collab.document.export import to_json
+from collab.document.tree import Patch
 from collab.errors import AmbiguousText
 
 CHARACTERS = ["a", "b", " ", "\n", "ß", "世", "😀", "👩‍💻", "é", "🏳️‍🌈", "𝒳"]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from collab.document.edits import Operation, Patch, Replacement, Rewrite, Splice
+from collab.document.edits import Operation, Replacement, Rewrite, Splice
+from collab.document.tree import Patch
 from collab.errors import (
     DocumentBroken,
     InvalidRequest,

@@ -1,0 +1,120 @@
+"""A shared text in characters (Unicode code points); native code counts UTF-8 bytes, browsers UTF-16 units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pycrdt import Text
+
+from collab.document.budget import VALUE_WORK, Budget
+from collab.document.differences import changes, middle
+from collab.document.export import EMBED
+from collab.document.values import Problem
+
+_WORDS = re.compile(r"\w+|\s+|[^\w\s]")
+
+
+class Characters:
+    """A shared text in characters."""
+
+    def __init__(self, shared: Text, budget: Budget) -> None:
+        self._shared, self._budget = shared, budget
+        budget.spend(len(shared) + VALUE_WORK)
+        self.shown = str(shared)
+        self._embeds: list[int] = []  # where something is that is no character
+        self._is_rich: bool | None = None  # not known yet
+        if len(shared) != len(self.shown.encode()):
+            pieces = []
+            at = 0
+            for piece, _ in shared.diff():
+                if not isinstance(piece, str):
+                    self._embeds.append(at)
+                    piece = EMBED
+                pieces.append(piece)
+                at += len(piece)
+            self.shown = "".join(pieces)
+            if self._offset(len(self.shown)) != len(shared):
+                raise Problem("this root holds a text and a list at once")
+
+    def splice(
+        self,
+        index: int,
+        delete: int,
+        insert: str,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        """Within bounds. What is inserted in place of something takes its format, if not told another."""
+        if not delete and not insert:
+            return
+        self._budget.spend(4 * len(self.shown) + VALUE_WORK)
+        start, stop = self._offset(index), self._offset(index + delete)
+        if attributes is None and delete and insert:
+            attributes = self._format(index)
+        # First in, then out: so it stands where that stood for whoever deletes or inserts there at the same time.
+        if insert:
+            self._shared.insert(start, insert, attributes)
+            if attributes:
+                self._is_rich = None
+        if delete:
+            more = len(insert.encode())
+            del self._shared[start + more : stop + more]
+        self.shown = self.shown[:index] + insert + self.shown[index + delete :]
+        if self._embeds:
+            shift = len(insert) - delete
+            self._embeds = [
+                at + shift if at >= index + delete else at
+                for at in self._embeds
+                if not index <= at < index + delete
+            ]
+
+    def change(self, index: int, old: str, new: str) -> None:
+        """Replace what is at a place, except for where it begins and ends alike."""
+        start, stop, end = middle(old, new)
+        self.splice(index + start, stop - start, new[start:end])
+
+    def rewrite(self, text: str) -> None:
+        """Change word by word what differs."""
+        old = self.shown
+        start, stop, end = middle(old, text)
+        self._budget.spend(20 * (stop + end - 2 * start))
+        words, others = _WORDS.findall(old[start:stop]), _WORDS.findall(text[start:end])
+        places = [start]
+        for word in words:
+            places.append(places[-1] + len(word))
+        hunks = changes(words, others, self._budget)
+        for first, last, new_first, new_last in reversed(hunks):
+            at, end = places[first], places[last]
+            self.change(at, old[at:end], "".join(others[new_first:new_last]))
+
+    def _offset(self, index: int) -> int:
+        """Where a character begins, as native code counts."""
+        before = self.shown[:index]
+        offset = index if before.isascii() else len(before.encode())
+        if self._embeds:
+            offset -= sum(at < index for at in self._embeds) * (len(EMBED.encode()) - 1)
+        return offset
+
+    def _format(self, index: int) -> dict[str, Any] | None:
+        """How a character is formatted; None when nothing in this text is."""
+        if self._is_rich is False:
+            return None
+        pieces = self._shared.diff()
+        self._is_rich = any(attributes for _, attributes in pieces)
+        if not self._is_rich:
+            return None
+        at = 0
+        for piece, attributes in pieces:
+            at += len(piece) if isinstance(piece, str) else 1
+            if at > index:
+                return dict(attributes or {})
+        return None
+
+
+def places(text: str, old: str) -> Iterator[int]:
+    """Where a text says this, overlapping or not."""
+    at = text.find(old)
+    while at >= 0:
+        yield at
+        at = text.find(old, at + 1)
