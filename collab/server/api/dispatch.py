@@ -299,13 +299,6 @@ class Api:
         elif access.authority.has_ended(call.principal):
             raise Unauthenticated(ENDED)
 
-    def _check(self, call: Call) -> None:
-        """Raises PermissionDenied, or Unauthenticated when the credential has ended meanwhile."""
-        if isinstance(call.route.needs, int):
-            call.operations = self.access.allow(
-                call.principal, call.room, call.route.needs
-            )
-
     async def _carry_out(self, call: Call) -> Response:
         try:
             given = await call.route.handler(call)
