@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
 
-from collab.document.differences import changes
 from collab.document.document import Document
 from collab.document.edits import (
     MAX_OPERATIONS,
@@ -287,30 +286,6 @@ def test_a_rewrite_of_everything_is_one_change() -> None:
 
     assert update is not None
     assert len(scan(update).deletes) == 1
-
-
-@given(
-    st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12)
-)
-@settings(max_examples=300, deadline=None)
-def test_the_changes_turn_one_sequence_into_the_other(
-    old: list[int], new: list[int]
-) -> None:
-    result = list(old)
-
-    for start, stop, new_start, new_stop in reversed(changes(old, new)):
-        result[start:stop] = new[new_start:new_stop]
-
-    assert result == new
-
-
-def test_few_changes_are_found_exactly() -> None:
-    old, new = list("abcabba"), list("cbabac")
-
-    found = changes(old, new)
-
-    assert sum(stop - start for start, stop, _, _ in found) == 3
-    assert sum(stop - start for _, _, start, stop in found) == 2
 
 
 # JSON Patch
