@@ -160,16 +160,14 @@ def _allowed(call: Call, scope: models.Scope) -> Grant:
     """The grant that is meant. Raises PermissionDenied when it holds more than who makes it has."""
     operations = operations_of(scope.operations)
     if isinstance(scope, models.InRoom):
-        grant = Grant(scope.room, operations)
-    else:
-        grant = Grant(scope.prefix, operations, is_prefix=True)
-    _expect_within(call, grant)
-    return grant
+        return _expect_own(call, Grant(scope.room, operations))
+    return _expect_own(call, Grant(scope.prefix, operations, is_prefix=True))
 
 
-def _expect_within(call: Call, grant: Grant) -> None:
-    # What stands behind a prefix is no room's name, so that only grants for all of the prefix count.
+def _expect_own(call: Call, grant: Grant) -> Grant:
+    # Of no room's name, so that only grants for all of the prefix count.
     probe = grant.room + SEPARATOR if grant.is_prefix else grant.room
     has = call.api.access.authority.operations(call.principal, probe)
     if has & grant.operations != grant.operations:
-        raise PermissionDenied("nobody can hand out more than it has")
+        raise PermissionDenied("nobody can grant more than it has")
+    return grant
