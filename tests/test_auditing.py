@@ -87,6 +87,21 @@ def test_verify_names_the_first_line_that_was_tampered_with(data: Path) -> None:
     }
 
 
+def test_verify_misses_a_head_that_was_noted(data: Path) -> None:
+    flags = ("--json", "--data", str(data))
+    noted = json.loads(collab("audit", "verify", *flags).stdout)["head"]
+    collab("export", "notes", "--data", str(data))
+
+    whole = collab("audit", "verify", "--noted", noted, *flags)
+    (data / "audit.head").unlink()
+    (data / "audit.jsonl").unlink()
+    collab("key", "create", "--principal", "eve", "--room", "x=read", *flags[1:])
+    forged = collab("audit", "verify", "--noted", noted, *flags)
+
+    assert (whole.returncode, forged.returncode) == (0, 3)
+    assert json.loads(forged.stdout)["broken"]["kind"] == "rewritten"
+
+
 def test_verify_misses_a_tail_that_was_cut_off(data: Path) -> None:
     path = data / "audit.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))

@@ -25,6 +25,7 @@ class Damage(StrEnum):
     INSERTED = "inserted"  # this line
     REORDERED = "reordered"  # this line stood elsewhere
     TRUNCATED = "truncated"  # lines after this one
+    REWRITTEN = "rewritten"  # the chain holds, but a hash that was noted is not in it
 
 
 class Broken(NamedTuple):
@@ -67,18 +68,25 @@ class Line(NamedTuple):
         return self.seq == head.seq + 1 and seal(body, head.hash)[0] == self.raw
 
 
-def judge(files: Sequence[Path], head: Head | None = None) -> Verdict:
-    """Walk the chain through files, oldest first by their first lines. `head` is where it should have got to."""
+def judge(
+    files: Sequence[Path], head: Head | None = None, *, noted: str = ""
+) -> Verdict:
+    """Walk the chain through files, oldest first by their first lines.
+
+    `head` is where it should have got to, `noted` the hash of a line that was whole once.
+    """
     ordered = sorted(files, key=_first)
     lines = (line for file in ordered for line in _lines(file))
     line = next(lines, None)
     start = at = Head() if line is None else _start(line)
     torn = unfinished = 0
+    is_noted = noted in ("", start.hash)
     broken, last = None, (str(ordered[-1]) if ordered else "", 0)
     while line is not None:
         following = next(lines, None)
         if line.fits(at):
             at = Head(line.seq, unseal(line.raw)[1])
+            is_noted = is_noted or at.hash == noted
             last = line.file, line.number
         elif following is None and not line.is_ended and not line.seq:
             unfinished = len(line.raw)
@@ -92,6 +100,8 @@ def judge(files: Sequence[Path], head: Head | None = None) -> Verdict:
         line = following
     if broken is None and head is not None and head.seq > at.seq:
         broken = Broken(Damage.TRUNCATED, *last, at.seq + 1)
+    if broken is None and not is_noted:
+        broken = Broken(Damage.REWRITTEN, *last, at.seq + 1)
     return Verdict(
         files=[str(file) for file in ordered],
         lines=at.seq - start.seq,

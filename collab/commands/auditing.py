@@ -23,7 +23,12 @@ Files = Annotated[
 
 @audit.command("verify")
 def verify(
-    files: Files = None, json: AsJson = False, data: Data = Path("data")
+    files: Files = None,
+    noted: Annotated[
+        str, typer.Option(help="A head that was noted before: it must be in the chain.")
+    ] = "",
+    json: AsJson = False,
+    data: Data = Path("data"),
 ) -> None:
     """Walk the chain of hashes. Exits with 3 and names the first line that does not fit. Works beside a server."""
     from collab.audit.chain import read_head
@@ -35,7 +40,7 @@ def verify(
     writes = head is not None and any(
         file.absolute() == Path(head.path) for file in chosen
     )
-    found = judge(chosen, head if writes else None)
+    found = judge(chosen, head if writes else None, noted=noted)
     broken = found.broken
     if json:
         show_json(
@@ -62,8 +67,11 @@ def verify(
             typer.echo(f"the last line is not finished: {found.unfinished} bytes")
         typer.echo(f"head  {found.head.hash}")
         if broken is not None:
+            where = f"at {broken.file} line {broken.line}: "
             typer.echo(
-                f"BROKEN at {broken.file} line {broken.line}: {broken.kind} (expected number {broken.seq})"
+                "BROKEN: rewritten, the noted head is not in it"
+                if broken.kind == "rewritten"
+                else f"BROKEN {where}{broken.kind} (expected number {broken.seq})"
             )
     if broken is not None:
         raise typer.Exit(EXIT_FOUND)
