@@ -207,6 +207,23 @@ async def test_a_position_that_does_not_come_is_not_yet(
         assert "retry-after" in answer.headers
 
 
+async def test_rights_that_end_while_a_reader_waits_are_gone() -> None:
+    async with open_api() as call:
+        await splice(call, "one")
+        call.may("eve", READ)
+        reading = asyncio.ensure_future(
+            call("GET", f"{HERE}?min_position=2", token="eve")
+        )
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert call.house.replica.rooms[0].watchers
+
+        call.house.access.registry.revoke("eve")
+        await splice(call, "two")
+
+        assert (await reading).status_code == 401
+
+
 # Edits
 
 

@@ -40,6 +40,7 @@ async def read(call: Call) -> Response:
     room = await existing(call)
     if query.min_position is not None:
         await _reach(call, room, query.min_position)
+        room = await call.open()  # rights may have ended meanwhile, and the room
     kind = query.format or _wanted(call.request.headers.get("accept", ""))
     if query.state_vector is not None:
         kind = "update"
