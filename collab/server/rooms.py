@@ -125,7 +125,9 @@ class Rooms:
         The client token is a ticket: the client asks for another one each time it has failed to connect with it.
         """
         name = room_name(request.path_params["room"])
-        host = request.headers["host"]
+        host = request.headers.get("host")
+        if not host:
+            raise InvalidRequest("say by Host where the client is to connect")
         secure = "s" if request.url.scheme == "https" else ""
         answer = {
             "url": f"ws{secure}://{host}/d/{quote(name)}/ws",

@@ -9,6 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from calling import open_api
 from forging import AUDIENCE, ISSUER, Issuer
 from peers import open_house
 from processes import Server, close_code
@@ -155,6 +156,16 @@ async def test_a_client_token_is_not_given_for_what_is_not_understood(
     status, _ = door.ask(["read"], body)
 
     assert status == 400
+
+
+async def test_who_does_not_say_how_it_found_us_gets_no_address() -> None:
+    async with open_api(host="192.0.2.1", auth=("keys",)) as call:
+        request = call._client.build_request("POST", "http://localhost/doc/r/auth")
+        del request.headers["host"]
+
+        answer = await call._client.send(request)
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
 async def test_a_signed_token_in_the_address_is_refused(door: Door) -> None:
