@@ -63,14 +63,14 @@ class Place:
         "questions",
         "refused",
         "waiting",
-        "was_here",
+        "was_denied",
     )
 
     def __init__(self) -> None:
         self.member: Member | None = None
         self.is_opening = False
         self.is_denied = False  # until its client shows another token
-        self.was_here = False  # and was expelled
+        self.was_denied = False  # and has missed something since
         self.ends = 0.0  # of the credential that a new one was asked for
         self.has_asked = False
         self.waiting: list[Message] = []
@@ -81,6 +81,13 @@ class Place:
         """The message could not be saved; the client offers it again when the room asks."""
         held = 0 if precise else self.refused
         self.refused = held + self.settle(precise=precise)
+
+    def miss(self, message: Message) -> None:
+        """The message is not taken in, and the client has counted it."""
+        if isinstance(message, Update):
+            self.refused += 1
+        elif isinstance(message, SyncStep1):
+            self.questions, self.refused = 1, 0  # it has begun to count anew
 
     def settle(self, *, precise: bool) -> int:
         """How many of the client's messages are taken in with this one.
@@ -205,8 +212,7 @@ class HocuspocusSocket(Socket):
     def _drop(self, place: Place, message: Message) -> None:
         """The client has been told that it may not; it goes on for a while, or for ever."""
         self.waste(1)
-        if isinstance(message, Update):
-            place.refused += 1
+        place.miss(message)
 
     def _wait(self, address: bytes, message: Message, size: int) -> None:
         """Clients do not wait for the answer to their authentication, so what they say next is kept for a moment."""
@@ -255,7 +261,10 @@ class HocuspocusSocket(Socket):
         )
         place = self._places.get(address)
         if place is not None:
-            place.is_opening, place.is_denied = False, True
+            place.is_opening = False
+            place.is_denied = place.was_denied = True
+            for message in place.waiting:
+                place.miss(message)
             place.waiting.clear()
             if not isinstance(error, (Unauthenticated, PermissionDenied)):
                 del self._places[address]  # the same token may do in a moment
@@ -292,13 +301,13 @@ class HocuspocusSocket(Socket):
         self._has_entered = True
         member.send(hocuspocus.authenticated(may_write=member.may_write))
         room.introduce(member)
-        if place.was_here:
-            # With the same socket its client does not begin anew by itself.
-            place.was_here = False
+        waiting, place.waiting = place.waiting, []
+        if place.was_denied and not any(type(said) is SyncStep1 for said in waiting):
+            # With another token on the same socket its client does not begin anew by itself.
             room.answer(member, NO_STATE_VECTOR)
             if member.may_write:
                 room.ask(member)
-        waiting, place.waiting = place.waiting, []
+        place.was_denied = False
         self._waiting_bytes = 0
         try:
             for message in waiting:
@@ -322,7 +331,9 @@ class HocuspocusSocket(Socket):
     def expel(self, member: Member, error: CollabError) -> None:
         place = self._places[member.prefix]
         place.member = None
-        place.was_here = True
+        # What it wrote and is not told of any more.
+        applied = frame(member.prefix + hocuspocus.APPLIED)
+        place.refused += sum(owed == applied for _, owed in member.pending)
         self._deny(member.prefix, error)
         if self._pings:
             # So that it sees nobody any more. Version 2 fails over this message.
@@ -342,9 +353,11 @@ class HocuspocusSocket(Socket):
                 if place.has_asked:
                     self.waste(QUESTION_COST)
                 place.has_asked = True
-                # The client counts on a question for every one of its own, and begins to count anew.
-                place.questions += 1
-                place.refused = 0
+                # The client counts on a question for every one of its own, and begins to count anew: what it is still to be
+                # told of what came before would be taken for the answer.
+                place.questions, place.refused = 1, 0
+                applied = frame(member.prefix + hocuspocus.APPLIED)
+                member.pending = [owed for owed in member.pending if owed[1] != applied]
                 if member.may_write:
                     room.ask(member)
                 elif room.document.has_seen(state_vector):
