@@ -13,6 +13,7 @@ import orjson
 
 from collab.store.base import Author, Checkpoint
 from collab.store.records import (
+    MAX_AUTHOR,
     Damaged,
     about_checksum,
     answer_checksum,
@@ -25,7 +26,18 @@ from collab.store.records import (
 MAX_FILLED = 100_000  # lost positions at the end of a room that get a placeholder
 _EMPTY_UPDATE = b"\x00\x00"
 _REPAIR, _UNKNOWN = Author("operator", "repair"), Author("", "repair")
+_MISSING = "it is missing"
 _DECODE_AT_MOST = 1000  # authors of a damaged row
+
+
+# Table → what is its key beside the room
+_OF_ROOMS = {
+    "log": "position",
+    "journal": "n",
+    "checkpoint": "rowid",
+    "owner": "client",
+    "about": "room",
+}
 
 
 class Place(NamedTuple):
@@ -209,7 +221,7 @@ def _look_at_log(db: sqlite3.Connection, found: Look) -> None:
     for author in sorted(authors):
         if not db.execute("SELECT 1 FROM author WHERE id = ?", (author,)).fetchone():
             place = Place("author", (("id", author),))
-            found.faults.append(Fault(place, "it is missing"))
+            found.faults.append(Fault(place, _MISSING))
     covered = found.checkpoints[0].position if found.checkpoints else 0
     claimed = found.record.position
     if not isinstance(claimed, int) or claimed > max(last, covered) + MAX_FILLED:
@@ -323,11 +335,7 @@ def common_faults(db: sqlite3.Connection) -> list[Fault]:
             is_intact = False
         if not is_intact:
             faults.append(Fault(Place("answer", (("n", number),)), "checksum"))
-    for table, column in (
-        ("log", "position"),
-        ("journal", "n"),
-        ("checkpoint", "rowid"),
-    ):
+    for table, column in _OF_ROOMS.items():
         for room, number in db.execute(
             f"SELECT room, {column} FROM {table} WHERE room NOT IN"
             " (SELECT id FROM room WHERE is_purged = 0)"
@@ -363,7 +371,7 @@ def set_aside(
         _settle_position(db, room)
     elif table == "room":
         _renew(db, room)
-    elif table == "author":
+    elif table == "author" and fault.reason == _MISSING:
         number = fault.place.values[0]
         db.execute(
             "INSERT OR REPLACE INTO author VALUES (?, ?, ?, ?, ?)",
@@ -465,7 +473,9 @@ def repair_author(db: sqlite3.Connection) -> int:
     ).fetchone()
     if row is not None:
         return int(row[0])
-    (number,) = db.execute("SELECT coalesce(max(id), 0) + 1 FROM author").fetchone()
+    (number,) = db.execute(
+        f"SELECT coalesce(max(id), 0) + 1 FROM author WHERE id < {MAX_AUTHOR}"
+    ).fetchone()
     db.execute(
         "INSERT INTO author VALUES (?, ?, ?, ?, ?)",
         (number, *_REPAIR, text_checksum(number, *_REPAIR)),

@@ -12,6 +12,8 @@ import orjson
 from collab.errors import InvalidRequest, TooLarge
 from collab.store.base import MAX_ANSWER_BYTES, MAX_METADATA_BYTES
 
+MAX_AUTHOR = (1 << 32) - 1  # the number of an author has four bytes in a row
+
 _KEY = Struct("<qqqq").pack  # room, first position, last position, milliseconds
 _ONE = Struct("<II").pack  # length and author of a lone update
 

@@ -42,6 +42,7 @@ from collab.store.reading import (
     translate,
 )
 from collab.store.records import (
+    MAX_AUTHOR,
     Fields,
     about_checksum,
     answer_checksum,
@@ -246,7 +247,9 @@ class Writer(threading.Thread):
         self._rooms.clear()
         self._authors.clear()
         self._journal_is_known = False
-        (author,) = db.execute("SELECT coalesce(max(id), 0) FROM author").fetchone()
+        (author,) = db.execute(
+            "SELECT coalesce(max(id), 0) FROM author WHERE id < ?", (MAX_AUTHOR,)
+        ).fetchone()
         (fence,) = db.execute("SELECT coalesce(max(fence), 0) FROM room").fetchone()
         self._next_author = author + 1
         self._fences = count(max(fence + 1, next(self._fences)))
