@@ -19,10 +19,10 @@ _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
 class Characters:
     """A shared text in characters."""
 
-    def __init__(self, shared: Text, budget: Budget) -> None:
+    def __init__(self, shared: Text, budget: Budget, shown: str | None = None) -> None:
         self._shared, self._budget = shared, budget
         budget.spend(len(shared) + VALUE_WORK)
-        self.shown = str(shared)
+        self.shown = str(shared) if shown is None else shown
         self._embeds: list[int] = []  # where something is that is no character
         self._is_rich: bool | None = None  # not known yet
         if len(shared) != len(self.shown.encode()):

@@ -142,8 +142,7 @@ class _Attempt:
     def _text(self, root: str) -> Characters:
         text = self._texts.get(root)
         if text is None:
-            shared = self._tree.text(root)
-            text = self._texts[root] = Characters(shared, self._budget)
+            text = self._texts[root] = self._tree.text(root)
         return text
 
     def _splice(self, splice: Splice) -> None:

@@ -65,14 +65,20 @@ class Tree:
         self._names = set(doc.keys())
         self._roots: dict[str, Any] = {}
 
-    def text(self, name: str) -> Text:
+    def text(self, name: str) -> Characters:
         """A root that is a text; one that holds nothing yet becomes one."""
+        if name not in self._roots and name in self._names:
+            text: Text = self._doc.get(name, type=Text)
+            shown = str(text)  # what long texts cost, so only once
+            if shown:
+                self._roots[name] = text
+                return Characters(text, self._budget, shown)
         shared = self.root(name)
         if shared is None:
             shared = self._roots[name] = self._doc.get(checked(name), type=Text)
         if not isinstance(shared, Text):
             raise Problem("this root is not a text")
-        return shared
+        return Characters(shared, self._budget)
 
     def root(self, name: str) -> Any:
         """The shared type of that root, None while it holds nothing: then it can still become any."""
