@@ -23,6 +23,7 @@ from collab.names import SEPARATOR, room_name
 
 ANY_TENANT = SEPARATOR  # no tenant can be called that
 MAX_KEYS, MAX_GRANTS, MAX_REVOCATIONS = 5_000, 20_000, 20_000
+TENANT_SHARE = 4  # one tenant has a quarter of these at most: its administrators use up nobody else's
 
 _APPLICATION = 0x636F6C61  # "cola": tells these files from any other SQLite file
 _VERSION = 1
@@ -253,13 +254,13 @@ def insert_key(db: sqlite3.Connection, key: Key, hash: bytes) -> None:
             finite(key.expires),
         ),
     )
-    bound(db, "key", MAX_KEYS)
+    bound(db, "key", MAX_KEYS, key.tenant)
 
 
 def insert_revocation(db: sqlite3.Connection, made: Revocation) -> None:
     """Raises Conflict when there are too many."""
     db.execute("REPLACE INTO revocation VALUES (?, ?, ?, ?, ?)", made)
-    bound(db, "revocation", MAX_REVOCATIONS)
+    bound(db, "revocation", MAX_REVOCATIONS, made.tenant)
 
 
 def delete_revocation(
@@ -274,8 +275,13 @@ def delete_revocation(
     return float(row[0])
 
 
-def bound(db: sqlite3.Connection, table: str, limit: int) -> None:
-    (count,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()
+def bound(db: sqlite3.Connection, table: str, limit: int, tenant: str) -> None:
+    """Raises Conflict when there are too many now, of all or of a tenant."""
+    count, own = db.execute(
+        f"SELECT count(*), count(*) FILTER (WHERE tenant = ?) FROM {table}", (tenant,)
+    ).fetchone()
+    if tenant not in ("", ANY_TENANT) and own > limit // TENANT_SHARE:
+        raise Conflict(f"this tenant has {own - 1} of these already; remove some first")
     if count > limit:
         raise Conflict(f"there are {limit} of these already; remove some first")
 

@@ -302,7 +302,7 @@ class Registry:
                     finite(made.expires),
                 ),
             )
-            bound(db, "granted", MAX_GRANTS)
+            bound(db, "granted", MAX_GRANTS, tenant)
             return made
 
         return self._write(work)

@@ -534,6 +534,31 @@ def test_too_many_of_anything_are_refused(
     assert not registry.is_revoked(principal("mallory"))
 
 
+def test_one_tenant_does_not_use_up_what_is_there_for_all(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MAX_KEYS", "MAX_REVOCATIONS"):
+        monkeypatch.setattr(f"collab.auth.records.{name}", 4)
+    monkeypatch.setattr(module, "MAX_GRANTS", 4)
+    for tenant in ("acme", ""):
+        registry.create_key("ci", (NOTES,), tenant=tenant)
+        registry.grant("ada", NOTES, tenant=tenant)
+        registry.revoke("eve", tenant=tenant)
+
+    with pytest.raises(Conflict):
+        registry.create_key("ci", (NOTES,), tenant="acme")
+    with pytest.raises(Conflict):
+        registry.grant("bob", NOTES, tenant="acme")
+    with pytest.raises(Conflict):
+        registry.revoke("mallory", tenant="acme")
+    registry.create_key("ci", (NOTES,))
+    registry.grant("bob", NOTES)
+    registry.revoke("mallory")
+    registry.revoke_token("jti")
+
+    assert len(registry.keys()) == len(registry.grants()) == 3
+
+
 def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / FILE
     db = sqlite3.connect(path)
