@@ -199,13 +199,21 @@ class Replica:
 
         Whoever waits in the empty room may write on: it stays the same room.
         """
+        room = None
         try:
-            epoch = (await self.open(name)).epoch
+            room = await self.open(name)
         except RoomNotFound:
-            epoch = ""  # it was deleted, and nobody is there
-        return await self.store.create(
-            name, metadata, history_seconds=history_seconds, epoch=epoch
-        )
+            pass  # it was deleted, and nobody is there
+        try:
+            return await self.store.create(
+                name,
+                metadata,
+                history_seconds=history_seconds,
+                epoch=room.epoch if room is not None else "",
+            )
+        finally:
+            if room is not None:
+                self.release(room)
 
     async def delete(self, name: str) -> None:
         """Delete a room: who is there is closed with 4404, and edits are refused from the first moment on.

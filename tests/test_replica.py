@@ -12,6 +12,7 @@ from rooms import Client, update_message
 from collab.errors import (
     Busy,
     CollabError,
+    Conflict,
     DocumentBroken,
     Draining,
     RoomNotFound,
@@ -398,6 +399,16 @@ async def test_who_waits_in_a_room_stays_when_it_is_created() -> None:
         assert info.epoch == room.epoch
         assert ada.line.closed is None
         assert (await replica.store.load("r")).position == 1
+
+
+async def test_a_room_that_is_only_created_is_not_kept_in_memory() -> None:
+    async with make() as replica:
+        first = await replica.create("r", {}, history_seconds=None)
+        with pytest.raises(Conflict):
+            await replica.create("r", {}, history_seconds=None)
+
+        assert replica.live("r") is None
+        assert (await replica.open("r")).epoch == first.epoch
 
 
 async def test_a_deleted_room_can_be_created_anew() -> None:
