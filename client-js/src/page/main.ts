@@ -10,13 +10,12 @@ import { element } from "./elements.ts";
 import { roomFrom, socketAddress } from "./names.ts";
 import { showPlace } from "./place.ts";
 import { showSaved } from "./saved.ts";
-import { broughtBy, hideFragment, Session } from "./session.ts";
+import { Session, takeFragment } from "./session.ts";
 import { showSigning } from "./signing.ts";
 import { showWords } from "./words.ts";
 
+const brought = takeFragment();
 const page = new URL(location.href);
-const brought = broughtBy(page);
-hideFragment(page);
 const room = roomFrom(page);
 const sockets = socketAddress(page);
 

@@ -21,9 +21,12 @@ export function broughtBy(address: URL): Brought {
   return ticket === "" ? { type: "nothing" } : { type: "ticket", ticket };
 }
 
-/** Out of sight, out of the history, and out of what is copied from the address bar. */
-export function hideFragment(address: URL): void {
-  if (address.hash !== "") history.replaceState(history.state, "", address.pathname + address.search);
+/** As `broughtBy`, and out of sight, out of the history, and out of what is copied from the address bar. */
+export function takeFragment(): Brought {
+  const address = new URL(location.href);
+  const brought = broughtBy(address);
+  if (brought.type !== "nothing") history.replaceState(history.state, "", address.pathname + address.search);
+  return brought;
 }
 
 export class Session {
@@ -35,9 +38,18 @@ export class Session {
 
   constructor(room: string, brought: Brought) {
     this.#room = room;
-    this.#ticket = brought.type === "ticket" ? brought.ticket : "";
-    this.#token = brought.type === "token" ? brought.token : kept();
-    keep(this.#token);
+    this.#ticket = "";
+    this.#token = kept();
+    this.take(brought);
+  }
+
+  /** Go on with what an address has brought. */
+  take(brought: Brought): void {
+    if (brought.type === "token") this.signIn(brought.token);
+    if (brought.type === "ticket") {
+      this.signOut();
+      this.#ticket = brought.ticket;
+    }
   }
 
   /** Whether a token is at hand, with which another window may be opened. */

@@ -2,7 +2,7 @@
 
 import type { Provider } from "../provider.ts";
 import { element, setText } from "./elements.ts";
-import type { Session } from "./session.ts";
+import { type Session, takeFragment } from "./session.ts";
 
 const ASKING: ReadonlySet<number> = new Set([4401, 4403]);
 
@@ -34,6 +34,14 @@ export function showSigning(provider: Provider, session: Session): void {
   show();
   provider.subscribe(show);
 
+  // A link that signs in, opened where the page is open already.
+  addEventListener("hashchange", () => {
+    const brought = takeFragment();
+    if (brought.type === "nothing") return;
+    session.take(brought);
+    provider.stop({ code: 1000, reason: "you are signing in" });
+    provider.resume();
+  });
   element("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const token = input.value.trim();

@@ -76,6 +76,18 @@ test("a link with a token signs in, and nothing of it stays in sight", async () 
   await expect.poll(() => page.locator("#me-id").innerText()).toBe("ada");
 });
 
+test("a link with a token signs in where the page is open already", async () => {
+  const { token } = await key("ada", "read,write,presence");
+  const page = await visitors.visit(address);
+  await expect.poll(() => asks(page)).toBe(true);
+
+  await page.goto(`${address}#token=${token}`);
+
+  await expect.poll(() => state(page)).toBe("Saved");
+  expect(await asks(page)).toBe(false);
+  expect(page.url()).toBe(address);
+});
+
 test("a ticket lets in once, to edit with", async () => {
   const { token } = await key("ada", "read,write,presence");
   const shown = await ticket(token);
