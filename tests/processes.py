@@ -57,6 +57,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, "--log-format", "json", *self.flags],
                 cwd=ROOT,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

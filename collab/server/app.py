@@ -395,7 +395,7 @@ async def serve(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         beat = loop.create_task(sockets.beat())
         watch = loop.create_task(access.watch())
-        _heed_hangups(tls)
+        _heed_hangups(tls, server)
         reloading = loop.create_task(_reload(tls, server))
         try:
             await server.serve(sockets=[listening])
@@ -410,12 +410,18 @@ async def _reload(tls: Tls | None, server: Server) -> None:
         await tls.watch(server.listen)
 
 
-def _heed_hangups(tls: Tls | None) -> None:
-    """SIGHUP reads the TLS files again. Without TLS there is nothing to read, and it does no harm."""
+def _heed_hangups(tls: Tls | None, server: Server) -> None:
+    """SIGHUP reads the TLS files again, if there are any. Where there is a terminal it says that this is gone."""
+
+    def heed() -> None:
+        if is_in_terminal:
+            server.handle_exit(signal.SIGHUP, None)
+        elif tls is not None:
+            tls.reload()
+
     if sys.platform != "win32":
-        asyncio.get_running_loop().add_signal_handler(
-            signal.SIGHUP, tls.reload if tls else lambda: None
-        )
+        is_in_terminal = sys.stdin is not None and sys.stdin.isatty()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, heed)
 
 
 @asynccontextmanager

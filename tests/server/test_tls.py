@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +18,7 @@ import httpx2
 import pytest
 from certificates import Files, issue
 from cryptography.hazmat.primitives import serialization
-from processes import Server, close_code, eventually
+from processes import ROOT, Server, close_code, eventually
 from trustme import CA, LeafCert
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
@@ -330,6 +333,31 @@ async def test_sighup_without_tls_does_no_harm(server: Server) -> None:
 
     async with connect(f"{server.address}/ws/r") as socket:
         assert await is_answered(socket)
+
+
+def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "collab", "serve", "--port", "0"),
+            *("--data", str(tmp_path / "data")),
+        ],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    begun = server.stdout.readline()
+
+    server.send_signal(signal.SIGHUP)
+
+    _, said = server.communicate(timeout=20)
+    os.close(ours)
+    os.close(theirs)
+    assert begun.startswith("listening on")
+    assert server.returncode == 0, said
 
 
 async def test_a_broken_renewal_is_logged_and_counted_and_the_old_one_served(
