@@ -46,6 +46,14 @@ async def test_a_new_room_is_empty_and_described() -> None:
         assert (await call("GET", "/v1/rooms/r")).json() == room
 
 
+async def test_a_new_room_is_where_the_answer_says() -> None:
+    async with open_api() as call:
+        answer = await call("POST", "/v1/rooms", json={"name": "a/b ü"})
+
+        there = await call("GET", answer.headers["location"])
+        assert there.json() == answer.json()
+
+
 async def test_a_room_is_made_once() -> None:
     async with open_api() as call:
         await call.create()

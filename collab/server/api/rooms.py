@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from urllib.parse import quote
+
+from starlette.responses import Response
+
 from collab.auth.permissions import READ
 from collab.errors import RoomNotFound
 from collab.names import SEPARATOR, split_key
 from collab.server.api import models
-from collab.server.api.dispatch import Call
+from collab.server.api.dispatch import JSON, Call
 from collab.store import base
 
 MAX_LOOKS = 50  # into the store for one page; then it ends early, with a cursor
@@ -84,14 +88,19 @@ def _skipped(name: str) -> str:
     return f"{tenant}{SEPARATOR}{LAST}" if tenant else name
 
 
-async def create(call: Call) -> models.RoomInfo:
+async def create(call: Call) -> Response:
     """Rooms need not be created: who may write in one makes it by writing. This one is empty and described."""
     wanted: models.NewRoom = call.body
     await call.audit("room.create")
     info = await call.api.replica.create(
         call.key, wanted.metadata, history_seconds=wanted.history_seconds
     )
-    return _shown(call, info, call.room)
+    return Response(
+        _shown(call, info, call.room).model_dump_json(),
+        status_code=call.route.status,
+        headers={"location": f"/v1/rooms/{quote(call.room, safe='')}"},
+        media_type=JSON,
+    )
 
 
 async def describe(call: Call) -> models.RoomInfo:

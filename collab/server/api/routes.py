@@ -55,6 +55,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/v1/rooms", needs=ADMIN, names="name", handler=rooms.create,
         summary="Create a room", takes=json(models.NewRoom), status=201, gives=json(models.RoomInfo),
+        shows=(("Location", "Where it is."),),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}", needs=READ, handler=rooms.describe,
