@@ -15,6 +15,7 @@ from collab.commands.base import AsJson, Data, Tenant, command, existing, show_j
 from collab.errors import (
     CollabError,
     ConfigurationError,
+    Refused,
     RoomNotFound,
     StoreCorrupt,
 )
@@ -185,7 +186,12 @@ async def _merge(room: str, update: bytes, data: Path, *, is_new: bool) -> int:
             )
         member = Visitor(Principal("operator"), EVERYTHING, connection="import")
         replica.join(opened, member)
-        is_changed = opened.update(member, update, precise=True)
+        try:
+            is_changed = opened.update(member, update, precise=True)
+        except Refused as error:
+            raise CollabError(
+                f"this is no Yjs update that can be taken ({error.rule}); say --text ROOT for plain text"
+            ) from None
         replica.leave(opened, member)
         if not await replica.settle():
             raise CollabError(
