@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -18,9 +19,12 @@ from collab.audit import audit as module
 from collab.audit.audit import EVENTS, Audit, Awaited, Edits, gathered
 from collab.audit.chain import Happening, read_head
 from collab.audit.verdict import judge
+from collab.auth.permissions import ADMIN
 from collab.errors import ConfigurationError, StoreUnavailable
 from collab.metrics import Metrics
 from collab.replica import Replica
+from collab.server.api.dispatch import Route
+from collab.server.api.routes import ROUTES
 from collab.store.base import Author
 from collab.store.memory import MemoryStore
 
@@ -234,3 +238,17 @@ def test_every_event_that_the_code_names_is_described() -> None:
 
     assert {"denied", "drain"} <= named
     assert named <= EVENTS.keys()
+
+
+VERBS = [
+    route
+    for route in ROUTES
+    if route.is_write and isinstance(route.needs, int) and route.needs & ADMIN
+    # It only looks; what it finds are lines of their own.
+    if route.path != "/v1/recheck"
+]
+
+
+@pytest.mark.parametrize("route", VERBS, ids=str)
+def test_every_verb_of_an_administrator_waits_for_its_line(route: Route) -> None:
+    assert "await call.audit(" in inspect.getsource(route.handler)

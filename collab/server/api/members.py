@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collab.auth.permissions import ADMIN, names_of
 from collab.errors import NothingHere, PermissionDenied
+from collab.room import Member
 from collab.server.api import models
 from collab.server.api.dispatch import Call
 
@@ -31,14 +32,18 @@ async def list_members(call: Call) -> models.Members:
 
 async def disconnect(call: Call) -> None:
     """Close a member with 4403: it may not come back by itself, but nothing keeps it from joining anew."""
+    if not _connected(call):
+        raise NothingHere("there is no such member")
+    await call.audit("room.disconnect", connection=call.parameters["connection"])
+    for member in _connected(call):
+        member.line.expel(member, PermissionDenied("disconnected by an administrator"))
+
+
+def _connected(call: Call) -> list[Member]:
+    """The members of the connection that the path names."""
     room = call.api.replica.live(call.key)
-    connection = call.parameters["connection"]
-    found = [
+    return [
         member
         for member in (room.members if room else ())
-        if member.author.connection == connection
+        if member.author.connection == call.parameters["connection"]
     ]
-    if not found:
-        raise NothingHere("there is no such member")
-    for member in found:
-        member.line.expel(member, PermissionDenied("disconnected by an administrator"))
