@@ -128,7 +128,10 @@ async def _examine(
     with _reading(path) as db:
         if selection.is_all:
             found += _survey(db)
-        records = [each for each in room_records(db) if selection.has(each.name)]
+        try:
+            records = [each for each in room_records(db) if selection.has(each.name)]
+        except sqlite3.DatabaseError as error:
+            return [*found, *_of_file([str(error)])], counts
         selection.must_have([each.name for each in records], data)
         async with make_child() as child:
             for number, record in enumerate(records):

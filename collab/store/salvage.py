@@ -41,6 +41,8 @@ def salvage(path: Path, target: Path) -> None:
                 copy.execute("BEGIN")
                 for table in _tables(source):
                     _copy(source, copy, table)
+                    if table == "room":
+                        _copy_names(source, copy)
                 copy.execute("COMMIT")
                 _mark(source, copy)
                 migrate(copy, target)
@@ -87,6 +89,47 @@ def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, table: str) -> N
                 continue
             if row is not None:
                 copy.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+
+
+def _copy_names(source: sqlite3.Connection, copy: sqlite3.Connection) -> None:
+    """Rooms whose row is lost, from the indexes: their records are then found damaged, and their content is not lost."""
+    live, is_whole = _indexed(source, "name, id", "room_live", "WHERE deleted IS NULL")
+    names, _ = _indexed(source, "name, id, epoch", "sqlite_autoindex_room_1", "")
+    known = {number for (number,) in copy.execute("SELECT id FROM room")}
+    taken = {
+        name for (name,) in copy.execute("SELECT name FROM room WHERE deleted IS NULL")
+    }
+    found = {number: (name, "") for name, number in live}
+    found |= {number: (name, epoch) for name, number, epoch in names}
+    alive = {number for _, number in live}
+    if not is_whole:  # then the newest of each name lives, as far as is known
+        alive |= set({found[number][0]: number for number in sorted(found)}.values())
+    for number, (name, epoch) in found.items():
+        if number in known:
+            continue
+        is_live = number in alive and name not in taken
+        copy.execute(
+            "INSERT OR IGNORE INTO room (id, name, epoch, created, crc, fence, deleted, is_purged)"
+            " VALUES (?, ?, ?, 0, 0, 0, ?, ?)",
+            (number, name, epoch, None if is_live else 0, 0 if is_live else 1),
+        )
+
+
+def _indexed(
+    source: sqlite3.Connection, columns: str, index: str, condition: str
+) -> tuple[list[Any], bool]:
+    """What an index alone can tell, from both ends as far as it goes, and whether that is all."""
+    found: list[Any] = []
+    for direction in ("ASC", "DESC"):
+        try:
+            for row in source.execute(
+                f"SELECT {columns} FROM room INDEXED BY {index} {condition} ORDER BY name {direction}"
+            ):
+                found.append(row)
+            return found, direction == "ASC"
+        except sqlite3.DatabaseError:
+            continue
+    return found, False
 
 
 def _keys(

@@ -208,7 +208,9 @@ def check(db: sqlite3.Connection, path: Path) -> int:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        raise StoreCorrupt(f"{path} cannot be read as a database: {error}") from None
+        raise StoreCorrupt(
+            f"{path} cannot be read as a database ({error}): restore a backup"
+        ) from None
     if application != APPLICATION and (tables or version):
         raise StoreCorrupt(f"{path} was not written by this program")
     if version > len(MIGRATIONS):
