@@ -25,6 +25,8 @@ from collab.server.api.dispatch import BYTES, JSON, Call
 TEXT = "text/plain"
 MARKDOWN = "text/markdown"
 JSON_PATCH = "application/json-patch+json"
+# Of the author of an edit: the store keeps each pair of principal and connection, and requests are many.
+CONNECTION = "http"
 FORMATS = {"json": JSON, "text": TEXT, "markdown": MARKDOWN, "update": BYTES}
 
 
@@ -176,7 +178,7 @@ async def _take_in(
     replica = call.api.replica
     room = await call.open()
     _match(call, room)
-    visitor = Visitor(call.principal, call.operations, connection=call.connection)
+    visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
     replica.join(room, visitor)
     try:
         change(room, visitor)
