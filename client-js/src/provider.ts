@@ -9,7 +9,7 @@ import {
 } from "y-protocols/awareness";
 import * as Y from "yjs";
 import { delay } from "./backoff.ts";
-import { type Closing, describe, isFinal, SILENT } from "./closing.ts";
+import { type Closing, describe, isFinal, pauseAfter, SILENT } from "./closing.ts";
 import { Connection, type OpenSocket } from "./connection.ts";
 import { type Ack, type Hello, LOGGED, type Notice, type Refused, type ServerMessage } from "./protocol.ts";
 
@@ -215,7 +215,7 @@ export class Provider {
     this.#report({ link: { type: "waiting", attempt: this.#attempt }, isSynced: false });
     this.#retry = setTimeout(
       () => this.#connect(),
-      delay(this.#attempt, this.#askedMilliseconds, this.#random),
+      pauseAfter(closing) + delay(this.#attempt, this.#askedMilliseconds, this.#random),
     );
     this.#attempt += 1;
     this.#askedMilliseconds = 0;

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { describe as described, isFinal, SILENT } from "../src/closing.ts";
+import { describe as described, isFinal, pauseAfter, SILENT } from "../src/closing.ts";
 
 describe("a close code", () => {
-  test.each([4400, 4401, 4403, 4404, 4408, 4409, 4413, 4429, 4499])("%i ends the retries", (code) => {
+  test.each([4400, 4401, 4403, 4404, 4408, 4409, 4413, 4499])("%i ends the retries", (code) => {
     expect(isFinal(code)).toBe(true);
   });
 
@@ -10,8 +10,25 @@ describe("a close code", () => {
     expect(isFinal(code)).toBe(true);
   });
 
-  test.each([1000, 1001, 1005, 1006, 1011, 1012, 1013, SILENT.code, 4500, 4599])("%i means later", (code) => {
-    expect(isFinal(code)).toBe(false);
+  test.each([1000, 1001, 1005, 1006, 1011, 1012, 1013, SILENT.code, 4429, 4500, 4599])(
+    "%i means later",
+    (code) => {
+      expect(isFinal(code)).toBe(false);
+    },
+  );
+});
+
+describe("how long to stay away", () => {
+  test.each([
+    ["retry in 12 s", 12_000],
+    ["too many sockets of one address; retry in 5 s", 5000],
+    ["", 5000],
+  ])("is what a server at its limits says: %j", (reason, milliseconds) => {
+    expect(pauseAfter({ code: 4429, reason })).toBe(milliseconds);
+  });
+
+  test("is not asked for by others", () => {
+    expect(pauseAfter({ code: 1012, reason: "retry in 5 s" })).toBe(0);
   });
 });
 
