@@ -603,6 +603,51 @@ def test_a_running_server_is_backed_up(server: Server) -> None:
     assert collab(other, "restore", str(file)).returncode == 0
 
 
+def test_a_backup_beside_a_writer_is_one_moment(tmp_path: Path) -> None:
+    data, moments = tmp_path / "data", []
+
+    async def write() -> None:
+        async with SqliteStore(data, window_seconds=0, sweep_seconds=0) as store:
+            saved = 0
+            has_come = asyncio.Event()
+
+            async def keep_writing() -> None:
+                nonlocal saved
+                while True:
+                    update = b"%d" % (saved + 1) + bytes(2000)
+                    entries = [
+                        Entry(room, "e", saved + 1, 0, [update], [BOB])
+                        for room in ("one", "two")
+                    ]
+                    await append(store, *entries)
+                    saved += 1
+                    has_come.set()
+
+            writing = asyncio.create_task(keep_writing())
+            for number in range(5):
+                file = tmp_path / f"backup-{number}"
+                while saved < 50 * number + 50:
+                    has_come.clear()
+                    await has_come.wait()
+                before = saved
+                await asyncio.to_thread(
+                    maintenance._backup, data, file, Progress(False)
+                )
+                moments.append((file, before, saved))
+            writing.cancel()
+
+    asyncio.run(write())
+
+    for file, before, after in moments:
+        other = tmp_path / f"restored-{file.name}"
+        collab(other, "restore", str(file))
+        held = rows(other, "SELECT position, substr(updates, 9, 8) FROM log")
+        held += rows(other, "SELECT position, substr(updates, 9, 8) FROM journal")
+        assert 2 * before <= len(held) <= 2 * after + 2
+        for position, update in held:
+            assert update.startswith(b"%d\x00" % position)
+
+
 def test_nothing_is_restored_over_a_directory_in_use(
     data: Path, file: Path, server: Server
 ) -> None:
