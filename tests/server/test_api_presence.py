@@ -166,7 +166,7 @@ async def test_presence_in_too_many_rooms_is_refused(
 ) -> None:
     monkeypatch.setattr(presence, "MAX_GUESTS_PER_PRINCIPAL", 2)
     async with open_api() as call:
-        call.may("other", PRESENCE)
+        call.may("other", PRESENCE | READ)
         answers = [
             await call("PUT", f"/v1/rooms/{n}/presence", json={"state": {}})
             for n in range(3)
@@ -178,6 +178,16 @@ async def test_presence_in_too_many_rooms_is_refused(
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert other.status_code == 200
         assert call.house.replica.live("2") is None
+
+
+async def test_who_may_not_read_a_room_is_not_present_there() -> None:
+    async with open_api() as call:
+        call.may("eve", PRESENCE)
+
+        answer = await call("PUT", HERE, json={"state": {}}, token="eve")
+
+        assert answer.status_code == 403
+        assert call.house.replica.rooms == []
 
 
 async def test_who_may_only_write_is_not_seen() -> None:

@@ -8,7 +8,7 @@ import time
 
 import orjson
 
-from collab.auth.permissions import PRESENCE
+from collab.auth.permissions import PRESENCE, READ
 from collab.errors import CollabError, RateLimited
 from collab.protocol.varint import encode_bytes, encode_varint
 from collab.room import Member, Visitor
@@ -90,7 +90,7 @@ class Guest:
 
     def _renew(self) -> None:
         try:
-            self._api.access.allow(self.member.principal, self._name, PRESENCE)
+            self._api.access.allow(self.member.principal, self._name, READ | PRESENCE)
             if time.time() < self.ends:
                 return self.say(self._state)
         except CollabError:

@@ -107,7 +107,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Who is present", gives=json(models.Presence),
     ),
     Route(
-        method="PUT", path="/v1/rooms/{room}/presence", needs=PRESENCE, handler=presence.stay,
+        method="PUT", path="/v1/rooms/{room}/presence", needs=READ | PRESENCE, handler=presence.stay,
         summary="Be present without a socket", takes=json(models.Stay), gives=json(models.Stayed),
         errors=(RoomNotFound, RoomUnavailable),
     ),
