@@ -8,18 +8,9 @@ from typing import Any, NamedTuple
 
 from collab.compaction import Child, ChildDied, compare, find_killer
 from collab.names import split_key, spoken
+from collab.store.aside import fill, repair_author, set_aside
 from collab.store.base import Checkpoint
-from collab.store.checks import (
-    Fault,
-    Look,
-    Lost,
-    Place,
-    RoomRecord,
-    fill,
-    look,
-    repair_author,
-    set_aside,
-)
+from collab.store.checks import Fault, Look, Lost, Place, RoomRecord, look
 
 _MAX_KILLERS = 100  # of one room; after that the rest is not looked for
 _KILLS = "native code does not survive it"

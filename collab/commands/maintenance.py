@@ -21,6 +21,7 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.names import SEPARATOR, room_key, room_name
+from collab.store.aside import set_aside
 from collab.store.backup import Restoring, check_target, copied, put_in_place
 from collab.store.base import wall_clock
 from collab.store.checks import (
@@ -32,7 +33,6 @@ from collab.store.checks import (
     look,
     room_record,
     room_records,
-    set_aside,
 )
 from collab.store.directory import Directory
 from collab.store.reading import translate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -13,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from collab.errors import ConfigurationError, StoreCorrupt
+from collab.store.aside import change_epoch
 from collab.store.base import wall_clock
 from collab.store.checks import file_faults, room_records
 from collab.store.directory import RESTORING, Directory, sync
@@ -252,15 +252,7 @@ def _begin_anew(db: sqlite3.Connection) -> int:
         count += 1
         if not room.is_intact:
             continue  # `repair` gives it one
-        epoch = secrets.token_hex(8)
-        db.execute(
-            "UPDATE room SET epoch = ?, crc = ? WHERE id = ?",
-            (
-                epoch,
-                text_checksum(room.id, room.name, epoch, str(room.created)),
-                room.id,
-            ),
-        )
+        change_epoch(db, room.id, room.name, room.created)
         number = db.execute(
             "INSERT INTO room (name, epoch, created, crc, fence, deleted, purge, is_purged)"
             " VALUES (?, ?, ?, 0, 0, ?, 0, 1)",

@@ -1,32 +1,25 @@
-"""Looks at every record of a data file, and takes what is damaged out of its place without dropping it."""
+"""Looks at every record of a data file: what is not as it was written, and what is missing."""
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from struct import error, unpack_from
 from typing import Any, NamedTuple
 
-import orjson
-
-from collab.store.base import Author, Checkpoint
+from collab.store.base import Checkpoint
 from collab.store.records import (
-    MAX_AUTHOR,
     Damaged,
     about_checksum,
     answer_checksum,
     checkpoint_checksum,
-    pack_entry,
     text_checksum,
     unpack_entry,
 )
 
 MAX_FILLED = 100_000  # lost positions at the end of a room that get a placeholder
-_EMPTY_UPDATE = b"\x00\x00"
-_REPAIR, _UNKNOWN = Author("operator", "repair"), Author("", "repair")
-_MISSING = "it is missing"
+MISSING = "it is missing"
 _DECODE_AT_MOST = 1000  # authors of a damaged row
 
 
@@ -135,8 +128,8 @@ def room_records(
         )
         yield RoomRecord(
             number,
-            str(_shown(name)),
-            str(_shown(epoch)),
+            str(shown(name)),
+            str(shown(epoch)),
             created,
             position,
             deleted,
@@ -221,7 +214,7 @@ def _look_at_log(db: sqlite3.Connection, found: Look) -> None:
     for author in sorted(authors):
         if not db.execute("SELECT 1 FROM author WHERE id = ?", (author,)).fetchone():
             place = Place("author", (("id", author),))
-            found.faults.append(Fault(place, _MISSING))
+            found.faults.append(Fault(place, MISSING))
     covered = found.checkpoints[0].position if found.checkpoints else 0
     claimed = found.record.position
     if not isinstance(claimed, int) or claimed > max(last, covered) + MAX_FILLED:
@@ -354,138 +347,10 @@ def file_faults(db: sqlite3.Connection) -> list[str]:
     return [] if found == ["ok"] else found
 
 
-# Taking out of place. Each of these runs in a transaction of the caller.
-
-
-def set_aside(
-    db: sqlite3.Connection, room: int, fault: Fault, milliseconds: int
-) -> None:
-    """Keep a record as it was found, and take it out of its place. A room's own record is made whole instead."""
-    table, where = fault.place.table, fault.place.condition
-    cursor = db.execute(f"SELECT * FROM {table} WHERE {where}", fault.place.values)
-    names = [column[0] for column in cursor.description]
-    for row in cursor.fetchall():
-        record = {name: _shown(value) for name, value in zip(names, row, strict=True)}
-        _keep(db, room, None, None, table, fault.reason, milliseconds, record)
-    if table == "room" and len(fault.place.key) > 1:
-        _settle_position(db, room)
-    elif table == "room":
-        _renew(db, room)
-    elif table == "author" and fault.reason == _MISSING:
-        number = fault.place.values[0]
-        db.execute(
-            "INSERT OR REPLACE INTO author VALUES (?, ?, ?, ?, ?)",
-            (number, *_UNKNOWN, text_checksum(number, *_UNKNOWN)),
-        )
-    else:
-        db.execute(f"DELETE FROM {table} WHERE {where}", fault.place.values)
-
-
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """A value of any type as JSON can hold it."""
     if isinstance(value, bytes):
         return {"$bytes": value.hex()}
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value
-
-
-def _keep(
-    db: sqlite3.Connection,
-    room: int,
-    position: int | None,
-    last: int | None,
-    source: str,
-    reason: str,
-    milliseconds: int,
-    record: dict[str, Any],
-) -> None:
-    db.execute(
-        "INSERT INTO aside (room, position, last, source, reason, milliseconds, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            room,
-            position,
-            last,
-            source,
-            reason,
-            milliseconds,
-            orjson.dumps(record).decode(),
-        ),
-    )
-
-
-def _renew(db: sqlite3.Connection, room: int) -> None:
-    """A new epoch for a room whose record is damaged, since it is not known what of it is."""
-    name, created = db.execute(
-        "SELECT name, created FROM room WHERE id = ?", (room,)
-    ).fetchone()
-    if not isinstance(name, str):
-        name = f"damaged-room-{room}"
-    change_epoch(db, room, _shown(name), created if isinstance(created, int) else 0)
-
-
-def change_epoch(
-    db: sqlite3.Connection, room: int, name: str, created: int, *, epoch: str = ""
-) -> str:
-    """Let the room begin a history of its own, which no other copy of it shares. Returns the epoch."""
-    epoch = epoch or secrets.token_hex(8)
-    db.execute(
-        "UPDATE room SET name = ?, epoch = ?, created = ?, crc = ? WHERE id = ?",
-        (name, epoch, created, text_checksum(room, name, epoch, str(created)), room),
-    )
-    return epoch
-
-
-def fill(
-    db: sqlite3.Connection, room: int, lost: Lost, author: int, milliseconds: int
-) -> None:
-    """Note positions as lost. Where the room could not be opened without them, empty updates take their place."""
-    source = "lost" if lost.is_needed else "history"
-    _keep(
-        db,
-        room,
-        lost.position,
-        lost.last,
-        source,
-        "no intact record holds these positions",
-        milliseconds,
-        {"principals": lost.principals},
-    )
-    if not lost.is_needed:
-        return
-    for start in range(lost.position, lost.last + 1, _DECODE_AT_MOST):
-        count = min(_DECODE_AT_MOST, lost.last + 1 - start)
-        fields = pack_entry(
-            room, start, milliseconds, [author] * count, [_EMPTY_UPDATE] * count
-        )
-        db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", fields)
-        db.executemany(
-            "INSERT OR REPLACE INTO rejected VALUES (?, ?, 'lost', ?)",
-            [(room, at, milliseconds) for at in range(start, start + count)],
-        )
-
-
-def repair_author(db: sqlite3.Connection) -> int:
-    """The number of the author that stands where the true one is lost."""
-    row = db.execute(
-        "SELECT id FROM author WHERE principal = ? AND connection = ? AND turn IS NULL",
-        _REPAIR[:2],
-    ).fetchone()
-    if row is not None:
-        return int(row[0])
-    (number,) = db.execute(
-        f"SELECT coalesce(max(id), 0) + 1 FROM author WHERE id < {MAX_AUTHOR}"
-    ).fetchone()
-    db.execute(
-        "INSERT INTO author VALUES (?, ?, ?, ?, ?)",
-        (number, *_REPAIR, text_checksum(number, *_REPAIR)),
-    )
-    return int(number)
-
-
-def _settle_position(db: sqlite3.Connection, room: int) -> None:
-    """The last position as the sweep would have noted it."""
-    db.execute(
-        "UPDATE room SET position = (SELECT coalesce(max(last), 0) FROM log WHERE room = ?1) WHERE id = ?1",
-        (room,),
-    )

@@ -14,18 +14,16 @@ import pytest
 
 from collab.errors import CollabError
 from collab.store import reading
+from collab.store.aside import fill, repair_author, set_aside
 from collab.store.base import Author, Checkpoint, Entry
 from collab.store.checks import (
     Fault,
     Look,
     common_faults,
     expect_damage,
-    fill,
     look,
-    repair_author,
     room_record,
     room_records,
-    set_aside,
 )
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
