@@ -19,6 +19,8 @@ from collab.metrics import Metrics
 from collab.names import SEPARATOR
 
 BURST_SECONDS = 5.0  # of the sustained rate
+# Of the process's time, that long messages of one socket may take, or the requests of one principal, bursts aside.
+CPU_SHARE = 0.2
 KEPT_ACCOUNTS = 10_000  # of those who have nothing open, in each table
 MAX_WAIT_SECONDS = (
     10.0  # that a socket is not read since others of its account are fast
@@ -116,6 +118,11 @@ class Account:
         wait = self.requests.take(now)
         if wait:
             raise self._refused("requests", wait)
+
+    def charge(self, seconds: float, now: float) -> None:
+        """Count the work of a request, beyond what each may take, as that of further ones."""
+        rate = self._terms.requests_per_second
+        self.requests.owe(max(0.0, seconds / CPU_SHARE * rate - 1), now)
 
     def lend(self, cost: float, now: float) -> float:
         """What a socket may take in messages before it asks again; the seconds it must wait until it may.
@@ -254,6 +261,12 @@ class Limits:
         account = self.of_principal(principal)
         if account is not None:
             account.request(self._clock())
+
+    def charge(self, principal: Principal, seconds: float) -> None:
+        """Few requests can ask for much work: whoever had so much of the process's time is let in later."""
+        account = self.of_principal(principal)
+        if account is not None:
+            account.charge(seconds, self._clock())
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:

@@ -31,7 +31,7 @@ from collab.errors import (
 from collab.protocol.frames import PING, close_frame, is_farewell, pong_frame
 from collab.protocol.yjs import NOTHING
 from collab.room import Member
-from collab.server.limits import Account
+from collab.server.limits import CPU_SHARE, Account
 from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.store.base import Author
 
@@ -44,8 +44,6 @@ WASTE_PER_SECOND = 20.0
 RENEWAL_COST = 20.0  # of a new token for a live member: to verify one is work
 CHARGED_BYTES = 4096
 LOAN = 50.0  # messages that are taken from a principal's account at once
-# Of the process's time, that long messages of one socket may take, bursts aside.
-CPU_SHARE = 0.2
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from itertools import count
 
 import pytest
 from calling import open_api
 
 from collab import replica
 from collab.auth.permissions import EVERYTHING, READ
+from collab.server.api import dispatch
 from collab.server.api.dispatch import SMALL_BODY_BYTES
 from collab.store.base import Done, Entry
 from collab.store.memory import MemoryStore
@@ -200,6 +202,24 @@ async def test_the_type_of_a_body_may_name_utf8() -> None:
         )
 
         assert answer.status_code == 201
+
+
+async def test_who_has_kept_the_process_busy_is_let_in_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = count(step=10)
+    async with open_api() as call:
+        call.may("eve", EVERYTHING)
+        monkeypatch.setattr(dispatch, "thread_time", lambda: next(seconds))
+
+        first, second, other = [
+            await call("POST", "/v1/rooms", token=token, json={"name": name})
+            for token, name in (("eve", "a"), ("eve", "b"), ("root", "c"))
+        ]
+
+        assert (first.status_code, other.status_code) == (201, 201)
+        assert (second.status_code, second.json()["code"]) == (429, "rate_limited")
+        assert int(second.headers["retry-after"]) > 30
 
 
 async def test_a_body_is_counted_while_it_comes() -> None:

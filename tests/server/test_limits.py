@@ -115,6 +115,7 @@ def test_without_access_control_there_is_no_account(made: Made) -> None:
 
     for _ in range(100):
         limits.request(ANONYMOUS)
+    limits.charge(ANONYMOUS, 100.0)
 
     assert limits.of_principal(ANONYMOUS) is None
 
@@ -135,6 +136,20 @@ def test_requests_beyond_the_burst_are_refused_until_time_has_passed(
     with pytest.raises(RateLimited):
         limits.request(ADA)
     assert metrics.limited["requests_per_principal"] == 2
+
+
+def test_work_that_takes_long_counts_as_many_requests(made: Made, clock: Clock) -> None:
+    limits, _ = made(requests_per_second_per_principal=10)
+    limits.request(ADA)
+
+    limits.charge(ADA, 0.02)  # as long as one request may take
+    limits.charge(ADA, 1.0)
+
+    with pytest.raises(RateLimited):
+        limits.request(ADA)
+    limits.request(BEN)
+    clock.now += 0.2
+    limits.request(ADA)
 
 
 def test_a_refusal_says_when_to_come_back_in_words_and_in_the_header(

@@ -7,8 +7,10 @@ Whoever may not do something learns nothing from what it sent, nor whether the r
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
@@ -114,6 +116,15 @@ class Call:
             "request": self.connection,
             **details,
         }
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Around what may keep the event loop, and waits for nothing: the principal is charged for it."""
+        begun = thread_time()
+        try:
+            yield
+        finally:
+            self.api.limits.charge(self.principal, thread_time() - begun)
 
     async def open(self) -> Room:
         """The live room. What the route needs was true when the request came, and is true again now."""
@@ -329,7 +340,11 @@ class Api:
             raise UnsupportedMediaType(f"send {' or '.join(route.takes)}")
         raw = await self._body(request, route)
         model = route.takes[call.media_type]
-        call.body = raw if model is None else reading.body(model, raw)
+        if model is None:
+            call.body = raw
+        else:
+            with call.work():
+                call.body = reading.body(model, raw)
         if route.names:
             call.room = room_name(getattr(call.body, route.names))
             if call.principal.is_lent:

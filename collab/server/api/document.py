@@ -81,9 +81,10 @@ async def _rendered(
 ) -> bytes:
     """Of the state that the document is in when this is called."""
     document = room.document
-    if query.state_vector is not None:
-        return document.diff(_decoded(query.state_vector))
-    snapshot = document.snapshot()
+    with call.work():
+        if query.state_vector is not None:
+            return document.diff(_decoded(query.state_vector))
+        snapshot = document.snapshot()
     if kind == "update":
         return snapshot
     renderer = call.api.replica.renderer
@@ -181,7 +182,8 @@ async def _take_in(
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
     replica.join(room, visitor)
     try:
-        change(room, visitor)
+        with call.work():
+            change(room, visitor)
         return room, room.position
     except DocumentBroken:
         await replica.rebuild(room)
