@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from collab import logs
 from collab.errors import RoomNotFound, StoreUnavailable
-from collab.store import reading
+from collab.store import reading, writing
 from collab.store.base import (
     DELETED_ROOM_SECONDS,
     Checkpoint,
@@ -133,7 +133,9 @@ class SqliteStore:
         )
 
     async def reject(self, room: str, position: int, reason: str) -> None:
-        await self._write(lambda writer: writer.reject(room, position, reason))
+        await self._write(
+            lambda writer: writing.reject(writer.db, room, position, reason, writer.now)
+        )
 
     async def create(
         self,
@@ -150,17 +152,23 @@ class SqliteStore:
 
     async def describe(self, room: str, metadata: Mapping[str, Any]) -> RoomInfo:
         encoded = encode_metadata(metadata)
-        return await self._write(lambda writer: writer.describe(room, encoded))
+        return await self._write(
+            lambda writer: writing.describe(writer.db, room, encoded)
+        )
 
     async def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
         kept = checked_history(history_seconds)
-        return await self._write(lambda writer: writer.retain(room, kept))
+        return await self._write(lambda writer: writing.retain(writer.db, room, kept))
 
     async def delete(self, room: str, *, purge: bool = False) -> None:
         await self._write(lambda writer: writer.delete(room, purge))
 
     async def restore(self, room: str) -> RoomInfo:
-        return await self._write(lambda writer: writer.restore(room))
+        return await self._write(
+            lambda writer: writing.restore(
+                writer.db, room, fence=writer.next_fence(), now=writer.now
+            )
+        )
 
     async def tidy(self) -> None:
         """In many small commits, so that appends are not held up."""
@@ -170,7 +178,9 @@ class SqliteStore:
 
     async def remember(self, key: str, digest: bytes, answer: bytes) -> None:
         check_answer(key, answer)
-        await self._write(lambda writer: writer.remember(key, digest, answer))
+        await self._write(
+            lambda writer: writing.remember(writer.db, key, digest, answer, writer.now)
+        )
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

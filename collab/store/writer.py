@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from collab import logs
 from collab.errors import (
@@ -22,8 +22,8 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.names import spoken
+from collab.store import writing
 from collab.store.base import (
-    MAX_ANSWERS,
     Author,
     Checkpoint,
     Clock,
@@ -33,21 +33,13 @@ from collab.store.base import (
 )
 from collab.store.directory import Directory
 from collab.store.reading import (
-    Live,
-    about,
     find,
-    find_deleted,
-    info,
     last_position,
     translate,
 )
 from collab.store.records import (
     MAX_AUTHOR,
     Fields,
-    about_checksum,
-    answer_checksum,
-    checkpoint_checksum,
-    encode_metadata,
     pack_entry,
     text_checksum,
 )
@@ -451,8 +443,12 @@ class Writer(threading.Thread):
         """The room of an entry, made when there is none of that name. RoomNotFound when its epoch is over."""
         live = find(self._db, entry.room)
         if live is None:
+            if writing.is_over(self._db, entry.room, entry.epoch):
+                raise RoomNotFound(f"room {spoken(entry.room)} was deleted")
             if entry.position != 1:
-                self._refuse_late(entry)
+                raise StoreCorrupt(
+                    f"room {spoken(entry.room)} does not begin at {entry.position}"
+                )
             return self._make(entry.room, entry.epoch, entry.milliseconds)
         if live.epoch != entry.epoch:
             raise RoomNotFound(f"room {spoken(entry.room)} has begun anew")
@@ -461,33 +457,10 @@ class Writer(threading.Thread):
         self._rooms[entry.room] = known
         return known
 
-    def _refuse_late(self, entry: Entry) -> NoReturn:
-        room = entry.room
-        if self._db.execute(
-            "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, entry.epoch)
-        ).fetchone():
-            raise RoomNotFound(f"room {spoken(room)} was deleted")
-        raise StoreCorrupt(f"room {spoken(room)} does not begin at {entry.position}")
-
     def _make(self, room: str, epoch: str, created: int) -> _Known:
-        if self._db.execute(
-            "SELECT 1 FROM room WHERE name = ? AND epoch = ?", (room, epoch)
-        ).fetchone():
-            raise RoomNotFound(f"room {spoken(room)} was deleted")
         self._begin()
-        number = int(
-            self._db.execute(
-                "INSERT INTO room (name, epoch, created, crc, fence) VALUES (?1, ?2, ?3, 0,"
-                " (SELECT coalesce(max(fence), 0) FROM room WHERE name = ?1))",
-                (room, epoch, created),
-            ).lastrowid
-            or 0
-        )
-        self._db.execute(
-            "UPDATE room SET crc = ? WHERE id = ?",
-            (text_checksum(number, room, epoch, str(created)), number),
-        )
-        self._bind(number, self._owners.get(room, {}))
+        number = writing.make(self._db, room, epoch, created)
+        writing.bind(self._db, number, self._owners.get(room, {}))
         known = self._rooms[room] = _Known(number, epoch, 0)
         return known
 
@@ -503,48 +476,32 @@ class Writer(threading.Thread):
 
     # Jobs
 
+    @property
+    def db(self) -> sqlite3.Connection:
+        """In a transaction."""
+        return self._db
+
+    @property
+    def now(self) -> int:
+        """By the store's clock."""
+        return self._clock()
+
     def bind(self, room: str, owners: dict[int, str]) -> None:
         live = find(self._db, room)
         if live is None:
             self._owners[room] = owners | self._owners.get(room, {})
         else:
-            self._bind(live.id, owners)
-
-    def _bind(self, room: int, owners: dict[int, str]) -> None:
-        for client, principal in owners.items():
-            self._db.execute(
-                "INSERT OR IGNORE INTO owner VALUES (?, ?, ?, ?)",
-                (room, client, principal, text_checksum(room, str(client), principal)),
-            )
+            writing.bind(self._db, live.id, owners)
 
     def checkpoint(self, room: str, checkpoint: Checkpoint, fence: int) -> bool:
-        db = self._db
-        live = find(db, room)
-        position, snapshot = checkpoint
-        if live is None or fence < live.fence or position > self._last(room, live.id):
+        live = find(self._db, room)
+        if (
+            live is None
+            or fence < live.fence
+            or checkpoint.position > self._last(room, live.id)
+        ):
             return False
-        (newest,) = db.execute(
-            "SELECT coalesce(max(position), 0) FROM checkpoint WHERE room = ?",
-            (live.id,),
-        ).fetchone()
-        if newest >= position:
-            return False
-        now = self._clock()
-        db.execute(
-            "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)",
-            (
-                live.id,
-                position,
-                now,
-                checkpoint_checksum(live.id, position, now, snapshot),
-                snapshot,
-            ),
-        )
-        db.execute(
-            "DELETE FROM checkpoint WHERE room = ? AND position < ?", (live.id, newest)
-        )
-        db.execute("UPDATE room SET fence = ? WHERE id = ?", (fence, live.id))
-        return True
+        return writing.put_checkpoint(self._db, live.id, checkpoint, fence, self.now)
 
     def _last(self, room: str, number: int) -> int:
         known = self._rooms.get(room)
@@ -552,73 +509,24 @@ class Writer(threading.Thread):
             known.last if known else last_position(self._db, number, with_journal=True)
         )
 
-    def reject(self, room: str, position: int, reason: str) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)",
-            (self._live(room).id, position, reason, self._clock()),
-        )
-
     def create(
-        self,
-        room: str,
-        metadata: str,
-        history_seconds: int | None,
-        epoch: str,
+        self, room: str, metadata: str, history_seconds: int | None, epoch: str
     ) -> RoomInfo:
-        """The metadata is encoded, as in the following."""
         if find(self._db, room) is not None:
             raise Conflict("there is a room of this name")
-        try:
-            known = self._make(room, epoch or secrets.token_hex(8), self._clock())
-        except RoomNotFound:
-            raise Conflict("this history of the room is over") from None
-        self._tell(known.id, metadata, history_seconds)
-        return info(self._db, known.id)
-
-    def describe(self, room: str, metadata: str) -> RoomInfo:
-        live = self._live(room)
-        self._tell(live.id, metadata, about(self._db, live.id).history_seconds)
-        return info(self._db, live.id)
-
-    def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
-        live = self._live(room)
-        metadata = encode_metadata(about(self._db, live.id).metadata)
-        self._tell(live.id, metadata, history_seconds)
-        return info(self._db, live.id)
-
-    def _live(self, room: str) -> Live:
-        live = find(self._db, room)
-        if live is None:
-            raise RoomNotFound(f"there is no room {spoken(room)}")
-        return live
-
-    def _tell(self, room: int, metadata: str, history_seconds: int | None) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO about VALUES (?, ?, ?, ?)",
-            (
-                room,
-                metadata,
-                history_seconds,
-                about_checksum(room, metadata, history_seconds),
-            ),
-        )
+        if writing.is_over(self._db, room, epoch):
+            raise Conflict("this history of the room is over")
+        known = self._make(room, epoch or secrets.token_hex(8), self.now)
+        return writing.tell(self._db, known.id, metadata, history_seconds)
 
     def delete(self, room: str, is_purged: bool) -> None:
-        db, now = self._db, self._clock()
+        db, now = self._db, self.now
         self._owners.pop(room, None)
         self._rooms.pop(room, None)
         live = find(db, room)
         if live is not None:
-            # The fence keeps a compactor of the old history from touching the next one.
-            db.execute(
-                "UPDATE room SET deleted = ?, purge = ?, fence = ? WHERE id = ?",
-                (
-                    now,
-                    now + int(self._deleted_room_seconds * 1000),
-                    self.next_fence(),
-                    live.id,
-                ),
-            )
+            purge = now + int(self._deleted_room_seconds * 1000)
+            writing.bury(db, live.id, fence=self.next_fence(), now=now, purge=purge)
         if is_purged:
             for (number,) in db.execute(
                 "SELECT id FROM room WHERE name = ? AND deleted IS NOT NULL AND is_purged = 0",
@@ -627,35 +535,11 @@ class Writer(threading.Thread):
                 begin_purge(db, number)
             self._sweep.hurry()  # the log's rows go in chunks
 
-    def restore(self, room: str) -> RoomInfo:
-        db = self._db
-        if find(db, room) is not None:
-            raise Conflict("there is a room of this name")
-        deleted = find_deleted(db, room, self._clock())
-        if deleted is None:
-            raise RoomNotFound(f"there is no deleted room {spoken(room)}, or no longer")
-        # The fence keeps out a compactor of a history that lay between.
-        db.execute(
-            "UPDATE room SET deleted = NULL, purge = NULL, fence = ? WHERE id = ?",
-            (self.next_fence(), deleted.id),
-        )
-        return info(db, deleted.id)
-
     def tidy(self, is_first: bool) -> bool:
         """A chunk of what the sweep does by itself; True when there is no more."""
         if is_first:
             self._sweep.hurry()
         return self._sweep.step()
-
-    def remember(self, key: str, digest: bytes, answer: bytes) -> None:
-        now = self._clock()
-        number = self._db.execute(
-            "INSERT OR REPLACE INTO answer (key, milliseconds, digest, answer, crc) VALUES (?, ?, ?, ?, ?)",
-            (key, now, digest, answer, answer_checksum(key, now, digest, answer)),
-        ).lastrowid
-        self._db.execute(
-            "DELETE FROM answer WHERE n <= ?", ((number or 0) - MAX_ANSWERS,)
-        )
 
 
 def _settle(

@@ -24,7 +24,7 @@ from collab.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from collab.store import reading, schema, writer
+from collab.store import reading, schema, writing
 from collab.store.base import Author, Checkpoint, Entry, Stored
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
@@ -448,7 +448,7 @@ async def test_log_is_kept_where_a_checkpoint_is_damaged(tmp_path: Path) -> None
 async def test_only_so_many_answers_are_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(writing, "MAX_ANSWERS", 3)
     async with SqliteStore(tmp_path) as store:
         for key in "abcde":
             await store.remember(key, b"digest", key.encode())
