@@ -14,7 +14,7 @@ from collab.errors import StoreLocked
 
 # That a server waits for the lock of one that has just been killed.
 HANDOVER_SECONDS = 1.0
-_STAGED = "staged-"
+_STAGED = ".staged-"
 RESTORING = "restoring"  # what a restore has prepared and will put in place
 
 
