@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from itertools import count
+from time import process_time
 
 import pytest
 from calling import open_api
 
 from collab import replica
 from collab.auth.permissions import EVERYTHING, READ
-from collab.server.api import dispatch
+from collab.errors import InvalidRequest
+from collab.server.api import dispatch, models, reading
 from collab.server.api.dispatch import SMALL_BODY_BYTES
 from collab.store.base import Done, Entry
 from collab.store.memory import MemoryStore
@@ -202,6 +204,22 @@ async def test_the_type_of_a_body_may_name_utf8() -> None:
         )
 
         assert answer.status_code == 201
+
+
+def test_what_does_not_belong_in_a_body_costs_little() -> None:
+    raw = b'{"x": [' + b",".join([b"[]"] * 300_000) + b"]}"
+    begun = process_time()
+
+    with pytest.raises(InvalidRequest):
+        reading.body(models.Edits, raw)
+
+    assert process_time() - begun < 3 * _parsing_seconds(raw)
+
+
+def _parsing_seconds(raw: bytes) -> float:
+    begun = process_time()
+    reading.read_json(raw)
+    return process_time() - begun
 
 
 async def test_who_has_kept_the_process_busy_is_let_in_later(
