@@ -320,11 +320,9 @@ class Api:
             return given
         if given is None:
             return Response(status_code=204)
-        return Response(
-            given.model_dump_json(),
-            status_code=call.route.status,
-            media_type=JSON,
-        )
+        with call.work():
+            content = given.model_dump_json()
+        return Response(content, status_code=call.route.status, media_type=JSON)
 
     # What it brings
 

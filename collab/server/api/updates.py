@@ -25,7 +25,7 @@ from collab.errors import (
 from collab.replica import Replica
 from collab.room import Member, Room, RoomState, Visitor
 from collab.server.api import models
-from collab.server.api.dispatch import JSON, Call
+from collab.server.api.dispatch import Call
 from collab.server.api.document import existing
 from collab.store.base import Row
 
@@ -41,7 +41,7 @@ BEAT_SECONDS = 1.0  # in which a stream sees that it has to end
 ALIVE_SECONDS = 15.0  # between two signs of life
 
 
-async def read(call: Call) -> Response:
+async def read(call: Call) -> models.Updates | Response:
     """A page of updates with who wrote them and when, the oldest first. Asked for `text/event-stream`: those after
     `after` (or Last-Event-ID, by default only what comes from now on), and then each as soon as it is logged. An event
     `update` has its position as id; `gap` says that the log begins later, `end` why the stream ends.
@@ -60,16 +60,16 @@ async def read(call: Call) -> Response:
         rows = await store.history(call.key, after=at, limit=limit)
         if not rows:
             break
-        found += map(_shown, rows)
+        with call.work():
+            found += map(_shown, rows)
         size += sum(len(row.update) for row in rows)
         at = rows[-1].position
-    page = models.Updates(
+    return models.Updates(
         epoch=info.epoch,
         position=info.position,
         updates=found,
         next=at if found and at < info.position else None,
     )
-    return Response(page.model_dump_json(), media_type=JSON)
 
 
 def _shown(row: Row) -> models.UpdateInfo:
