@@ -19,7 +19,7 @@ from collab import logs
 from collab.auth.base import Credential
 from collab.auth.permissions import EVERYTHING, READ, WRITE, Principal
 from collab.auth.tickets import TICKET_PREFIX
-from collab.errors import CollabError, InvalidRequest, RateLimited
+from collab.errors import CollabError, InvalidRequest, RateLimited, TooLarge
 from collab.names import room_name
 from collab.protocol.yjs import COLLAB_V1, TOKEN_PREFIX
 from collab.server.access import Entry
@@ -34,6 +34,7 @@ from collab.server.y_websocket import RoomSocket
 RETRY_AFTER_SECONDS = 2
 # Who comes back at once with what was refused waits that long for the answer.
 REPEAT_SECONDS = 2.0
+MAX_ASKED_BYTES = 4096  # with which a client token is asked for
 KEPT_REFUSALS = 10_000  # then the oldest is forgotten
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, section 5.6.2
@@ -237,6 +238,8 @@ async def _wants_to_read_only(request: Request) -> bool:
     body = await request.body()
     if not body:
         return False
+    if len(body) > MAX_ASKED_BYTES:
+        raise TooLarge("request body")
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:

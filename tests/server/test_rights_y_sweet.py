@@ -158,6 +158,12 @@ async def test_a_client_token_is_not_given_for_what_is_not_understood(
     assert status == 400
 
 
+async def test_a_client_token_is_not_asked_for_at_length(door: Door) -> None:
+    status, problem = door.ask(["read"], b'{"x": "' + b"x" * 5000 + b'"}')
+
+    assert (status, problem["code"]) == (413, "too_large")
+
+
 async def test_who_does_not_say_how_it_found_us_gets_no_address() -> None:
     async with open_api(host="192.0.2.1", auth=("keys",)) as call:
         request = call._client.build_request("POST", "http://localhost/doc/r/auth")
