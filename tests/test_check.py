@@ -89,6 +89,15 @@ def test_a_short_secret_is_refused_by_check_and_by_serve(tmp_path: Path) -> None
     assert "hunter2" not in checked.stdout + served.stderr
 
 
+def test_a_file_of_keys_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (said,) = found("jwt_keys", auth=("jwt",), jwt_keys=tmp_path / "keys")
+
+    assert (said.state, said.sentence) == (
+        "refuse",
+        f"cannot read {tmp_path / 'keys'}: No such file or directory; name a file of keys that can be used",
+    )
+
+
 @pytest.mark.parametrize(("mode", "expected"), [(0o600, 1), (0o640, 1), (0o644, 2)])
 def test_a_secret_that_everybody_reads_is_warned_of(
     secret: Path, mode: int, expected: int

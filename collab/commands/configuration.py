@@ -192,7 +192,7 @@ def _jwt_keys(settings: Settings, path: Path) -> Iterator[Verdict]:
     try:
         keys = read_keys(path, settings.jwt_algorithms)
     except ConfigurationError as error:
-        yield refuse("jwt_keys", f"{error}; give a stronger key")
+        yield refuse("jwt_keys", f"{error}; name a file of keys that can be used")
         return
     if any(key.is_secret for key in keys):
         yield from _secret_file("jwt_keys", path)
