@@ -103,7 +103,9 @@ class Access:
         principal, address = None, ""
         try:
             if isinstance(shown, Principal):
-                principal = shown
+                principal = self.authority.recheck(shown, name)
+                if principal is None:
+                    raise Unauthenticated(ENDED)
             else:
                 address = shown.address
                 principal = await self.authority.authenticate(shown, name)

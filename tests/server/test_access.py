@@ -227,6 +227,22 @@ async def test_who_was_revoked_while_the_room_was_opened_stays_outside() -> None
             await entering
 
 
+@pytest.mark.anyio
+async def test_who_was_let_in_by_a_backend_is_not_let_in_again_without_it() -> None:
+    lent = replace(ADA, token="ada", is_lent=True)
+    async with open_house(ada=lent) as house:
+        await house.access.enter(lent, "r")
+        reader = replace(lent, grants=(Grant("r", READ),))
+
+        house.table.principals["ada"] = reader
+        entry = await house.access.enter(lent, "r")
+        del house.table.principals["ada"]
+        with pytest.raises(Unauthenticated):
+            await house.access.enter(lent, "r")
+
+        assert (entry.principal, entry.operations) == (reader, READ)
+
+
 # Rights that change
 
 
