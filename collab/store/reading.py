@@ -322,6 +322,9 @@ def info_of(db: sqlite3.Connection, name: str, now: int) -> RoomInfo | None:
     return None if found is None else info(db, found.id)
 
 
+LAST_NAME = "\U0010ffff" * 129  # behind every name that a tenant and a room can make
+
+
 def rooms(
     db: sqlite3.Connection,
     prefix: str,
@@ -339,12 +342,13 @@ def rooms(
         _info(row)
         for row in db.execute(
             f"""
-            {_INFOS} WHERE {which} AND r.name >= :prefix AND r.name > :after
+            {_INFOS} WHERE {which} AND r.name BETWEEN :prefix AND :end AND r.name > :after
                 AND substr(r.name, 1, :length) = :prefix
             ORDER BY r.name LIMIT :limit
             """,
             {
                 "prefix": prefix,
+                "end": prefix + LAST_NAME,  # so that no further rooms are gone over
                 "after": after,
                 "length": len(prefix),
                 "limit": limit,
