@@ -352,3 +352,13 @@ async def test_a_stream_is_read_over_tcp_and_ends_when_the_server_drains(
     assert text_of([found[0]["data"]]) == "é😀"
     assert (found[-1]["event"], found[-1]["data"]["code"]) == ("end", "draining")
     assert code == 0
+
+
+async def test_the_log_is_for_who_may_read_the_document() -> None:
+    async with open_api() as call:
+        await call.create()
+        call.may("eve", HISTORY)
+
+        page = await call("GET", "/v1/rooms/r/updates", token="eve")
+
+        assert page.status_code == 403

@@ -97,7 +97,7 @@ ROUTES: tuple[Route, ...] = (
         errors=(Refused, RoomNotFound, PreconditionFailed, ClientIdConflict, RoomUnavailable),
     ),
     Route(
-        method="GET", path="/v1/rooms/{room}/updates", needs=HISTORY, handler=updates.read,
+        method="GET", path="/v1/rooms/{room}/updates", needs=READ | HISTORY, handler=updates.read,
         summary="Read the log of a document, or follow it", query=models.UpdatesQuery,
         headers=(("Last-Event-ID", "The position after which a stream goes on."),),
         gives={JSON: models.Updates, updates.EVENTS: None}, errors=(RoomNotFound, NotYet, RoomUnavailable),
