@@ -13,7 +13,9 @@ from collab.errors import Busy, CollabError, RoomUnavailable
 
 INLINE_BYTES = 32_768  # of a document: 2 ms for a text, 10 ms for deep maps and lists
 MAX_WAITING = 32  # renderings that wait for the child
+MAX_WAITING_OF_ROOM = 8  # so that one room does not keep the others waiting
 MAX_KEPT_BYTES = 16 << 20  # for the next who asks
+ENTRY_BYTES = 500  # that one takes beside its content
 
 _Kept = tuple[bytes, dict[tuple[str, str], bytes]]
 
@@ -36,7 +38,7 @@ class Renderer:
         self._turn = asyncio.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
-        self._under_way: dict[tuple[int, str, str], asyncio.Future[bytes]] = {}
+        self._under_way: dict[tuple[str, int, str, str], asyncio.Future[bytes]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,10 +60,10 @@ class Renderer:
         if len(snapshot) <= INLINE_BYTES:
             content = export(snapshot, form, root)
         else:
-            content = await self._together(snapshot, form, root)
+            content = await self._together(room, snapshot, form, root)
         if self._kept.get(room) is kept and key not in kept[1]:
             kept[1][key] = content
-            self._bytes += len(content)
+            self._bytes += len(content) + ENTRY_BYTES
             while self._bytes > MAX_KEPT_BYTES:
                 self._bytes -= _size(self._kept.popitem(last=False)[1])
         return content
@@ -78,13 +80,16 @@ class Renderer:
         self._kept[room] = kept
         return kept
 
-    async def _together(self, snapshot: bytes, form: str, root: str) -> bytes:
+    async def _together(
+        self, room: str, snapshot: bytes, form: str, root: str
+    ) -> bytes:
         """However many ask for the same at the same time, it is written once."""
-        what = (id(snapshot), form, root)
+        what = (room, id(snapshot), form, root)
         future = self._under_way.get(what)
         if future is not None:
             return await asyncio.shield(future)
-        if len(self._under_way) >= MAX_WAITING:
+        of_room = sum(name == room for name, *_ in self._under_way)
+        if len(self._under_way) >= MAX_WAITING or of_room >= MAX_WAITING_OF_ROOM:
             raise Busy("too many documents are being written; come back in a moment")
         future = self._under_way[what] = asyncio.get_running_loop().create_future()
         try:
@@ -122,4 +127,4 @@ class Renderer:
 
 
 def _size(kept: _Kept) -> int:
-    return len(kept[0]) + 1000 + sum(map(len, kept[1].values()))
+    return len(kept[0]) + 1000 + sum(len(one) + ENTRY_BYTES for one in kept[1].values())

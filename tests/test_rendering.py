@@ -126,6 +126,23 @@ async def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_child")
+async def test_one_room_does_not_keep_the_others_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendering, "MAX_WAITING_OF_ROOM", 2)
+    contents = [update(text=Text(str(number))) for number in range(4)]
+    async with Renderer() as renderer:
+        found = await asyncio.gather(
+            *(renderer.render("r", each, "text", "") for each in contents),
+            renderer.render("s", contents[0], "text", ""),
+            return_exceptions=True,
+        )
+
+    assert [found[0], found[1], found[4]] == [b"0", b"1", b"0"]
+    assert all(isinstance(each, Busy) for each in found[2:4])
+
+
+@pytest.mark.usefixtures("in_child")
 async def test_a_child_that_dies_costs_only_who_asked() -> None:
     content = update(text=Text("words"))
     async with Renderer(hang_seconds=0.0) as renderer:
