@@ -594,6 +594,19 @@ def test_keys_and_grants_go_with_the_rooms(data: Path) -> None:
     )
 
 
+def test_a_restore_into_a_directory_in_use_is_not_written_down(
+    data: Path, file: Path
+) -> None:
+    made = collab(data, "key", "create", "--principal", "robot", "--prefix", "=read")
+    assert made.returncode == 0, made.stderr
+    before = (data / "audit.jsonl").read_bytes()
+
+    done = collab(data, "restore", str(file))
+
+    assert (done.returncode, "--replace" in done.stderr) == (2, True)
+    assert (data / "audit.jsonl").read_bytes() == before
+
+
 def test_a_running_server_is_backed_up(server: Server) -> None:
     file, other = server.data.parent / "file", server.data.parent / "restored"
 

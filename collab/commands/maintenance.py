@@ -472,6 +472,7 @@ def restore(
     Every room begins a new epoch, so that clients which know more than the backup can tell. Ends with 3 when rooms
     of the backup are damaged.
     """
+    check_target(data, replace=replace)
     if data.is_dir():
         _audit(data, "restore", file=str(file))
     found, rooms, kept = asyncio.run(
@@ -495,8 +496,6 @@ def restore(
 async def _restore(
     file: Path, data: Path, progress: Progress, *, is_replacing: bool
 ) -> tuple[list[Finding], int, Path | None]:
-
-    check_target(data, replace=is_replacing)
     directory = Directory(data, reserve_bytes=0)
     try:
         directory.lock()
