@@ -46,27 +46,38 @@ class Renderer:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._child.end()
 
-    async def render(self, room: str, snapshot: bytes, form: str, root: str) -> bytes:
-        """The document in one of `FORMS`. One that has not changed gives the very same snapshot.
-
-        Raises what the functions of `collab.document.export` raise; Busy when too many wait, and RoomUnavailable for
-        a document that takes too long.
+    def render_at_once(
+        self, room: str, snapshot: bytes, form: str, root: str
+    ) -> bytes | None:
+        """The document in one of `FORMS`, when it is small or was written before. One that has not changed gives the
+        very same snapshot. Raises what the functions of `collab.document.export` raise.
         """
-        key = (form, root)
         kept = self._of(room, snapshot)
-        content = kept[1].get(key)
-        if content is not None:
-            return content
-        if len(snapshot) <= INLINE_BYTES:
+        content = kept[1].get((form, root))
+        if content is None and len(snapshot) <= INLINE_BYTES:
             content = export(snapshot, form, root)
-        else:
+            self._keep(room, kept, (form, root), content)
+        return content
+
+    async def render(self, room: str, snapshot: bytes, form: str, root: str) -> bytes:
+        """Likewise, whatever its size. Raises Busy, too, when too many wait, and RoomUnavailable for a document that
+        takes too long.
+        """
+        content = self.render_at_once(room, snapshot, form, root)
+        if content is None:
+            kept = self._of(room, snapshot)
             content = await self._together(room, snapshot, form, root)
+            self._keep(room, kept, (form, root), content)
+        return content
+
+    def _keep(
+        self, room: str, kept: _Kept, key: tuple[str, str], content: bytes
+    ) -> None:
         if self._kept.get(room) is kept and key not in kept[1]:
             kept[1][key] = content
             self._bytes += len(content) + ENTRY_BYTES
             while self._bytes > MAX_KEPT_BYTES:
                 self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return content
 
     def _of(self, room: str, snapshot: bytes) -> _Kept:
         """What was written of this very state of the document, now the youngest."""

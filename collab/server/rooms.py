@@ -172,16 +172,24 @@ class Rooms:
             return False
         if (
             sockets.replica.is_draining
-            or len(sockets.connections) > sockets.max_sockets
+            or len(sockets) + sockets.arriving >= sockets.max_sockets
         ):
             await _deny(websocket, 503)
             return False
         upgrade = websocket.scope["extensions"][EXTENSION]
         try:
-            upgrade.seat = sockets.limits.handshake(upgrade.address)
+            account = sockets.limits.handshake(upgrade.address)
         except RateLimited as error:
             await _deny(websocket, 429, error.retry_seconds)
             return False
+        sockets.arriving += 1
+
+        def vacate() -> None:
+            sockets.arriving -= 1
+            if account is not None:
+                account.add_socket(-1)
+
+        upgrade.vacate = vacate
         sockets.metrics.connections += 1
         await websocket.accept(subprotocol)
         return True

@@ -58,6 +58,7 @@ class Sockets:
         self.handshake_seconds, self.idle_seconds = handshake_seconds, idle_seconds
         self.loop = asyncio.get_running_loop()
         self.connections: set[Any] = set()  # uvicorn's: what it shuts down in the end
+        self.arriving = 0  # let in, and not attached yet
         self._seats: list[set[Socket]] = [set() for _ in range(BEAT_SECONDS)]
         self._next_seat = 0
         # Attached, and must say something until then.

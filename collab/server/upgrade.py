@@ -20,7 +20,6 @@ from websockets.server import ServerProtocol
 from collab import logs
 from collab.auth.certificates import CERTIFICATE, certificate_of
 from collab.protocol.frames import close_frame, is_farewell
-from collab.server.limits import Account
 from collab.server.socket import LINGER_SECONDS, Socket
 
 EXTENSION = "collab.upgrade"  # where the endpoint finds this object in its scope
@@ -59,7 +58,8 @@ class Upgrade(asyncio.Protocol):
         self._early = bytearray()
         self.transport: Any = None
         self.address = ""
-        self.seat: Account | None = None  # counts this one until it is a socket or gone
+        # Called once, when this is a socket or gone: gives back the places it holds.
+        self.vacate: Callable[[], None] | None = None
 
     # The transport's side
 
@@ -79,9 +79,9 @@ class Upgrade(asyncio.Protocol):
             self._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
     def _vacate(self) -> None:
-        if self.seat is not None:
-            self.seat.add_socket(-1)
-            self.seat = None
+        if self.vacate is not None:
+            self.vacate()
+            self.vacate = None
 
     def shutdown(self) -> None:
         """uvicorn stops."""
@@ -178,6 +178,8 @@ class Upgrade(asyncio.Protocol):
             self._end(1011)
         else:
             self._end(1000)
+        if self.transport.is_closing():
+            self._vacate()  # it may have gone before it was let in
 
     async def _send(self, event: dict[str, Any]) -> None:
         kind = event["type"]

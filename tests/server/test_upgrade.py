@@ -132,6 +132,19 @@ async def test_a_refused_client_that_goes_on_talking_is_not_cut_off(
     writer.close()
 
 
+async def test_connections_that_say_nothing_take_no_places_of_sockets(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve("--max-sockets", "2")
+    silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(5)]
+
+    async with connect(f"{server.address}/ws/r"), connect(f"{server.address}/ws/r"):
+        pass
+
+    for _, writer in silent:
+        writer.close()
+
+
 async def test_too_many_sockets_are_told_to_come_later(
     serve: Callable[..., Server],
 ) -> None:

@@ -85,10 +85,13 @@ async def _rendered(
         if query.state_vector is not None:
             return document.diff(_decoded(query.state_vector))
         snapshot = document.snapshot()
-    if kind == "update":
-        return snapshot
-    renderer = call.api.replica.renderer
-    return await renderer.render(room.name, snapshot, kind, query.root)
+        if kind == "update":
+            return snapshot
+        renderer = call.api.replica.renderer
+        content = renderer.render_at_once(room.name, snapshot, kind, query.root)
+    if content is None:
+        content = await renderer.render(room.name, snapshot, kind, query.root)
+    return content
 
 
 def _wanted(accept: str) -> str:
