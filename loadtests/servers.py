@@ -176,6 +176,7 @@ class Server:
         self._words.close()
         if self._own_folder:
             shutil.rmtree(self._own_folder, ignore_errors=True)
+            os.sync()  # or what the disk still has to do for this run slows the next
 
     def stop(self) -> int:
         """Ask it to end, make it end when it does not; its exit code."""
