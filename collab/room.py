@@ -137,12 +137,11 @@ class Visitor(Member):
         operations: int,
         *,
         connection: str,
-        turn: str | None = None,
     ) -> None:
         super().__init__(
             _drop,
             _NOBODY,
-            Author(principal.id, connection, turn),
+            Author(principal.id, connection),
             owner=principal.id,
             principal=principal,
             operations=operations,
