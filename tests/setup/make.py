@@ -24,6 +24,10 @@ PROGRAMS = {  # program → Debian packages
     "chromium-headless-shell": ("chromium-headless-shell",),
     # For the load client, and for a disk that fails on demand.
     "cc": ("gcc", "libc6-dev"),
+    "redis-server": ("redis-server",),
+    "haproxy": ("haproxy",),
+    "nginx": ("nginx",),
+    "pg_ctlcluster": ("postgresql",),  # whose own programs are not on the PATH
 }
 FAST = (
     "tests/protocol",
