@@ -248,6 +248,14 @@ class StoreUnavailable(CollabError):
     close_code = 1013
 
 
+class BusUnavailable(CollabError):
+    """Redis does not answer in time: replicas do not hear each other until it does."""
+
+    code = "bus_unavailable"
+    http_status = 503
+    close_code = 1013
+
+
 class StoreLocked(CollabError):
     """Another process has this data directory open."""
 

@@ -34,9 +34,56 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
     )
-    data: Path = Field(Path("data"), description="Directory of the SQLite store.")
-    store: Literal["sqlite", "memory"] = Field(
-        "sqlite", description="Where updates are kept; memory keeps nothing."
+    data: Path = Field(
+        Path("data"),
+        description="Directory of the SQLite store, the audit log and what access control knows.",
+    )
+    store: Literal["auto", "sqlite", "memory", "postgres", "redis"] = Field(
+        "auto",
+        description="Where updates are kept; memory keeps nothing. auto: Postgres when postgres is set, else Redis when "
+        "redis is, else SQLite, which one process alone may use.",
+    )
+
+    # Many replicas
+    redis: str = Field(
+        "",
+        description="Redis that all replicas share: redis://, rediss:// (TLS), redis+sentinel://host:port,…/service, "
+        "redis+cluster://host:port,…",
+    )
+    redis_password_file: Path | None = Field(
+        None,
+        description="File of the password for Redis; a user stands in its address.",
+    )
+    redis_ca: Path | None = Field(
+        None, description="PEM file of those who issue Redis' certificate."
+    )
+    redis_certificate: Path | None = Field(
+        None, description="PEM file of the certificate shown to Redis."
+    )
+    redis_key: Path | None = Field(
+        None, description="PEM file of the private key of redis_certificate."
+    )
+    postgres: str = Field(
+        "",
+        description="Postgres that all replicas share, such as postgresql://collab@db/collab.",
+    )
+    postgres_password_file: Path | None = Field(
+        None, description="File of the password for Postgres."
+    )
+    cluster: str = Field(
+        "collab",
+        pattern="^[a-z0-9-]{1,40}$",
+        description="Name of the replicas that belong together; begins every key in Redis.",
+    )
+    cluster_key_file: Path | None = Field(
+        None,
+        description="File of a secret, 32 bytes or more: messages between replicas are signed with it, others dropped.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Replicas on this machine, behind one port; more than one need redis.",
     )
 
     # Start-up safety
@@ -295,8 +342,17 @@ class Settings(BaseSettings):
         """Where the audit log is; None when there is none."""
         if self.audit_log != "auto":
             return Path(self.audit_log) if self.audit_log else None
-        is_kept = self.store == "sqlite" and bool(getattr(self, "auth", ()))
+        is_kept = self.store_kind != "memory" and bool(self.auth)
         return self.data / "audit.jsonl" if is_kept else None
+
+    @property
+    def store_kind(self) -> Literal["sqlite", "memory", "postgres", "redis"]:
+        """Where updates are kept, once `auto` is decided."""
+        if self.store != "auto":
+            return self.store
+        if self.postgres:
+            return "postgres"
+        return "redis" if self.redis else "sqlite"
 
     @property
     def is_loopback(self) -> bool:
@@ -330,7 +386,35 @@ def load(flags: dict[str, Any], toml_file: Path | None = None) -> Settings:
         _toml_file = None
     _check_access(settings)
     _check_tls(settings)
+    _check_replicas(settings)
     return settings
+
+
+def _check_replicas(settings: Settings) -> None:
+    kind = settings.store_kind
+    for needed in ("redis", "postgres"):
+        if kind == needed and not getattr(settings, needed):
+            raise ConfigurationError(
+                f"store {needed} needs its address: say --{needed}"
+            )
+    if settings.workers > 1 and not settings.redis:
+        raise ConfigurationError(
+            "several workers need --redis, by which they hear of each other's edits"
+        )
+    if settings.workers > 1 and kind not in ("postgres", "redis"):
+        raise ConfigurationError(
+            f"several workers need a store that they share, and {kind} belongs to one process: say --store redis or --postgres"
+        )
+    for name in settings.model_fields_set:
+        kind_of_setting = name.partition("_")[0]
+        if (
+            kind_of_setting in ("redis", "postgres")
+            and getattr(settings, name)
+            and not getattr(settings, kind_of_setting)
+        ):
+            raise ConfigurationError(
+                f"{name} is set, but nobody looks at it: say --{kind_of_setting}"
+            )
 
 
 def _check_tls(settings: Settings) -> None:

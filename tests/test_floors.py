@@ -6,11 +6,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "collab"
 
 FLOORS = {
-    "__main__": 10,
-    "cli": 9,
-    "commands": 8,
-    "server": 7,
-    "replica": 6,
+    "__main__": 11,
+    "cli": 10,
+    "commands": 9,
+    "server": 8,
+    "replica": 7,
+    "link": 6,
     "room": 5,
     "rendering": 5,
     "sdk": 5,
@@ -22,6 +23,7 @@ FLOORS = {
     "document": 3,
     "protocol": 2,
     "store": 2,
+    "bus": 2,
     "auth": 2,
     "settings": 1,
     "names": 1,

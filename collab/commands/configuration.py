@@ -241,7 +241,7 @@ def _backends(settings: Settings) -> Iterator[Verdict]:
 
 
 def _keeping(settings: Settings) -> Iterator[Verdict]:
-    if settings.store == "memory":
+    if settings.store_kind == "memory":
         yield warning("store", "memory keeps nothing: a restart loses every document")
         return
     folder = _existing(settings.data)

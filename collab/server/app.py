@@ -74,7 +74,7 @@ log = logs.logger(__name__)
 
 
 def make_store(settings: Settings) -> Store:
-    if settings.store == "memory":
+    if settings.store_kind == "memory":
         return MemoryStore(deleted_room_seconds=settings.deleted_room_seconds)
     return SqliteStore(
         settings.data,
@@ -141,7 +141,7 @@ def make_tls(settings: Settings, metrics: Metrics) -> Tls | None:
 
 
 def make_registry(settings: Settings) -> Registry:
-    is_kept = settings.store != "memory"
+    is_kept = settings.store_kind != "memory"
     return Registry(settings.data / REGISTRY_FILE if is_kept else None)
 
 

@@ -31,7 +31,11 @@ class Author(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What one room takes into its log in one loop turn: updates at consecutive positions."""
+    """What one room takes into its log in one loop turn: updates at consecutive positions.
+
+    A shared store gives positions itself, since several replicas append. There `origin` names the room as one process
+    holds it, and `position` counts what that process has appended; both together make a repeat known.
+    """
 
     room: str
     epoch: str  # the room's history; a store refuses an entry of another one
@@ -39,6 +43,10 @@ class Entry(NamedTuple):
     milliseconds: int  # Unix time of acceptance
     updates: Sequence[bytes]
     authors: Sequence[Author]  # one per update
+    origin: str = ""  # only for shared stores
+    # Set by a shared store in what it hands to `done`: the position of the last update. 0 when it is not known since
+    # some of the entry was there already.
+    logged: int = 0
 
     @property
     def last(self) -> int:
@@ -73,6 +81,9 @@ class Stored(NamedTuple):
     ]  # (position, update) after the checkpoint, in order, without rejected ones
     owners: dict[int, str]  # client id → principal, first writer wins
     fence: int  # hand back to `checkpoint`: a slower compactor with an older fence changes nothing
+    # Of the history that a first entry begins, where `epoch` is empty: in a shared store the same for everybody who
+    # asks until then. "" where there is only one to ask.
+    next_epoch: str = ""
 
 
 class RoomInfo(NamedTuple):
@@ -105,7 +116,14 @@ class Store(Protocol):
 
     Used as an async context manager: entering opens and locks it, leaving commits what is queued and
     closes it. All calls come from one event loop. Reads see everything that was acknowledged before.
+
+    A *shared* store may be open in several processes at once. It gives positions in the order of its commits, and knows
+    no holes: a room that it has lost begins again with whatever is appended next (see `Entry`).
     """
+
+    is_shared: bool
+    # Names what is kept here, once entered: replicas whose stores differ in it must not work together.
+    identity: str
 
     async def __aenter__(self) -> Self: ...
 

@@ -42,6 +42,7 @@ class _Room:
         self.metadata = "{}"
         self.history_seconds: int | None = None
         self.fence = fence
+        self.origins: dict[str, int] = {}  # the last position that each has counted
         self.deleted: int | None = None
         self.purge = 0  # when a deleted one goes
 
@@ -69,14 +70,18 @@ class _Answer(NamedTuple):
 
 
 class MemoryStore:
-    """Keeps the whole contract, except that nothing outlives the process."""
+    """Keeps the whole contract, except that nothing outlives the process. Shared, it serves several replicas in one."""
 
     def __init__(
         self,
         *,
+        is_shared: bool = False,
         deleted_room_seconds: float = DELETED_ROOM_SECONDS,
         clock: Clock = wall_clock,
     ) -> None:
+        self.is_shared = is_shared
+        self.identity = f"memory:{secrets.token_hex(8)}"
+        self._next_epochs: dict[str, str] = {}  # of rooms never written to
         self._deleted_room_seconds, self._clock = deleted_room_seconds, clock
         self._rooms: dict[str, _Room] = {}
         self._deleted: dict[str, list[_Room]] = {}  # that can be restored, in order
@@ -96,18 +101,17 @@ class MemoryStore:
     def append(self, entries: Sequence[Entry], done: Done) -> None:
         call_soon = asyncio.get_running_loop().call_soon
         logged: list[Entry] = []
+        take = self._append_shared if self.is_shared else self._append
         for entry in entries:
             try:
-                self._append(entry)
+                logged.append(take(entry))
             except CollabError as error:
                 call_soon(done, (entry,), error)
-            else:
-                logged.append(entry)
         if logged:
             call_soon(done, logged, None)
 
-    def _append(self, entry: Entry) -> None:
-        name, epoch, position, milliseconds, updates, authors = entry
+    def _append(self, entry: Entry) -> Entry:
+        name, epoch, position, milliseconds, updates, authors = entry[:6]
         room = self._rooms.get(name)
         if room is None:
             if epoch in self._tombstones.get(name, ()):
@@ -125,11 +129,31 @@ class MemoryStore:
         for at in range(last + 1 - position, len(updates)):
             room.rows.append(Row(position + at, milliseconds, authors[at], updates[at]))
             room.changed = max(room.changed, milliseconds)
+        return entry
+
+    def _append_shared(self, entry: Entry) -> Entry:
+        name = entry.room
+        room = self._rooms.get(name)
+        if room is None:
+            if entry.epoch in self._tombstones.get(name, ()):
+                raise RoomNotFound(f"room {spoken(name)} was deleted")
+            room = self._make(name, entry.epoch, entry.milliseconds)
+        if room.epoch != entry.epoch:
+            raise RoomNotFound(f"room {spoken(name)} has begun anew")
+        known = max(0, room.origins.get(entry.origin, 0) + 1 - entry.position)
+        for update, author in list(zip(entry.updates, entry.authors, strict=True))[
+            known:
+        ]:
+            room.rows.append(Row(room.position + 1, entry.milliseconds, author, update))
+        room.origins[entry.origin] = max(entry.last, room.origins.get(entry.origin, 0))
+        room.changed = max(room.changed, entry.milliseconds)
+        return entry._replace(logged=0 if known else room.position)
 
     def _make(self, name: str, epoch: str, created: int) -> _Room:
         fence = self._tombstone_fences.get(name, 0)
         room = self._rooms[name] = _Room(epoch, created, fence)
         room.owners = self._owners.pop(name, {})
+        self._next_epochs.pop(name, None)
         return room
 
     def _live(self, name: str) -> _Room:
@@ -148,7 +172,10 @@ class MemoryStore:
         fence = next(self._fences)
         known = self._rooms.get(room)
         if known is None:
-            return Stored("", 0, None, (), {}, fence)
+            next_epoch = ""
+            if self.is_shared:
+                next_epoch = self._next_epochs.setdefault(room, secrets.token_hex(8))
+            return Stored("", 0, None, (), {}, fence, next_epoch)
         checkpoint = known.checkpoints[-1] if known.checkpoints else None
         tail = [
             (row.position, row.update)

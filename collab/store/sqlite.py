@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,8 @@ class SqliteStore:
     server. `factory` makes the connections; tests hand in one that fails.
     """
 
+    is_shared = False
+
     def __init__(
         self,
         directory: Path,
@@ -59,6 +62,7 @@ class SqliteStore:
     ) -> None:
         self.damaged_records = 0  # met and left aside, since a checkpoint covers them
         self._directory = Directory(directory, reserve_bytes=reserve_bytes)
+        self.identity = f"sqlite:{socket.gethostname()}:{directory.absolute()}"
         self._window_seconds, self._sweep_seconds = window_seconds, sweep_seconds
         self._connect = partial(
             connect,

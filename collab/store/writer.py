@@ -408,7 +408,7 @@ class Writer(threading.Thread):
             self._db.execute("BEGIN IMMEDIATE")
 
     def _pack(self, entry: Entry, rows: list[Fields]) -> None:
-        room, epoch, position, milliseconds, updates, authors = entry
+        room, epoch, position, milliseconds, updates, authors = entry[:6]
         known = self._rooms.get(room)
         if known is None or known.epoch != epoch:
             known = self._find(entry)

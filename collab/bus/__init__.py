@@ -1,0 +1,1 @@
+"""Carries messages between replicas; may lose some."""
