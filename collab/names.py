@@ -89,3 +89,18 @@ def spoken(key: str) -> str:
     """A room's key as a person reads it."""
     tenant, name = split_key(key)
     return f"{name} of tenant {tenant}" if tenant else name
+
+
+def room_tag(key: str) -> str:
+    """What the names of a room's keys in Redis have in common: its hash tag, which keeps them on one node of a Cluster.
+
+    Tenant first, each part with its length before it: no two rooms share one. In hexadecimal, since a brace in a name
+    would end the tag early.
+    """
+    tenant, name = (part.encode().hex() for part in split_key(key))
+    return f"{{{len(tenant)}:{tenant}{len(name)}:{name}}}"
+
+
+def key_of(cluster: str, key: str, what: str) -> str:
+    """A key of a room in Redis, such as its log: `<cluster>:{<tag>}:<what>`."""
+    return f"{cluster}:{room_tag(key)}:{what}"

@@ -25,6 +25,7 @@ FLOORS = {
     "store": 2,
     "bus": 2,
     "auth": 2,
+    "connection": 1,
     "settings": 1,
     "names": 1,
     "metrics": 1,

@@ -1,0 +1,394 @@
+"""The way to Redis, for store and bus: one server, behind Sentinel, or a Cluster; every command ends in two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from collab.errors import CollabError, ConfigurationError
+
+COMMAND_SECONDS = 2.0  # in total, whatever happens below
+_CONNECT_SECONDS = 1.0
+_SOCKET_SECONDS = 1.8  # a little less than the total, so that the library says why
+_SENTINEL_SECONDS = 0.5  # of each, so that the third is still asked in time
+MAX_IN_FLIGHT = 32  # commands of one client; the others wait for a place
+_MAX_CONNECTIONS = 2 * MAX_IN_FLIGHT  # with those that listen
+_OLDEST_VERSION = 7
+
+_FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+_SCHEMES: dict[str, Literal["single", "sentinel", "cluster"]] = {
+    "redis": "single",
+    "redis+sentinel": "sentinel",
+    "redis+cluster": "cluster",
+}
+_PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where Redis is, and who we are there."""
+
+    kind: Literal["single", "sentinel", "cluster"]
+    places: tuple[tuple[str, int], ...]
+    service: str = ""  # what the sentinels call it
+    database: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    is_secure: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __str__(self) -> str:
+        return ",".join(f"{host}:{port}" for host, port in self.places)
+
+
+def endpoint(
+    address: str,
+    *,
+    password_file: Path | None = None,
+    ca: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> Endpoint:
+    """From the settings. Raises ConfigurationError, which never repeats the address: a password may stand in it."""
+    try:
+        return _endpoint(address, _read_password(password_file), ca, certificate, key)
+    except (ValueError, KeyError):
+        raise ConfigurationError(
+            "redis: expected redis://host:port/0, rediss:// with TLS, redis+sentinel://host:port,host:port/service"
+            " or redis+cluster://host:port,host:port"
+        ) from None
+
+
+def _endpoint(
+    address: str,
+    password: str,
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+) -> Endpoint:
+    parts = urlsplit(address)
+    is_secure = parts.scheme.startswith("rediss")
+    kind = _SCHEMES[parts.scheme.replace("rediss", "redis", 1)]
+    user, _, hosts = parts.netloc.rpartition("@")
+    if ":" in user:
+        raise ConfigurationError(
+            "redis: a password does not belong in the address, which others can see: say --redis-password-file"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError
+    places = tuple(_place(one, _PORTS[kind]) for one in hosts.split(","))
+    path = unquote(parts.path.lstrip("/"))
+    if (kind == "single" and len(places) > 1) or (kind == "sentinel") != (
+        bool(path) and not path.isdigit()
+    ):
+        raise ValueError
+    if kind == "cluster" and path not in ("", "0"):
+        raise ConfigurationError("redis: a Redis Cluster has only database 0")
+    if not is_secure and (ca or certificate or key):
+        raise ConfigurationError(
+            "redis: there are certificates, but the address is not one with TLS: say rediss://"
+        )
+    if bool(certificate) != bool(key):
+        raise ConfigurationError("redis_certificate and redis_key go together")
+    for file in (ca, certificate, key):
+        if file is not None and not file.is_file():
+            raise ConfigurationError(f"redis: there is no file {file}")
+    return Endpoint(
+        kind,
+        places,
+        service=path if kind == "sentinel" else "",
+        database=int(path or 0) if kind == "single" else 0,
+        user=unquote(user),
+        password=password,
+        is_secure=is_secure,
+        ca=ca,
+        certificate=certificate,
+        key=key,
+    )
+
+
+def _place(text: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.path:
+        raise ValueError
+    return parts.hostname, parts.port or port
+
+
+def _read_password(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        password = file.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"redis_password_file cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
+    if not password:
+        raise ConfigurationError("redis_password_file is empty")
+    return password
+
+
+class Script:
+    """What Redis does in one step; sent by its hash, and whole only to a server that does not know it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Call(NamedTuple):
+    """A script with its keys, which all have the same hash tag, and its arguments."""
+
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[str | bytes | int]
+
+
+class ForeignContent(Exception):
+    """A key does not hold what we put there: somebody else has written to it."""
+
+
+class Client:
+    """Commands to Redis. An async context manager; it connects when it must, so entering does not need Redis.
+
+    Each call ends in `COMMAND_SECONDS`, with nothing tried again inside, and raises `unavailable` for whatever may be
+    better later. Who gives up takes the connection along, so no answer is taken for that of another command.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, unavailable: type[CollabError]) -> None:
+        self.endpoint = endpoint
+        self._unavailable = unavailable
+        self._places = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._is_stale = False  # what is known of the cluster's nodes
+        self._sentinel: Sentinel | None = None
+        self.raw: (
+            Any  # Redis or RedisCluster, which are typed by halves; for subscriptions
+        )
+
+    async def __aenter__(self) -> Self:
+        self.raw = self._connect()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.raw.aclose()
+        if not self.is_cluster:
+            await self.raw.connection_pool.disconnect()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+    @property
+    def is_cluster(self) -> bool:
+        return self.endpoint.kind == "cluster"
+
+    def _connect(self) -> Redis | RedisCluster:
+        place = self.endpoint
+        options: dict[str, Any] = {
+            "username": place.user or None,
+            "password": place.password or None,
+            "protocol": 3,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": _SOCKET_SECONDS,
+            "socket_connect_timeout": _CONNECT_SECONDS,
+            "max_connections": _MAX_CONNECTIONS,
+            "driver_info": None,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+        secure: dict[str, Any] = {}
+        if place.is_secure:
+            secure = {
+                "ssl_ca_certs": str(place.ca) if place.ca else None,
+                "ssl_certfile": str(place.certificate) if place.certificate else None,
+                "ssl_keyfile": str(place.key) if place.key else None,
+            }
+        match place.kind:
+            case "cluster":
+                return RedisCluster(
+                    startup_nodes=[ClusterNode(*each) for each in place.places],
+                    require_full_coverage=False,  # the rooms elsewhere go on
+                    ssl=place.is_secure,
+                    **options,
+                    **secure,
+                )
+            case "sentinel":
+                self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # untyped in redis-py
+                    place.places,
+                    sentinel_kwargs={
+                        "socket_timeout": _SENTINEL_SECONDS,
+                        "socket_connect_timeout": _SENTINEL_SECONDS,
+                        "retry": Retry(NoBackoff(), 0),
+                        "protocol": 3,
+                        "driver_info": None,
+                        "maint_notifications_config": options[
+                            "maint_notifications_config"
+                        ],
+                        "ssl": place.is_secure,
+                        **secure,
+                    },
+                )
+                made: Redis = self._sentinel.master_for(
+                    place.service, ssl=place.is_secure, **options, **secure
+                )
+                return made
+            case "single":
+                host, port = place.places[0]
+                pool = ConnectionPool(
+                    connection_class=SSLConnection if place.is_secure else Connection,
+                    host=host,
+                    port=port,
+                    db=place.database,
+                    **options,
+                    **secure,
+                )
+                return Redis(connection_pool=pool)
+
+    async def check(self) -> None:
+        """Whether Redis takes us. Raises ConfigurationError when it never will, and `unavailable`."""
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                if self.is_cluster:
+                    await self.raw.initialize()
+                found = await self.raw.execute_command("INFO", "server")
+        except _FAULTS as error:
+            fault = _never(error)
+            if fault:
+                raise ConfigurationError(fault) from None
+            raise self._translate(error) from None
+        version = str(found["redis_version"])
+        if int(version.partition(".")[0]) < _OLDEST_VERSION:
+            raise ConfigurationError(
+                f"redis: version {version} is too old, {_OLDEST_VERSION}.0 is needed"
+            )
+
+    async def run(self, *command: str | bytes | float) -> Any:
+        """One command, and its answer."""
+        async with self._limited():
+            return await self.raw.execute_command(*command)
+
+    async def run_on_primaries(self, *command: str | int) -> list[Any]:
+        """The same to every node that takes writes, and what each answers."""
+        async with self._limited():
+            if not self.is_cluster:
+                return [await self.raw.execute_command(*command)]
+            await self.raw.initialize()
+            nodes = self.raw.get_primaries()
+            return [await node.execute_command(*command) for node in nodes]
+
+    async def call(
+        self, script: Script, keys: Sequence[str], *arguments: str | bytes | int
+    ) -> Any:
+        """One script, and what it returns. Raises ForeignContent too."""
+        (answer,) = await self.call_all([Call(script, keys, arguments)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def call_all(self, calls: Sequence[Call]) -> list[Any]:
+        """In one go and in this order over one connection (of a Cluster: one for each node).
+
+        What a call returns, or why it failed: ForeignContent or `unavailable`. Raises `unavailable` when that holds for
+        all; then nobody knows which of them were carried out.
+        """
+        async with self._limited():
+            answers = await self._send(calls)
+            unknown = [
+                at for at, one in enumerate(answers) if isinstance(one, NoScriptError)
+            ]
+            if unknown:
+                for text in {calls[at].script.text for at in unknown}:
+                    await self._teach(text)
+                again = await self._send([calls[at] for at in unknown])
+                for at, answer in zip(unknown, again, strict=True):
+                    answers[at] = answer
+        return [
+            self._translate(one) if isinstance(one, Exception) else one
+            for one in answers
+        ]
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        pipeline = self.raw.pipeline(transaction=False)
+        for script, keys, arguments in calls:
+            pipeline.execute_command(
+                "EVALSHA", script.sha, len(keys), *keys, *arguments
+            )
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if any(
+            isinstance(one, (RedisConnectionError, RedisTimeoutError))
+            for one in answers
+        ):
+            self._is_stale = True
+        return answers
+
+    async def _teach(self, text: str) -> None:
+        if self.is_cluster:
+            for node in self.raw.get_primaries():
+                await node.execute_command("SCRIPT LOAD", text)
+        else:
+            await self.raw.execute_command("SCRIPT LOAD", text)
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS), self._places:
+                if self.is_cluster and self._is_stale:
+                    # A pipeline that meets a dead node does not look for its successor.
+                    await self.raw.nodes_manager.initialize()
+                    self._is_stale = False
+                yield
+        except _FAULTS as error:
+            self._is_stale = True
+            raise self._translate(error) from None
+
+    def _translate(self, error: Exception) -> Exception:
+        text = str(error)
+        if isinstance(error, ResponseError) and (
+            "WRONGTYPE" in text or "user_script:" in text.partition("script: ")[0]
+        ):
+            return ForeignContent(text)
+        if isinstance(error, TimeoutError) or not text:
+            return self._unavailable("Redis does not answer in time")
+        return self._unavailable(f"Redis: {text.splitlines()[0]}")
+
+
+def _never(error: BaseException) -> str:
+    """Why it will not get better by itself; "" where it may."""
+    chain: BaseException | None = error
+    while chain is not None:
+        match chain:
+            case AuthenticationError() | AuthorizationError():
+                return "redis: it does not accept our user and password: see redis_password_file, and the user in its address"
+            case NoPermissionError():
+                return f"redis: our user lacks a permission: {chain}; deploy/README.md lists what it needs"
+        if "certificate verify failed" in str(chain).lower():
+            return "redis: its certificate is not from whom redis_ca names, or for another host"
+        if isinstance(chain, RedisClusterException) and "not enabled" in str(chain):
+            return "redis: it is no Redis Cluster: say redis:// instead of redis+cluster://"
+        chain = chain.__cause__ or chain.__context__
+    return ""

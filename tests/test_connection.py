@@ -1,0 +1,327 @@
+"""The way to Redis ends in time whatever Redis does, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import Files
+from services import Cluster, Redis, Sentinels, free_port, wait_for
+
+from collab.connection import (
+    COMMAND_SECONDS,
+    Call,
+    Client,
+    Endpoint,
+    ForeignContent,
+    Script,
+    endpoint,
+)
+from collab.errors import BusUnavailable, ConfigurationError
+
+pytestmark = pytest.mark.anyio
+
+ADD = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+PUSH = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    with Redis() as server:
+        yield server
+
+
+def client(place: Endpoint | str) -> Client:
+    found = endpoint(place) if isinstance(place, str) else place
+    return Client(found, unavailable=BusUnavailable)
+
+
+async def until(attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """Try until it is available."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await attempt()
+            except BusUnavailable:
+                await asyncio.sleep(0.05)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("redis://r", Endpoint("single", (("r", 6379),))),
+        (
+            "redis://ann%40x@r:7/3",
+            Endpoint("single", (("r", 7),), database=3, user="ann@x"),
+        ),
+        ("redis://[::1]:7/0", Endpoint("single", (("::1", 7),))),
+        ("rediss://r", Endpoint("single", (("r", 6379),), is_secure=True)),
+        (
+            "redis+sentinel://ann@a,b:7/primary",
+            Endpoint("sentinel", (("a", 26379), ("b", 7)), "primary", user="ann"),
+        ),
+        ("redis+cluster://a:1,b:2", Endpoint("cluster", (("a", 1), ("b", 2)))),
+        (
+            "rediss+cluster://a:1/0",
+            Endpoint("cluster", (("a", 1),), is_secure=True),
+        ),
+    ],
+)
+def test_addresses_are_understood(address: str, expected: Endpoint) -> None:
+    assert endpoint(address) == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "localhost",
+        "http://r",
+        "redis://",
+        "redis://r:port",
+        "redis://a,b",
+        "redis://r/x",
+        "redis://r?db=1",
+        "redis+sentinel://a",
+        "redis+sentinel://a/0",
+        "redis+cluster://a/1",
+        "redis+cluster://a,,b",
+        "redis://ann:secret@r",
+    ],
+)
+def test_other_addresses_are_refused_without_repeating_them(address: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        endpoint(address)
+
+    assert "secret" not in str(refused.value)
+
+
+def test_the_password_comes_from_its_file_and_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("between us\n")
+
+    found = endpoint("redis://r", password_file=file)
+
+    assert found.password == "between us"
+    assert "between" not in f"{found} {found!r}"
+
+
+def test_a_password_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+
+    with pytest.raises(ConfigurationError, match="empty"):
+        endpoint("redis://r", password_file=empty)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        endpoint("redis://r", password_file=tmp_path / "none")
+
+
+def test_certificates_that_would_not_be_used_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    with pytest.raises(ConfigurationError, match="rediss"):
+        endpoint("redis://r", ca=file)
+    with pytest.raises(ConfigurationError, match="go together"):
+        endpoint("rediss://r", certificate=file)
+    with pytest.raises(ConfigurationError, match="no file"):
+        endpoint("rediss://r", ca=tmp_path / "none")
+
+
+# Commands
+
+
+async def test_scripts_run_in_order_and_are_taught_to_a_server_that_forgot_them(
+    redis: Redis,
+) -> None:
+    async with client(redis.url) as ours:
+        await ours.check()
+        redis.do("SCRIPT", "FLUSH")
+
+        answers = await ours.call_all([Call(PUSH, ["list"], [n]) for n in range(50)])
+
+        assert answers == list(range(1, 51))
+        assert await ours.run("LRANGE", "list", 0, -1) == [b"%d" % n for n in range(50)]
+        assert await ours.call(ADD, ["sum"], 3) == 3
+
+
+async def test_one_failing_call_leaves_the_others_alone(redis: Redis) -> None:
+    redis.do("SET", "text", "x")
+
+    async with client(redis.url) as ours:
+        first, second, third = await ours.call_all(
+            [
+                Call(ADD, ["one"], [1]),
+                Call(PUSH, ["text"], [1]),
+                Call(ADD, ["two"], [2]),
+            ]
+        )
+
+        assert (first, third) == (1, 2)
+        assert isinstance(second, ForeignContent)
+        with pytest.raises(ForeignContent):
+            await ours.call(PUSH, ["text"], 1)
+
+
+async def test_a_frozen_redis_is_given_up_in_time_and_answers_the_next_one_rightly() -> (
+    None
+):
+    with Redis() as server:
+        async with client(server.url) as ours:
+            await ours.call(ADD, ["sum"], 1)
+            server.stop()
+            began = time.monotonic()
+            results = await asyncio.gather(
+                *(ours.call(ADD, ["sum"], 1) for _ in range(40)),
+                ours.run("GET", "sum"),
+                return_exceptions=True,
+            )
+            took = time.monotonic() - began
+            server.cont()
+
+            assert {type(one) for one in results} == {BusUnavailable}
+            assert took < COMMAND_SECONDS + 0.5
+            assert await ours.run("ECHO", "hello") == b"hello"
+
+
+async def test_who_gives_up_takes_the_connection_along(redis: Redis) -> None:
+    async with client(redis.url) as ours:
+        await ours.run("SET", "key", "value")
+        waiting = asyncio.create_task(ours.run("BLPOP", "nothing", 1))
+        assert await asyncio.to_thread(
+            wait_for, lambda: "cmd=blpop" in str(redis.do("CLIENT", "LIST"))
+        )
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+        answers = await asyncio.gather(*(ours.run("GET", "key") for _ in range(20)))
+
+        assert set(answers) == {b"value"}
+
+
+async def test_a_killed_connection_is_one_failure_and_then_another_connection(
+    redis: Redis,
+) -> None:
+    async with client(redis.url) as ours:
+        await ours.run("PING")
+        redis.do("CLIENT", "KILL", "TYPE", "normal")
+
+        with pytest.raises(BusUnavailable):
+            await ours.run("PING")
+
+        assert await ours.run("PING")
+
+
+async def test_more_commands_than_places_wait_for_one(redis: Redis) -> None:
+    async with client(redis.url) as ours:
+        answers = await asyncio.gather(
+            *(ours.run("ECHO", str(n)) for n in range(500)), return_exceptions=True
+        )
+
+        assert answers == [b"%d" % n for n in range(500)]
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    async with client(f"redis://127.0.0.1:{free_port()}") as ours:
+        with pytest.raises(BusUnavailable):
+            await ours.check()
+        with pytest.raises(BusUnavailable):
+            await ours.run("PING")
+
+
+async def test_a_wrong_password_or_none_is_a_mistake_in_the_settings(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("wrong")
+
+    with Redis(password="right") as server:
+        for place in (
+            endpoint(server.url, password_file=file),
+            endpoint(server.url),
+            endpoint(
+                f"redis://ann@127.0.0.1:{server.port}/0",
+                password_file=file,
+            ),
+        ):
+            async with client(place) as ours:
+                with pytest.raises(ConfigurationError, match="password"):
+                    await ours.check()
+
+
+async def test_a_lone_redis_is_no_cluster(redis: Redis) -> None:
+    async with client(f"redis+cluster://127.0.0.1:{redis.port}") as ours:
+        with pytest.raises(ConfigurationError, match="no Redis Cluster"):
+            await ours.check()
+
+
+async def test_full_memory_is_unavailable() -> None:
+    with Redis(maxmemory="3mb") as server:
+        async with client(server.url) as ours:
+            big = b"x" * 4_000_000
+            await ours.run("SET", "small", 1)
+            with pytest.raises(BusUnavailable, match="memory"):
+                await ours.run("SET", "big", big)
+
+
+# TLS, Sentinel, Cluster
+
+
+async def test_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    ca = tmp_path / "ca.pem"
+    files.ca.cert_pem.write_to_path(str(ca))
+    port = free_port()
+    tls = {
+        "tls-port": port,
+        "tls-cert-file": files.certificate,
+        "tls-key-file": files.key,
+        "tls-ca-cert-file": ca,
+        "tls-auth-clients": "yes",
+    }
+    options = [
+        word for name, value in tls.items() for word in (f"--{name}", f"{value}")
+    ]
+    with Redis(options=options):
+        url = f"rediss://127.0.0.1:{port}/0"
+        known = endpoint(url, ca=ca, certificate=files.certificate, key=files.key)
+        async with client(known) as ours:
+            await ours.check()
+
+            assert await ours.run("ECHO", "hello") == b"hello"
+        async with client(url) as ours:
+            with pytest.raises(ConfigurationError, match="redis_ca"):
+                await ours.check()
+
+
+async def test_behind_sentinels_the_new_primary_is_found() -> None:
+    with Sentinels() as group:
+        async with client(group.url) as ours:
+            await ours.check()
+            assert await ours.call(ADD, ["sum"], 1) == 1
+            first = group.primary
+            first.kill()
+            assert wait_for(lambda: group.primary is not first)
+
+            assert await until(lambda: ours.call(ADD, ["sum"], 1)) == 2
+
+
+async def test_a_cluster_answers_for_all_its_slots_and_after_a_failover() -> None:
+    with Cluster(has_followers=True) as cluster:
+        async with client(cluster.url) as ours:
+            await ours.check()
+            calls = [Call(ADD, [f"key{n}"], [n]) for n in range(200)]
+            assert await ours.call_all(calls) == list(range(200))
+            assert len(await ours.run_on_primaries("PING")) == 3
+            cluster.nodes[0].kill()
+
+            for script, keys, _ in calls:
+                await until(partial(ours.call, script, keys, 1))
