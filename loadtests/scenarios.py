@@ -573,13 +573,14 @@ def _asked() -> dict[str, float]:
     from collab.auth.authority import Authority
     from collab.auth.permissions import READ, WRITE, Grant, Principal
     from collab.auth.registry import Registry
+    from collab.auth.shelves.memory import MemoryShelf
     from collab.room import Visitor
 
     class Never:
         async def verify(self, credential: object, room: str) -> None:
             return None
 
-    authority = Authority([Never()], Registry(None))
+    authority = Authority([Never()], Registry(MemoryShelf()))
     some = [Grant(f"team-{n}/", READ, is_prefix=True) for n in range(5)]
     ada = Principal("ada", grants=(*some, Grant("notes", READ | WRITE)), expires=9e9)
     member = Visitor(ada, READ | WRITE, connection="bench")

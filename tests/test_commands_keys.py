@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from collab.auth.permissions import READ, WRITE, Principal
-from collab.auth.registry import FILE, Registry
+from collab.auth.registry import Registry
+from collab.auth.shelves.sqlite import FILE, SqliteShelf
 from collab.cli import main
 
 
@@ -166,7 +167,7 @@ def test_a_revoked_key_is_good_for_nothing(
     done = run("key", "revoke", made["id"])
 
     assert done.code == 0
-    with Registry(data / FILE) as registry:
+    with Registry(SqliteShelf(data / FILE)) as registry:
         holder = registry.holder(made["key"])
         assert holder is not None
         assert registry.is_revoked(holder)
@@ -178,7 +179,7 @@ def test_rotation_gives_a_new_key_and_keeps_the_old_for_a_while(
 ) -> None:
     new = run("key", "rotate", made["id"], "--overlap-hours", "1", "--json").json
 
-    with Registry(data / FILE) as registry:
+    with Registry(SqliteShelf(data / FILE)) as registry:
         old = registry.holder(made["key"])
         assert old is not None
         assert not registry.is_revoked(old)
@@ -201,7 +202,7 @@ def test_grants_are_added_listed_and_removed(run: Run, data: Path) -> None:
     )
 
     assert added.code == 0
-    with Registry(data / FILE) as registry:
+    with Registry(SqliteShelf(data / FILE)) as registry:
         assert registry.granted(Principal("ada"), "notes") == READ | WRITE
         assert registry.granted(Principal("ada"), "team/x") == READ
     assert len(run("grant", "list", "--principal", "ada", "--json").json) == 2
@@ -247,7 +248,7 @@ def test_a_token_is_revoked_by_its_id_in_every_tenant_or_in_one(
     in_one = run("revoke", "--token", "jti-2", "--tenant", "acme")
 
     assert (everywhere.code, in_one.code) == (0, 0)
-    with Registry(data / FILE) as registry:
+    with Registry(SqliteShelf(data / FILE)) as registry:
         assert registry.is_revoked(Principal("ada", token="jti-1"))
         assert registry.is_revoked(Principal("ada", "acme", token="jti-2"))
         assert not registry.is_revoked(Principal("ada", token="jti-2"))

@@ -1,69 +1,20 @@
-"""What the registry's file holds: keys, grants, revocations; its tables, and how they are read into memory."""
+"""What the registry knows: keys, grants, revocations; what is made of them in memory, and what a change does to them."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from collab.auth.permissions import Grant, Kind, Principal, names_of
-from collab.errors import (
-    ConfigurationError,
-    Conflict,
-    InvalidRequest,
-    NothingHere,
-    StoreCorrupt,
-)
+from collab.errors import Conflict, InvalidRequest, NothingHere
 from collab.names import SEPARATOR, room_name
 
 ANY_TENANT = SEPARATOR  # no tenant can be called that
 MAX_KEYS, MAX_GRANTS, MAX_REVOCATIONS = 5_000, 20_000, 20_000
+ENDED_SECONDS = 30 * 86400.0  # that a key is still listed after its end
 TENANT_SHARE = 4  # one tenant has a quarter of these at most: its administrators use up nobody else's
-
-_APPLICATION = 0x636F6C61  # "cola": tells these files from any other SQLite file
-_VERSION = 1
-_SCHEMA = f"""
-    BEGIN IMMEDIATE;
-    CREATE TABLE key (
-        id TEXT PRIMARY KEY,
-        hash BLOB NOT NULL,
-        principal TEXT NOT NULL,
-        tenant TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        name TEXT NOT NULL,
-        grants TEXT NOT NULL,          -- [[room, operations, is_prefix], …]
-        created REAL NOT NULL,
-        expires REAL,                  -- NULL is never
-        revoked REAL,
-        replaced_by TEXT NOT NULL DEFAULT ''
-    ) WITHOUT ROWID;
-    CREATE TABLE granted (
-        tenant TEXT NOT NULL,
-        principal TEXT NOT NULL,
-        room TEXT NOT NULL,
-        is_prefix INTEGER NOT NULL,
-        operations INTEGER NOT NULL,
-        created REAL NOT NULL,
-        expires REAL,
-        PRIMARY KEY (tenant, principal, room, is_prefix)
-    ) WITHOUT ROWID;
-    CREATE TABLE revocation (
-        tenant TEXT NOT NULL,
-        kind TEXT NOT NULL,            -- principal or token
-        subject TEXT NOT NULL,
-        made REAL NOT NULL,
-        expires REAL NOT NULL,
-        PRIMARY KEY (tenant, kind, subject)
-    ) WITHOUT ROWID;
-    PRAGMA application_id = {_APPLICATION};
-    PRAGMA user_version = {_VERSION};
-    COMMIT;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +31,7 @@ class Key:
     expires: float = inf
     revoked: float = inf
     replaced_by: str = ""
+    hash: bytes = field(default=b"", repr=False)
 
     @property
     def ends(self) -> float:
@@ -141,6 +93,21 @@ class Revocation(NamedTuple):
         }
 
 
+Record = Key | Granted | Revocation
+Name = tuple[str | bool, ...]
+
+
+def name_of(record: Record) -> Name:
+    """What a record is called on a shelf; another one of this name takes its place."""
+    match record:
+        case Key():
+            return "key", record.id
+        case Granted(tenant, principal, grant):
+            return "grant", tenant, principal, grant.room, grant.is_prefix
+        case Revocation(tenant, kind, subject):
+            return "revocation", tenant, kind, subject
+
+
 def shown_grant(grant: Grant) -> dict[str, Any]:
     """A grant as JSON: an exact room, or a prefix."""
     return {
@@ -167,10 +134,9 @@ def checked(grant: Grant) -> Grant:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the file held when it was last read; never changed, only replaced."""
+    """What the shelf held when it was last read; never changed, only replaced."""
 
     keys: dict[str, Key] = field(default_factory=dict)
-    hashes: dict[str, bytes] = field(default_factory=dict)
     holders: dict[str, Principal] = field(default_factory=dict)
     ends: dict[str, float] = field(default_factory=dict)  # of keys, by token id
     granted: dict[tuple[str, str], tuple[Grant, ...]] = field(default_factory=dict)
@@ -182,177 +148,22 @@ class State:
     next_end: float = inf  # when the next key, grant or revocation ends
 
 
-def connect(path: Path | None) -> sqlite3.Connection:
-    """A connection to the file, which is made if need be. Raises StoreCorrupt or ConfigurationError for another's."""
-    if path is not None:
-        _create(path)
-    db = sqlite3.connect(
-        path or ":memory:", isolation_level=None, check_same_thread=False, timeout=5.0
-    )
-    try:
-        _prepare(db, path)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: Path | None) -> None:
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != _APPLICATION and (tables or version):
-        raise StoreCorrupt(f"{path} was not written by this program")
-    if version > _VERSION:
-        raise ConfigurationError(
-            f"{path} was written by a newer version: run that version"
-        )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA secure_delete = ON")
-    if version:
-        return
-    try:
-        db.executescript(_SCHEMA)
-    except sqlite3.OperationalError:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        # Another process has made the tables meanwhile.
-        if not db.execute("PRAGMA user_version").fetchone()[0]:
-            raise
-
-
-def _create(path: Path) -> None:
-    """Only its owner may read it: it says who may do what."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(file, 0o600)
-        if os.geteuid() == 0 and os.fstat(file).st_size == 0:
-            # A command run as root must not lock the server out of its own directory.
-            directory = path.parent.stat()
-            os.fchown(file, directory.st_uid, directory.st_gid)
-    except PermissionError:
-        pass  # not ours; SQLite says whether it can be used
-    finally:
-        os.close(file)
-
-
-def insert_key(db: sqlite3.Connection, key: Key, hash: bytes) -> None:
-    """Raises Conflict when there are too many."""
-    grants = orjson.dumps([list(grant) for grant in key.grants]).decode()
-    db.execute(
-        "INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '')",
-        (
-            key.id,
-            hash,
-            key.principal,
-            key.tenant,
-            key.kind,
-            key.name,
-            grants,
-            key.created,
-            finite(key.expires),
-        ),
-    )
-    bound(db, "key", MAX_KEYS, key.tenant)
-
-
-def insert_revocation(db: sqlite3.Connection, made: Revocation) -> None:
-    """Raises Conflict when there are too many."""
-    db.execute("REPLACE INTO revocation VALUES (?, ?, ?, ?, ?)", made)
-    bound(db, "revocation", MAX_REVOCATIONS, made.tenant)
-
-
-def delete_revocation(
-    db: sqlite3.Connection, tenant: str, kind: str, subject: str
-) -> float:
-    """Returns when it was made. Raises NothingHere."""
-    where = "FROM revocation WHERE tenant = ? AND kind = ? AND subject = ?"
-    row = db.execute(f"SELECT made {where}", (tenant, kind, subject)).fetchone()
-    if row is None:
-        raise NothingHere("there is no such revocation, or it is forgotten")
-    db.execute(f"DELETE {where}", (tenant, kind, subject))
-    return float(row[0])
-
-
-def bound(db: sqlite3.Connection, table: str, limit: int, tenant: str) -> None:
-    """Raises Conflict when there are too many now, of all or of a tenant."""
-    count, own = db.execute(
-        f"SELECT count(*), count(*) FILTER (WHERE tenant = ?) FROM {table}", (tenant,)
-    ).fetchone()
-    if tenant not in ("", ANY_TENANT) and own > limit // TENANT_SHARE:
-        raise Conflict(f"this tenant has {own - 1} of these already; remove some first")
-    if count > limit:
-        raise Conflict(f"there are {limit} of these already; remove some first")
-
-
-_KEY = "SELECT id, principal, tenant, kind, name, grants, created, expires, revoked, replaced_by FROM key"
-
-
-def find_key(db: sqlite3.Connection, id: str, tenant: str | None) -> Key:
-    """A key by its id. Raises NothingHere, also for a key of another tenant."""
-    for row in db.execute(f"{_KEY} WHERE id = ?", (id,)):
-        key = _key(*row)
-        if tenant in (None, key.tenant):
-            return key
-    raise NothingHere("there is no such key")
-
-
-def _key(
-    id: str,
-    principal: str,
-    tenant: str,
-    kind: Kind,
-    name: str,
-    grants: str,
-    created: float,
-    expires: float | None,
-    revoked: float | None,
-    replaced_by: str,
-) -> Key:
-    return Key(
-        id,
-        principal,
-        tenant,
-        kind,
-        name,
-        tuple(
-            Grant(room, operations, bool(is_prefix))
-            for room, operations, is_prefix in orjson.loads(grants)
-        ),
-        created,
-        _moment(expires),
-        _moment(revoked),
-        replaced_by,
-    )
-
-
-def _moment(found: float | None) -> float:
-    return inf if found is None else found
-
-
-def read(db: sqlite3.Connection, now: float) -> State:
+def state_of(records: Iterable[Record], now: float) -> State:
     """All that holds now."""
-    keys = [_key(*row) for row in db.execute(_KEY)]
-    grants = [
-        Granted(
-            tenant,
-            principal,
-            Grant(room, operations, bool(is_prefix)),
-            created,
-            _moment(expires),
-        )
-        for tenant, principal, room, is_prefix, operations, created, expires in db.execute(
-            "SELECT * FROM granted WHERE ifnull(expires, 9e99) > ?", (now,)
-        )
-    ]
+    keys: list[Key] = []
+    grants: list[Granted] = []
+    revocations: list[Revocation] = []
+    for record in records:
+        match record:
+            case Key():
+                keys.append(record)
+            case Granted() if record.expires > now:
+                grants.append(record)
+            case Revocation() if record.expires > now:
+                revocations.append(record)
     granted: dict[tuple[str, str], list[Grant]] = {}
     for each in grants:
         granted.setdefault((each.tenant, each.principal), []).append(each.grant)
-    revocations = [
-        Revocation(*row)
-        for row in db.execute("SELECT * FROM revocation WHERE expires > ?", (now,))
-    ]
     ends = {key.id: key.ends for key in keys if key.ends != inf}
     moments = (
         *ends.values(),
@@ -364,7 +175,6 @@ def read(db: sqlite3.Connection, now: float) -> State:
     )
     return State(
         keys={key.id: key for key in keys},
-        hashes=dict(db.execute("SELECT id, hash FROM key")),
         holders={key.id: _principal(key) for key in keys},
         ends=ends,
         granted={who: tuple(found) for who, found in granted.items()},
@@ -394,6 +204,76 @@ def _principal(key: Key) -> Principal:
     )
 
 
-def finite(moment: float) -> float | None:
-    """As a column holds it."""
-    return None if moment == inf else moment
+class Draft:
+    """A change while it is made: what there was, and what is to be put and dropped."""
+
+    def __init__(self, records: Mapping[Name, Record]) -> None:
+        self._before = records
+        self.records = dict(records)
+        self._changed: dict[Name, Record] = {}
+
+    @property
+    def put(self) -> list[Record]:
+        return [each for name, each in self._changed.items() if name in self.records]
+
+    @property
+    def dropped(self) -> list[Record]:
+        return [
+            each for name, each in self._changed.items() if name not in self.records
+        ]
+
+    def add(self, record: Record) -> None:
+        """In place of one of the same name."""
+        name = name_of(record)
+        self.records[name] = self._changed[name] = record
+
+    def drop(self, record: Record) -> None:
+        name = name_of(record)
+        self._changed[name] = self.records.pop(name)
+
+    def key(self, id: str, tenant: str | None) -> Key:
+        """A key by its id. Raises NothingHere, also for a key of another tenant."""
+        found = self.records.get(("key", id))
+        if isinstance(found, Key) and tenant in (None, found.tenant):
+            return found
+        raise NothingHere("there is no such key")
+
+    def keys_of(self, tenant: str, principal: str) -> list[Key]:
+        return [
+            each
+            for each in self.records.values()
+            if isinstance(each, Key)
+            and (each.tenant, each.principal) == (tenant, principal)
+        ]
+
+    def revocation(self, tenant: str, kind: str, subject: str) -> Revocation:
+        """Raises NothingHere."""
+        found = self.records.get(("revocation", tenant, kind, subject))
+        if isinstance(found, Revocation):
+            return found
+        raise NothingHere("there is no such revocation, or it is forgotten")
+
+    def forget(self, now: float) -> None:
+        """Drop what is long over."""
+        for record in list(self.records.values()):
+            kept = ENDED_SECONDS if isinstance(record, Key) else 0.0
+            end = record.ends if isinstance(record, Key) else record.expires
+            if end + kept <= now:
+                self.drop(record)
+
+    def expect_room(self) -> None:
+        """Raises Conflict when what is new makes it too many, of all or of a tenant."""
+        limits = {Key: MAX_KEYS, Granted: MAX_GRANTS, Revocation: MAX_REVOCATIONS}
+        for added in self.put:
+            if name_of(added) in self._before:
+                continue
+            kind = type(added)
+            alike = [each for each in self.records.values() if type(each) is kind]
+            limit, own = limits[kind], added.tenant
+            count = sum(each.tenant == own for each in alike)
+            if own not in ("", ANY_TENANT) and count > limit // TENANT_SHARE:
+                raise Conflict(
+                    f"this tenant has {count - 1} of these already; remove some first"
+                )
+            if len(alike) > limit:
+                raise Conflict(f"there are {limit} of these already; remove some first")

@@ -1,62 +1,52 @@
-"""API keys, grants and revocations made here: one small SQLite file that servers and commands open at the same time.
+"""API keys, grants and revocations made here, which servers and commands read and change at the same time.
 
-Reads are answered from memory. Whoever changes something writes it to the file first; a server looks once a second
-whether another process did. Nothing secret is in the file: of a key it holds the SHA-256 of 256 random bits, which
-needs no slow hash.
+Questions are answered from memory. Whoever changes something writes it to the shelf first (`collab.auth.shelves`); a
+server looks once a second whether somebody else did. Nothing secret is there: of a key the SHA-256 of 256 random bits
+is kept, which needs no slow hash.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from hmac import compare_digest
 from math import inf
-from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 from collab.auth.permissions import Grant, Kind, Principal, allowed
 from collab.auth.records import (
     ANY_TENANT,
-    MAX_GRANTS,
+    Draft,
     Granted,
     Key,
+    Name,
+    Record,
     Revocation,
     State,
-    bound,
     checked,
-    connect,
-    delete_revocation,
-    find_key,
-    finite,
-    insert_key,
-    insert_revocation,
-    read,
+    name_of,
+    state_of,
 )
-from collab.errors import (
-    CollabError,
-    Conflict,
-    InvalidRequest,
-    NothingHere,
-    StoreCorrupt,
-    StoreUnavailable,
-)
+from collab.auth.shelves.base import NOTHING, Shelf
+from collab.errors import Busy, Conflict, InvalidRequest, NothingHere
 from collab.names import principal_id, shown_name, tenant_name
 
-FILE = "access.sqlite"
 KEY_PREFIX = "ck_"
 # No token lives longer, and clocks may differ: after this time nothing is left for a revocation to end.
 REVOCATION_SECONDS = 25 * 3600.0
-ENDED_SECONDS = 30 * 86400.0  # that a key is still listed after its end
-
 MAX_SECONDS = 36_525 * 86400.0
 
+ATTEMPTS = 10  # to change what others are changing too
+
 _NO_HASH = bytes(32)
+_LONE = re.compile("[\ud800-\udfff]")  # halves of characters, which no text holds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,40 +55,39 @@ T = TypeVar("T")
 class Registry:
     """Opened with `with` by a command, with `async with` by a server, which then calls `poll` once a second.
 
-    Methods that change something block on the disk: a server runs them through `change`. With no path everything
-    lives in memory.
+    Methods that change something block: a server runs them through `change`.
     """
 
     def __init__(
-        self, path: Path | None, *, clock: Callable[[], float] = time.time
+        self,
+        shelf: Shelf,
+        *,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.version = 0  # moves with every change, whoever made it
         self.changed: Callable[[], None] = lambda: None  # called after `change`
-        self._path, self._clock = path, clock
+        self._shelf, self._clock, self._timer = shelf, clock, timer
+        self._held = NOTHING  # the version of the shelf that is in memory
+        self._records: dict[Name, Record] = {}
         self._state = State()
-        self._db: sqlite3.Connection | None = None
-        self._seen = 0  # SQLite's counter of what other connections have committed
+        self._looked = -inf
         self._thread: ThreadPoolExecutor | None = None
 
     # Life
 
     def __enter__(self) -> Self:
-        """Raises StoreCorrupt, StoreUnavailable, or ConfigurationError for a file of a newer version."""
+        """Raises StoreCorrupt, StoreUnavailable, or ConfigurationError for what a newer version has written."""
+        self._shelf.__enter__()
         try:
-            self._db = connect(self._path)
             self._read()
-        except sqlite3.Error as error:
-            raise self._translated(error) from None
-        except OSError as error:
-            raise StoreUnavailable(
-                f"{self._path} cannot be opened: {error.strerror}"
-            ) from None
+        except BaseException:
+            self._shelf.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._shelf.__exit__(*exc_info)
 
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
@@ -123,8 +112,13 @@ class Registry:
         return result
 
     async def poll(self) -> None:
-        """Take in what other processes changed, and what has ended meanwhile. Raises StoreUnavailable."""
+        """Take in what other processes changed, and what has ended meanwhile. Raises StoreUnavailable, StoreCorrupt."""
         await self._in_thread(self.refresh)
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when what is in memory may not be all: what is known stays in force however old it is."""
+        return self._timer() - self._looked
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._thread is None:
@@ -166,10 +160,10 @@ class Registry:
         An unknown id costs what a wrong secret costs.
         """
         state = self._state
-        id = token.partition(".")[0]
-        expected = state.hashes.get(id, _NO_HASH)
-        if compare_digest(_hash(token), expected):
-            return state.holders[id]
+        key = state.keys.get(token.partition(".")[0])
+        expected = _NO_HASH if key is None else key.hash
+        if compare_digest(_hash(token), expected) and key is not None:
+            return state.holders[key.id]
         return None
 
     def keys(self, tenant: str | None = None) -> list[Key]:
@@ -209,8 +203,9 @@ class Registry:
     ) -> tuple[Key, str]:
         """A new key, and the token that is shown this once."""
         now = self._clock()
+        token, hash, id = _secret()
         key = Key(
-            id=KEY_PREFIX + secrets.token_hex(8),
+            id=id,
             principal=principal_id(principal),
             tenant=tenant and tenant_name(tenant),
             kind=kind,
@@ -218,21 +213,20 @@ class Registry:
             grants=tuple(checked(grant) for grant in grants),
             created=now,
             expires=now + _lasting(seconds),
+            hash=hash,
         )
-        token, hash = _secret(key.id)
-        self._write(lambda db: insert_key(db, key, hash))
+        self._write(lambda draft: draft.add(key))
         return key, token
 
     def revoke_key(self, id: str, *, tenant: str | None = None) -> Key:
         """End a key now. Raises NothingHere; a key that has ended stays as it is."""
 
-        def work(db: sqlite3.Connection) -> Key:
-            key = find_key(db, _token_id(id), tenant)
-            db.execute(
-                "UPDATE key SET revoked = ? WHERE id = ? AND revoked IS NULL",
-                (self._clock(), key.id),
-            )
-            return find_key(db, key.id, tenant)
+        def work(draft: Draft) -> Key:
+            key = draft.key(_token_id(id), tenant)
+            if key.revoked == inf:
+                key = replace(key, revoked=self._clock())
+                draft.add(key)
+            return key
 
         return self._write(work)
 
@@ -244,29 +238,24 @@ class Registry:
         Raises NothingHere, or Conflict when the old one has ended or was replaced already.
         """
 
-        def work(db: sqlite3.Connection) -> tuple[Key, str]:
+        def work(draft: Draft) -> tuple[Key, str]:
             now = self._clock()
-            old = find_key(db, _token_id(id), tenant)
+            old = draft.key(_token_id(id), tenant)
             if old.ends <= now:
                 raise Conflict("this key has ended; make a new one")
             if old.replaced_by:
                 raise Conflict(f"this key was replaced by {old.replaced_by} already")
-            new = Key(
-                id=KEY_PREFIX + secrets.token_hex(8),
-                principal=old.principal,
-                tenant=old.tenant,
-                kind=old.kind,
-                name=old.name,
-                grants=old.grants,
+            token, hash, new_id = _secret()
+            new = replace(
+                old,
+                id=new_id,
                 created=now,
                 expires=now + (old.expires - old.created),
+                hash=hash,
             )
-            db.execute(
-                "UPDATE key SET expires = ?, replaced_by = ? WHERE id = ?",
-                (min(old.expires, now + _lasting(overlap_seconds)), new.id, old.id),
-            )
-            token, hash = _secret(new.id)
-            insert_key(db, new, hash)
+            ends = min(old.expires, now + _lasting(overlap_seconds))
+            draft.add(replace(old, expires=ends, replaced_by=new.id))
+            draft.add(new)
             return new, token
 
         return self._write(work)
@@ -289,35 +278,19 @@ class Registry:
             now + _lasting(seconds),
         )
 
-        def work(db: sqlite3.Connection) -> Granted:
-            db.execute(
-                "REPLACE INTO granted VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    made.tenant,
-                    made.principal,
-                    grant.room,
-                    grant.is_prefix,
-                    grant.operations,
-                    now,
-                    finite(made.expires),
-                ),
-            )
-            bound(db, "granted", MAX_GRANTS, tenant)
-            return made
-
-        return self._write(work)
+        self._write(lambda draft: draft.add(made))
+        return made
 
     def withdraw(
         self, principal: str, room: str, *, is_prefix: bool = False, tenant: str = ""
     ) -> None:
         """Take a grant back that was made here. Raises NothingHere."""
 
-        def work(db: sqlite3.Connection) -> None:
-            if not db.execute(
-                "DELETE FROM granted WHERE tenant = ? AND principal = ? AND room = ? AND is_prefix = ?",
-                (tenant, principal, room, is_prefix),
-            ).rowcount:
+        def work(draft: Draft) -> None:
+            found = draft.records.get(("grant", tenant, principal, room, is_prefix))
+            if found is None:
                 raise NothingHere("there is no such grant")
+            draft.drop(found)
 
         self._write(work)
 
@@ -334,18 +307,16 @@ class Registry:
         """
         tenant = tenant and tenant_name(tenant)
 
-        def work(db: sqlite3.Connection) -> int:
+        def work(draft: Draft) -> int:
             now = self._clock()
-            insert_revocation(
-                db,
-                Revocation(
-                    tenant, "principal", principal, now, now + _lasting(seconds)
-                ),
-            )
-            return db.execute(
-                "UPDATE key SET revoked = ? WHERE tenant = ? AND principal = ? AND revoked IS NULL",
-                (now, tenant, principal),
-            ).rowcount
+            until = now + _lasting(seconds)
+            draft.add(Revocation(tenant, "principal", principal, now, until))
+            keys = [
+                key for key in draft.keys_of(tenant, principal) if key.revoked == inf
+            ]
+            for key in keys:
+                draft.add(replace(key, revoked=now))
+            return len(keys)
 
         principal_id(principal)
         return self._write(work)
@@ -360,12 +331,10 @@ class Registry:
         """End one credential by its id: a `jti`, a key's id, a certificate's serial number."""
         token = _token_id(token)
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(draft: Draft) -> None:
             now = self._clock()
-            insert_revocation(
-                db,
-                Revocation(tenant, "token", token, now, now + _lasting(seconds)),
-            )
+            until = now + _lasting(seconds)
+            draft.add(Revocation(tenant, "token", token, now, until))
 
         if token.startswith(KEY_PREFIX):
             self.revoke_key(token, tenant=None if tenant == ANY_TENANT else tenant)
@@ -375,12 +344,17 @@ class Registry:
     def restore(self, principal: str, *, tenant: str = "") -> int:
         """Undo `revoke`; returns how many API keys came back with it. Raises NothingHere."""
 
-        def work(db: sqlite3.Connection) -> int:
-            made = delete_revocation(db, tenant, "principal", principal)
-            return db.execute(
-                "UPDATE key SET revoked = NULL WHERE tenant = ? AND principal = ? AND revoked = ?",
-                (tenant, principal, made),
-            ).rowcount
+        def work(draft: Draft) -> int:
+            revocation = draft.revocation(tenant, "principal", principal)
+            draft.drop(revocation)
+            keys = [
+                key
+                for key in draft.keys_of(tenant, principal)
+                if key.revoked == revocation.made
+            ]
+            for key in keys:
+                draft.add(replace(key, revoked=inf))
+            return len(keys)
 
         return self._write(work)
 
@@ -388,76 +362,63 @@ class Registry:
         """Undo `revoke_token`. Raises NothingHere."""
         id = _token_id(token)
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(draft: Draft) -> None:
             if id.startswith(KEY_PREFIX):
-                key = find_key(db, id, None if tenant == ANY_TENANT else tenant)
+                key = draft.key(id, None if tenant == ANY_TENANT else tenant)
                 if key.revoked == inf:
                     raise NothingHere("this key is not revoked")
-                db.execute("UPDATE key SET revoked = NULL WHERE id = ?", (key.id,))
+                draft.add(replace(key, revoked=inf))
             else:
-                delete_revocation(db, tenant, "token", id)
+                draft.drop(draft.revocation(tenant, "token", id))
 
         self._write(work)
 
-    # The file
+    # The shelf
 
     def refresh(self) -> None:
         """What `poll` does, at once."""
-        db = self._connection
-        try:
-            (seen,) = db.execute("PRAGMA data_version").fetchone()
-            if seen != self._seen or self._clock() >= self._state.next_end:
-                self._read()
-        except sqlite3.Error as error:
-            raise self._translated(error) from None
+        version = self._shelf.version()
+        if version == NOTHING and self._held != NOTHING:
+            self._put_back()
+        elif version != self._held:
+            self._read()
+        elif self._clock() >= self._state.next_end:
+            self._take(self._held, self._records)
+        self._looked = self._timer()
 
     def _read(self) -> None:
-        db = self._connection
-        # What is committed between the two is read now, and once more the next time.
-        (self._seen,) = db.execute("PRAGMA data_version").fetchone()
-        db.execute("BEGIN")
-        try:
-            state = read(db, self._clock())
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreCorrupt(f"{self._path} holds what cannot be read") from error
-        finally:
-            db.execute("ROLLBACK")
-        self._state = state
+        version, records = self._shelf.read()
+        self._take(version, {name_of(each): each for each in records})
+        self._looked = self._timer()
+
+    def _take(self, version: str, records: dict[Name, Record]) -> None:
+        self._state = state_of(records.values(), self._clock())
+        self._held, self._records = version, records
         self.version += 1
 
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction, on what the file holds now; forgets what is long over."""
-        db = self._connection
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                now = self._clock()
-                db.execute("DELETE FROM revocation WHERE expires <= ?", (now,))
-                db.execute("DELETE FROM granted WHERE expires <= ?", (now,))
-                db.execute(
-                    "DELETE FROM key WHERE min(ifnull(expires, 9e99), ifnull(revoked, 9e99)) <= ?",
-                    (now - ENDED_SECONDS,),
-                )
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            self._read()
-        except sqlite3.Error as error:
-            raise self._translated(error) from None
-        return result
+    def _put_back(self) -> None:
+        """A Redis that lost everything has lost who may not come in any more: it is told by whoever misses it first."""
+        version = self._shelf.write(NOTHING, list(self._records.values()), ())
+        if version is None:
+            self._read()  # somebody else was first
+        else:
+            self._held = version
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        assert self._db is not None, "the registry is not open"
-        return self._db
-
-    def _translated(self, error: sqlite3.Error) -> CollabError:
-        if isinstance(error, sqlite3.OperationalError):
-            return StoreUnavailable(f"{self._path or 'the registry'}: {error}")
-        return StoreCorrupt(f"{self._path or 'the registry'}: {error}")
+    def _write(self, work: Callable[[Draft], T]) -> T:
+        """Make a change to what the shelf holds now; forget what is long over."""
+        for _ in range(ATTEMPTS):
+            self.refresh()
+            draft = Draft(self._records)
+            draft.forget(self._clock())
+            result = work(draft)
+            draft.expect_room()
+            if not (draft.put or draft.dropped):
+                return result
+            version = self._shelf.write(self._held, draft.put, draft.dropped)
+            if version is not None:
+                self._take(version, draft.records)
+                return result
+        raise Busy("others change keys, grants and revocations at the same moment")
 
 
 def _hash(token: str) -> bytes:
@@ -474,12 +435,13 @@ def _lasting(seconds: float) -> float:
 def _token_id(token: str) -> str:
     """Somebody may hand in a whole key where its id is enough."""
     id = token.partition(".")[0] if token.startswith(KEY_PREFIX) else token
-    if not 0 < len(id) <= 256:
+    if not 0 < len(id) <= 256 or _LONE.search(id):
         raise InvalidRequest("the id of a token has 1 to 256 characters")
     return id
 
 
-def _secret(id: str) -> tuple[str, bytes]:
-    """A new token for a key of this id, and what is kept of it."""
+def _secret() -> tuple[str, bytes, str]:
+    """A new token for a new key, what is kept of it, and the key's id."""
+    id = KEY_PREFIX + secrets.token_hex(8)
     token = f"{id}.{secrets.token_urlsafe(32)}"
-    return token, _hash(token)
+    return token, _hash(token), id

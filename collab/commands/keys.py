@@ -44,11 +44,12 @@ KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `key list` shows it
 
 
 def _registry(data: Path, *, is_new: bool = False) -> Registry:
-    from collab.auth.registry import FILE, Registry
+    from collab.auth.registry import Registry
+    from collab.auth.shelves.sqlite import FILE, SqliteShelf
 
     if is_new:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Registry(existing(data) / FILE)
+    return Registry(SqliteShelf(existing(data) / FILE))
 
 
 def _audit(data: Path, event: str, tenant: str = "", **details: Any) -> None:

@@ -16,6 +16,7 @@ from collab.auth.base import Credential
 from collab.auth.certificates import CERTIFICATE
 from collab.auth.permissions import PRESENCE, READ, WRITE, Principal, names_of
 from collab.auth.registry import KEY_PREFIX, Registry
+from collab.auth.shelves.memory import MemoryShelf
 from collab.auth.tickets import TICKET_PREFIX, Tickets
 from collab.errors import CollabError, PermissionDenied, Unauthenticated
 from collab.names import room_key, room_name, split_key
@@ -50,7 +51,7 @@ class Access:
         allow_query_token: bool = False,
     ) -> None:
         self.authority, self._replica = authority, replica
-        self.registry = registry or Registry(None)
+        self.registry = Registry(MemoryShelf()) if registry is None else registry
         self.tickets = Tickets() if tickets is None else tickets  # empty is false
         self._allow_query_token = allow_query_token
         self._is_behind = False  # the registry could not be read the last time

@@ -25,7 +25,6 @@ from collab.auth.base import Verifier
 from collab.auth.certificates import Certificates
 from collab.auth.failures import Failures
 from collab.auth.keys import Keys
-from collab.auth.registry import FILE as REGISTRY_FILE
 from collab.auth.registry import Registry
 from collab.auth.tickets import Tickets
 from collab.errors import CollabError, ConfigurationError
@@ -45,6 +44,7 @@ from collab.server.origins import Origins
 from collab.server.proxies import Proxies, Trusted
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
+from collab.server.shelves import make_shelf
 from collab.server.sockets import Sockets
 from collab.server.tls import Tls
 from collab.server.upgrade import Upgrade
@@ -141,8 +141,7 @@ def make_tls(settings: Settings, metrics: Metrics) -> Tls | None:
 
 
 def make_registry(settings: Settings) -> Registry:
-    is_kept = settings.store_kind != "memory"
-    return Registry(settings.data / REGISTRY_FILE if is_kept else None)
+    return Registry(make_shelf(settings))
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ from websockets.typing import Subprotocol
 from collab.audit.chain import read_head
 from collab.audit.verdict import judge
 from collab.auth.permissions import EVERYTHING, Grant
-from collab.auth.registry import FILE, Registry
+from collab.auth.registry import Registry
+from collab.auth.shelves.sqlite import FILE, SqliteShelf
 from collab.protocol import yjs
 from collab.protocol.varint import encode_string
 
@@ -31,7 +32,7 @@ def key(tmp_path: Path) -> str:
     """An API key that may do everything in every room."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
-    with Registry(data / FILE) as registry:
+    with Registry(SqliteShelf(data / FILE)) as registry:
         grants = (Grant("", EVERYTHING, is_prefix=True),)
         return registry.create_key("ada", grants)[1]
 

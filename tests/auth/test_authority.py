@@ -21,6 +21,7 @@ from collab.auth.permissions import (
     Principal,
 )
 from collab.auth.registry import Registry
+from collab.auth.shelves.memory import MemoryShelf
 from collab.auth.tickets import Tickets
 from collab.errors import Busy, RateLimited, Unauthenticated
 from collab.metrics import Metrics
@@ -50,7 +51,7 @@ class Knows:
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    with Registry(None, clock=lambda: NOW) as opened:
+    with Registry(MemoryShelf(), clock=lambda: NOW) as opened:
         yield opened
 
 

@@ -11,6 +11,7 @@ from collab.auth.base import Credential
 from collab.auth.keys import Keys
 from collab.auth.permissions import READ, WRITE, Grant
 from collab.auth.registry import Registry
+from collab.auth.shelves.memory import MemoryShelf
 from collab.errors import Unauthenticated
 
 NOTES = Grant("notes", READ | WRITE)
@@ -32,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def registry(clock: Clock) -> Iterator[Registry]:
-    with Registry(None, clock=clock) as opened:
+    with Registry(MemoryShelf(), clock=clock) as opened:
         yield opened
 
 

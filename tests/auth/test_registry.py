@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -14,15 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collab.auth import registry as module
 from collab.auth.permissions import ADMIN, READ, WRITE, Grant, Principal
-from collab.auth.registry import (
-    ENDED_SECONDS,
-    FILE,
-    REVOCATION_SECONDS,
-    Registry,
-)
+from collab.auth.records import ENDED_SECONDS, Record, Revocation
+from collab.auth.registry import REVOCATION_SECONDS, Registry
+from collab.auth.shelves.memory import MemoryShelf
+from collab.auth.shelves.sqlite import FILE, SqliteShelf
 from collab.errors import (
+    Busy,
     CollabError,
     ConfigurationError,
     Conflict,
@@ -56,8 +54,8 @@ def clock() -> Clock:
 def registry(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
 ) -> Iterator[Registry]:
-    path = tmp_path / FILE if request.param == "file" else None
-    with Registry(path, clock=clock) as opened:
+    shelf = SqliteShelf(tmp_path / FILE) if request.param == "file" else MemoryShelf()
+    with Registry(shelf, clock=clock) as opened:
         yield opened
 
 
@@ -451,12 +449,12 @@ def test_a_revocation_is_forgotten_when_no_older_token_can_live(
 
 
 def test_what_was_made_is_there_the_next_time(tmp_path: Path, clock: Clock) -> None:
-    with Registry(tmp_path / FILE, clock=clock) as first:
+    with Registry(SqliteShelf(tmp_path / FILE), clock=clock) as first:
         key, token = first.create_key("ci", (NOTES, TEAM), name="Build", seconds=60)
         first.grant("ada", NOTES)
         first.revoke("eve")
 
-    with Registry(tmp_path / FILE, clock=clock) as second:
+    with Registry(SqliteShelf(tmp_path / FILE), clock=clock) as second:
         holder = second.holder(token)
         assert holder is not None
         assert second.keys() == [key]
@@ -469,7 +467,7 @@ def test_the_file_is_for_its_owner_alone_and_holds_no_secret(tmp_path: Path) -> 
     path.touch(0o644)
     os.chmod(path, 0o644)
 
-    with Registry(path) as registry:
+    with Registry(SqliteShelf(path)) as registry:
         _, token = registry.create_key("ci", (NOTES,))
         modes = {each: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
         content = b"".join(each.read_bytes() for each in tmp_path.iterdir())
@@ -483,8 +481,8 @@ def test_what_another_process_changes_is_seen_with_the_next_look(
     tmp_path: Path, clock: Clock
 ) -> None:
     with (
-        Registry(tmp_path / FILE, clock=clock) as server,
-        Registry(tmp_path / FILE, clock=clock) as command,
+        Registry(SqliteShelf(tmp_path / FILE), clock=clock) as server,
+        Registry(SqliteShelf(tmp_path / FILE), clock=clock) as command,
     ):
         version = server.version
         server.refresh()
@@ -502,8 +500,8 @@ def test_a_change_is_made_on_what_the_file_holds_now(
     tmp_path: Path, clock: Clock
 ) -> None:
     with (
-        Registry(tmp_path / FILE, clock=clock) as server,
-        Registry(tmp_path / FILE, clock=clock) as command,
+        Registry(SqliteShelf(tmp_path / FILE), clock=clock) as server,
+        Registry(SqliteShelf(tmp_path / FILE), clock=clock) as command,
     ):
         key, _ = command.create_key("ci", (NOTES,))
 
@@ -516,9 +514,8 @@ def test_a_change_is_made_on_what_the_file_holds_now(
 def test_too_many_of_anything_are_refused(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("MAX_KEYS", "MAX_REVOCATIONS"):
+    for name in ("MAX_KEYS", "MAX_GRANTS", "MAX_REVOCATIONS"):
         monkeypatch.setattr(f"collab.auth.records.{name}", 1)
-    monkeypatch.setattr(module, "MAX_GRANTS", 1)
     registry.create_key("ci", (NOTES,))
     registry.grant("ada", NOTES)
     registry.revoke("eve")
@@ -537,9 +534,8 @@ def test_too_many_of_anything_are_refused(
 def test_one_tenant_does_not_use_up_what_is_there_for_all(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("MAX_KEYS", "MAX_REVOCATIONS"):
+    for name in ("MAX_KEYS", "MAX_GRANTS", "MAX_REVOCATIONS"):
         monkeypatch.setattr(f"collab.auth.records.{name}", 4)
-    monkeypatch.setattr(module, "MAX_GRANTS", 4)
     for tenant in ("acme", ""):
         registry.create_key("ci", (NOTES,), tenant=tenant)
         registry.grant("ada", NOTES, tenant=tenant)
@@ -565,19 +561,19 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
     db.execute("CREATE TABLE theirs (x)")
     db.close()
 
-    with pytest.raises(StoreCorrupt), Registry(path):
+    with pytest.raises(StoreCorrupt), Registry(SqliteShelf(path)):
         pass
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    with Registry(path):
+    with Registry(SqliteShelf(path)):
         pass
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(ConfigurationError), Registry(path):
+    with pytest.raises(ConfigurationError), Registry(SqliteShelf(path)):
         pass
 
 
@@ -590,32 +586,35 @@ def test_a_file_that_is_no_database_is_said_to_be_one(
     path = tmp_path / FILE
     path.write_bytes(content)
 
-    with pytest.raises((StoreCorrupt, StoreUnavailable)), Registry(path):
+    with pytest.raises((StoreCorrupt, StoreUnavailable)), Registry(SqliteShelf(path)):
         pass
 
 
 def test_a_row_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    with Registry(path) as registry:
+    with Registry(SqliteShelf(path)) as registry:
         registry.create_key("ci", (NOTES,))
     db = sqlite3.connect(path)
     db.execute("UPDATE key SET grants = '{'")
     db.commit()
     db.close()
 
-    with pytest.raises(StoreCorrupt), Registry(path):
+    with pytest.raises(StoreCorrupt), Registry(SqliteShelf(path)):
         pass
 
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable), Registry(tmp_path / "none" / FILE):
+    with (
+        pytest.raises(StoreUnavailable),
+        Registry(SqliteShelf(tmp_path / "none" / FILE)),
+    ):
         pass
 
 
 @pytest.mark.anyio
 async def test_a_change_beside_the_loop_holds_and_is_told(tmp_path: Path) -> None:
     told = []
-    async with Registry(tmp_path / FILE) as registry:
+    async with Registry(SqliteShelf(tmp_path / FILE)) as registry:
         registry.changed = lambda: told.append(registry.is_revoked(principal()))
 
         count = await registry.change(registry.revoke, "ada")
@@ -625,8 +624,8 @@ async def test_a_change_beside_the_loop_holds_and_is_told(tmp_path: Path) -> Non
 
 @pytest.mark.anyio
 async def test_polling_takes_in_what_a_command_has_changed(tmp_path: Path) -> None:
-    async with Registry(tmp_path / FILE) as server:
-        with Registry(tmp_path / FILE) as command:
+    async with Registry(SqliteShelf(tmp_path / FILE)) as server:
+        with Registry(SqliteShelf(tmp_path / FILE)) as command:
             command.grant("ada", Grant("notes", ADMIN))
 
         await server.poll()
@@ -636,14 +635,14 @@ async def test_polling_takes_in_what_a_command_has_changed(tmp_path: Path) -> No
 
 @pytest.mark.anyio
 async def test_an_error_beside_the_loop_comes_back(tmp_path: Path) -> None:
-    async with Registry(tmp_path / FILE) as registry:
+    async with Registry(SqliteShelf(tmp_path / FILE)) as registry:
         with pytest.raises(NothingHere):
             await registry.change(registry.restore, "ada")
 
 
 @given(token=st.text(max_size=60))
 def test_no_text_is_a_key_by_chance(token: str) -> None:
-    with Registry(None) as registry:
+    with Registry(MemoryShelf()) as registry:
         key, _ = registry.create_key("ci", (NOTES,))
 
         assert registry.holder(token) is None
@@ -652,3 +651,85 @@ def test_no_text_is_a_key_by_chance(token: str) -> None:
             registry.revoke_token(token)
         except CollabError:
             pass
+
+
+# The shelf
+
+
+class Elusive(MemoryShelf):
+    """Somebody else changes it just before one does, some times; and it can be emptied."""
+
+    def __init__(self, times: int = 0) -> None:
+        super().__init__()
+        self.times = times
+
+    def write(
+        self, version: str, put: Sequence[Record], drop: Sequence[Record]
+    ) -> str | None:
+        if self.times:
+            self.times -= 1
+            made = Revocation("", "token", f"other {self.times}", 1e6, 2e6)
+            super().write(self.version(), [made], ())
+        return super().write(version, put, drop)
+
+    def empty(self) -> None:
+        self.__init__()  # type: ignore[misc]  # as an emptied Redis
+
+
+def test_a_change_is_tried_again_on_what_others_have_made(clock: Clock) -> None:
+    with Registry(Elusive(3), clock=clock) as registry:
+        registry.revoke("ada")
+
+        assert registry.is_revoked(principal())
+        assert len(registry.revocations()) == 4
+
+
+def test_a_change_that_never_succeeds_is_given_up(clock: Clock) -> None:
+    with Registry(Elusive(1000), clock=clock) as registry:
+        with pytest.raises(Busy):
+            registry.revoke("ada")
+
+        assert not registry.is_revoked(principal())
+
+
+def test_what_a_shelf_has_lost_is_put_back_by_who_knows_it(clock: Clock) -> None:
+    shelf = Elusive()
+    with Registry(shelf, clock=clock) as registry:
+        _, token = registry.create_key("ci", (NOTES,))
+        registry.revoke("ada")
+        shelf.empty()
+
+        registry.refresh()
+
+        with Registry(shelf, clock=clock) as other:
+            assert other.is_revoked(principal())
+            assert other.holder(token) is not None
+
+
+def test_a_change_to_an_emptied_shelf_keeps_what_was_known(clock: Clock) -> None:
+    shelf = Elusive()
+    with Registry(shelf, clock=clock) as registry:
+        registry.revoke("ada")
+        shelf.empty()
+
+        registry.revoke("eve")
+
+    with Registry(shelf, clock=clock) as other:
+        assert other.is_revoked(principal())
+        assert other.is_revoked(principal("eve"))
+
+
+def test_what_is_in_memory_is_as_old_as_the_last_look(clock: Clock) -> None:
+    timer = Clock()
+    with Registry(MemoryShelf(), clock=clock, timer=timer) as registry:
+        timer.now += 5
+        before = registry.age_seconds
+
+        registry.refresh()
+
+        assert (before, registry.age_seconds) == (5, 0)
+
+
+def test_a_token_id_that_no_text_can_hold_is_refused(registry: Registry) -> None:
+    with pytest.raises(InvalidRequest):
+        registry.revoke_token("\ud800")

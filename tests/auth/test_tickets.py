@@ -9,6 +9,7 @@ from collab.auth.authority import Authority
 from collab.auth.base import Credential
 from collab.auth.permissions import READ, WRITE, Grant, Principal
 from collab.auth.registry import Registry
+from collab.auth.shelves.memory import MemoryShelf
 from collab.auth.tickets import TICKET_SECONDS, Tickets
 from collab.errors import PermissionDenied, RateLimited, Unauthenticated
 
@@ -107,7 +108,7 @@ async def test_a_ticket_of_a_narrow_credential_stays_narrow(tickets: Tickets) ->
 async def test_what_revokes_a_credential_reaches_its_tickets(
     tickets: Tickets, clock: Clock
 ) -> None:
-    with Registry(None, clock=clock) as registry:
+    with Registry(MemoryShelf(), clock=clock) as registry:
         authority = Authority([tickets], registry, clock=clock)
         used, _ = tickets.issue(ADA)
         unused, _ = tickets.issue(ADA)

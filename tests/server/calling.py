@@ -13,6 +13,7 @@ from collab.audit.audit import Audit
 from collab.auth.authority import Authority
 from collab.auth.permissions import EVERYTHING, Grant, Principal
 from collab.auth.registry import Registry
+from collab.auth.shelves.memory import MemoryShelf
 from collab.auth.tickets import Tickets
 from collab.metrics import Metrics
 from collab.server.access import Access
@@ -67,7 +68,7 @@ async def open_api(
     *, is_open: bool = False, store: Store | None = None, **chosen: Any
 ) -> AsyncIterator[Caller]:
     settings, metrics, table = Settings(store="memory", **chosen), Metrics(), Table()
-    audit, registry, tickets = Audit(), Registry(None), Tickets()
+    audit, registry, tickets = Audit(), Registry(MemoryShelf()), Tickets()
     async with (
         make_replica(settings, store or MemoryStore(), metrics, audit) as replica,
         registry,

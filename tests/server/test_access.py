@@ -30,6 +30,7 @@ from collab.auth.permissions import (
     Principal,
 )
 from collab.auth.registry import Registry
+from collab.auth.shelves.memory import MemoryShelf
 from collab.auth.tickets import Tickets
 from collab.errors import (
     ClientIdConflict,
@@ -89,7 +90,7 @@ class House:
 async def open_house(**principals: Principal) -> AsyncIterator[House]:
     async with (
         Replica(MemoryStore(), Metrics(), binding="enforce") as replica,
-        Registry(None) as registry,
+        Registry(MemoryShelf()) as registry,
     ):
         yield House(replica, registry, Table(**principals))
 
