@@ -131,13 +131,20 @@ def bench(*arguments: str) -> NoReturn:
     become(python_environment(ROOT, TEST), "loadtests/bench.py", *arguments)
 
 
+def load(*arguments: str) -> NoReturn:
+    """Many users at once, with a verdict."""
+    become(python_environment(ROOT, TEST), "loadtests/swarm.py", *arguments)
+
+
 def become(python: Path, *arguments: str) -> NoReturn:
     """Replace this process, so that signals reach the program itself."""
     os.chdir(ROOT)
     os.execve(python, [str(python), *arguments], clean_environment(os.environ))
 
 
-VERBS = {verb.__name__: verb for verb in (run, setup, test, check, fix, fuzz, bench)}
+VERBS = {
+    verb.__name__: verb for verb in (run, setup, test, check, fix, fuzz, bench, load)
+}
 
 if __name__ == "__main__":
     try:
