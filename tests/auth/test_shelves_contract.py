@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,6 +10,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from services import Postgres, Redis
 
 from collab.auth.permissions import ADMIN, READ, WRITE, Grant, Principal
 from collab.auth.records import (
@@ -22,7 +24,10 @@ from collab.auth.records import (
 from collab.auth.registry import Registry
 from collab.auth.shelves.base import Shelf
 from collab.auth.shelves.memory import MemoryShelf
+from collab.auth.shelves.postgres import PostgresShelf
+from collab.auth.shelves.redis import RedisShelf
 from collab.auth.shelves.sqlite import FILE, SqliteShelf
+from collab.connection import endpoint
 
 KEY = Key(
     "ck_0",
@@ -52,13 +57,32 @@ ALL: list[Record] = [
 Open = Callable[[], Shelf]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
 def shelf_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Shelf]:
     """Makes shelves of the same records, each as another process would have it."""
     match request.param:
+        case "redis":
+            server = request.getfixturevalue("redis")
+            cluster = secrets.token_hex(8)
+            return lambda: RedisShelf(endpoint(server.url), cluster)
         case "memory":
             shared = MemoryShelf()
             return lambda: shared
+        case "postgres":
+            dsn = request.getfixturevalue("postgres").new_dsn()
+            return lambda: PostgresShelf(dsn)
         case _:
             return lambda: SqliteShelf(tmp_path / FILE)
 

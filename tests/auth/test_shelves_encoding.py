@@ -1,0 +1,94 @@
+"""Records as JSON that others can write to as well."""
+
+from __future__ import annotations
+
+from math import inf
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collab.auth.permissions import READ, Grant
+from collab.auth.records import Granted, Key, Record, Revocation
+from collab.auth.shelves.encoding import decode, encode, encode_name, next_version
+from collab.errors import StoreCorrupt
+
+KEY = Key("ck_0", "ci", grants=(Grant("notes", READ),), hash=bytes(32))
+GRANTED = Granted("", "ada", Grant("notes", READ), 1.0, inf)
+REVOCATION = Revocation("", "token", "jti", 1.0, 2.0)
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 1 << 40) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+def test_versions_grow_and_never_come_twice() -> None:
+    first, other = next_version(""), next_version("")
+
+    assert first != other
+    assert first.startswith("1-")
+    assert next_version(first).startswith("2-")
+
+
+def test_what_a_newer_version_has_added_is_passed_over() -> None:
+    body = orjson.dumps(orjson.loads(encode(REVOCATION)) | {"later": 1})
+
+    assert decode(encode_name(REVOCATION), body) == REVOCATION
+    assert decode(b'["later","x"]', b"{}") is None
+
+
+@pytest.mark.parametrize("record", [KEY, GRANTED, REVOCATION])
+def test_a_record_under_the_name_of_another_is_not_believed(record: Record) -> None:
+    other = encode_name(Key("ck_1", "ci"))
+
+    with pytest.raises(StoreCorrupt):
+        decode(other, encode(record))
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "said"),
+    [
+        (KEY, "hash", "00"),
+        (KEY, "hash", 5),
+        (KEY, "principal", "anonymous"),
+        (KEY, "kind", "god"),
+        (KEY, "grants", [["notes", 64, False]]),
+        (KEY, "grants", [["team", 1, True]]),
+        (KEY, "grants", [["notes", 1.0, False]]),
+        (KEY, "tenant", "a\x1fb"),
+        (KEY, "created", "now"),
+        (KEY, "created", True),
+        (GRANTED, "grant", []),
+        (GRANTED, "expires", []),
+        (REVOCATION, "kind", "all"),
+        (REVOCATION, "subject", "x" * 257),
+    ],
+)
+def test_a_record_that_none_of_us_has_written_is_not_believed(
+    record: Record, field: str, said: object
+) -> None:
+    body = orjson.dumps(orjson.loads(encode(record)) | {field: said})
+
+    with pytest.raises(StoreCorrupt):
+        decode(encode_name(record), body)
+
+
+@given(name=st.binary() | json.map(orjson.dumps), body=st.binary())
+def test_no_bytes_are_worse_than_not_believed(name: bytes, body: bytes) -> None:
+    try:
+        decode(name, body)
+    except StoreCorrupt:
+        pass
+
+
+@given(field=st.sampled_from(sorted(orjson.loads(encode(KEY)))), said=json)
+def test_no_field_is_worse_than_not_believed(field: str, said: object) -> None:
+    body = orjson.dumps(orjson.loads(encode(KEY)) | {field: said})
+
+    try:
+        decode(encode_name(KEY), body)
+    except StoreCorrupt:
+        pass
