@@ -85,7 +85,18 @@ COUNTERS = {
     "compaction_failures": "Checkpoints that were not written since verification or the child process failed.",
     "audit_lines": "Lines written to the audit log.",
     "audit_lost": "Audit events that were not kept, since too many waited. A line says how many.",
+    "worker_restarts": "Times that the worker in this one's place has ended unasked, and was replaced.",
     "throttles": "Times the reading of a socket was slowed since it sent too much.",
+    "bus_published": "Entries that the bus has taken.",
+    "bus_received": "Entries and words heard on the bus, this replica's own included.",
+    "bus_round_trips": "Questions to Redis on behalf of the bus; one for all that leaves at once.",
+    "bus_dropped": "Entries and words given up, since too much waited for the bus or it refused them. Documents are then compared.",
+    "bus_foreign": "What was found on the bus and no replica had written; dropped.",
+    "bus_gaps": "Times entries of the bus were missed and read from its stream.",
+    "bus_exchanges": "Times a room was compared with the store and all replicas, since the stream could not say what it missed.",
+    "bus_refused": "Messages from other replicas that were not understood or not taken in.",
+    "divergences": "Rooms in which two replicas differ and nothing has helped. Must stay zero.",
+    "restatements": "Whole documents logged again since the store had lost a part.",
     "tls_failures": "TLS handshakes that failed.",
     "tls_reloads": "Times changed TLS files were taken into use.",
     "tls_reload_failures": "Times changed TLS files could not be used; the ones before are still served.",
@@ -95,6 +106,10 @@ GAUGES = {
     "rooms": "Rooms in memory.",
     "members": "Members in all rooms.",
     "sockets": "Open sockets.",
+    "worker_up": "1; 0 for one of several workers that does not answer with its figures.",
+    "replicas": "Replicas that live, this one included.",
+    "bus_up": "1 while messages between replicas pass, as far as is known; 0 without a bus too.",
+    "bus_queued_bytes": "Bytes of entries that wait for the bus.",
     "unsaved_seconds": "Age of the oldest update that is not yet logged.",
     "unsaved_updates": "Updates that are not yet logged.",
     "stashed_bytes": "Bytes that wait for what is missing, over all rooms.",
@@ -121,8 +136,13 @@ class Metrics(Collector):
             self.compaction_failures
         ) = 0
         self.denied_updates = self.denied_presence = 0
+        self.worker_restarts = 0
         self.throttles = self.audit_lines = self.audit_lost = 0
         self.tls_failures = self.tls_reloads = self.tls_reload_failures = 0
+        self.bus_published = self.bus_received = self.bus_round_trips = 0
+        self.bus_dropped = self.bus_foreign = 0
+        self.bus_gaps = self.bus_exchanges = self.bus_refused = 0
+        self.divergences = self.restatements = 0
         self.refusals: Counter[str] = Counter()  # by rule: a closed set of words
         self.closes: Counter[str] = Counter()  # by error code
         self.refused_requests: Counter[str] = Counter()  # by HTTP status
@@ -130,6 +150,7 @@ class Metrics(Collector):
         self.requests: Counter[tuple[str, str]] = Counter()
         self.limited: Counter[str] = Counter()  # by limit: a closed set of words
         self.backend_questions: Counter[str] = Counter()  # by outcome: likewise
+        self.bus_failures: Counter[str] = Counter()  # by reason: a closed set of words
         self.limits: defaultdict[str, float] = defaultdict(float)  # what each is set to
         self.logged = Histogram(
             "collab_logged_seconds",
@@ -142,7 +163,9 @@ class Metrics(Collector):
             _SHORT,
         )
         self.gauges: dict[str, Callable[[], float]] = {
-            "tls_certificate_seconds": lambda: inf
+            "worker_up": lambda: 1,
+            "tls_certificate_seconds": lambda: inf,
+            "replicas": lambda: 1,
         }
 
     def collect(self) -> Iterable[Metric]:
@@ -176,6 +199,12 @@ class Metrics(Collector):
                 "Times somebody was refused or made to wait by a limit on principals, tenants or addresses.",
                 "limit",
                 self.limited,
+            ),
+            (
+                "bus_failures",
+                "Times the bus failed or refused, by reason.",
+                "reason",
+                self.bus_failures,
             ),
             (
                 "backend_questions",

@@ -1,0 +1,29 @@
+"""What a channel of the bus is made of in Redis."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from redis.crc import key_slot
+
+from collab.names import key_of
+
+
+class Names(NamedTuple):
+    """What a channel is made of; all in one slot."""
+
+    numbering: str  # epoch and number, and of which life of the server they are
+    stream: str
+    channel: str
+    slot: int
+
+
+@lru_cache(maxsize=10_000)
+def names(cluster: str, channel: str) -> Names:
+    """Of a room, or of the channel of all replicas."""
+    numbering, stream, sharded = (
+        key_of(cluster, channel, what)
+        for what in ("bus-numbering", "bus-stream", "bus-channel")
+    )
+    return Names(numbering, stream, sharded, key_slot(numbering.encode()))

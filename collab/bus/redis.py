@@ -1,0 +1,193 @@
+"""The bus on Redis: numbered streams and sharded channels, on one server, behind Sentinel or on a Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from collab import logs
+from collab.bus.base import (
+    EVERYBODY,
+    KEPT_ENTRIES,
+    MAX_BODY_BYTES,
+    PEER_SECONDS,
+    Published,
+    Subscriber,
+)
+from collab.bus.keys import names
+from collab.bus.listener import Listener
+from collab.bus.publisher import Publisher
+from collab.bus.scripts import BEAT, entry
+from collab.bus.slots import Slots
+from collab.bus.wire import Dialer
+from collab.connection import COMMAND_SECONDS, Client, Endpoint, ForeignContent
+from collab.errors import BusUnavailable
+from collab.metrics import Metrics
+
+log = logs.logger(__name__)
+
+_PAGE = 100  # entries of a stream read at once
+
+
+class RedisBus:
+    """Entering does not need Redis; what is wanted before it answers is done when it does."""
+
+    def __init__(self, endpoint: Endpoint, *, cluster: str, metrics: Metrics) -> None:
+        self._cluster, self._metrics = cluster, metrics
+        self._client = Client(endpoint, unavailable=BusUnavailable)
+        dialer = Dialer(endpoint)
+        self._slots = Slots(dialer, self._reassign)
+        self._listener = Listener(dialer, self._slots, cluster=cluster, metrics=metrics)
+        self._publisher = Publisher(
+            dialer,
+            self._slots,
+            cluster=cluster,
+            metrics=metrics,
+            dropped=self._dropped,
+        )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._client)
+        tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        watch = tasks.create_task(self._slots.run())
+        self._stack.callback(watch.cancel)
+        await self._stack.enter_async_context(self._listener)
+        await self._stack.enter_async_context(self._publisher)
+        self._metrics.gauges["bus_up"] = lambda: float(self.is_up)
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._stack.__aexit__(*exc_info)
+
+    def _reassign(self) -> None:
+        self._publisher.assign()
+        self._listener.assign()
+
+    @property
+    def is_up(self) -> bool:
+        return not self.troubles
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why messages do not pass, each in one word; empty when they do, as far as is known."""
+        return sorted(self._listener.troubles | self._publisher.troubles)
+
+    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
+        self._listener.subscribe(channel, subscriber)
+
+    def unsubscribe(self, channel: str) -> None:
+        self._listener.unsubscribe(channel)
+
+    def publish(self, channel: str, body: bytes) -> None:
+        assert channel != EVERYBODY, "only rooms have streams"
+        self._publisher.publish(channel, body)
+
+    def say(self, channel: str, body: bytes) -> None:
+        self._publisher.say(channel, body)
+
+    def _dropped(self, channel: str) -> None:
+        subscriber = self._listener.subscriber(channel)
+        if subscriber is not None:
+            subscriber.dropped()
+
+    async def position(self, channel: str) -> tuple[str, int]:
+        try:
+            numbering = names(self._cluster, channel).numbering
+            return _numbering(await self._run("HMGET", numbering, "epoch", "number"))
+        except ForeignContent:
+            self._metrics.bus_foreign += 1
+            return "", 0
+
+    async def read(
+        self, channel: str, epoch: str, after: int
+    ) -> list[Published] | None:
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                return await self._read(channel, epoch, after)
+        except TimeoutError:
+            raise BusUnavailable("Redis does not answer in time") from None
+        except ForeignContent:
+            self._metrics.bus_foreign += 1
+            return None
+
+    async def _read(
+        self, channel: str, epoch: str, after: int
+    ) -> list[Published] | None:
+        """The stream first, then how far the numbering is: what came between is read in the next round."""
+        of = names(self._cluster, channel)
+        found: list[Published] = []
+        while len(found) <= KEPT_ENTRIES:
+            last = after + len(found)
+            rows = await self._run(
+                "XRANGE", of.stream, f"{last + 1}-0", "+", "COUNT", _PAGE
+            )
+            now, number = await self.position(channel)
+            if now != epoch or number < last:
+                return None
+            for at, (id, fields) in enumerate(rows, last + 1):
+                one = entry(epoch.encode(), b"%d" % at, _body(fields))
+                if id != b"%d-0" % at or one is None:
+                    return None
+                found.append(one)
+            if number <= after + len(found):
+                return found
+            if not rows:
+                return None
+        return None
+
+    async def beat(self, replica: str, info: bytes) -> Mapping[str, bytes]:
+        most = int(PEER_SECONDS * 1000)
+        self._metrics.bus_round_trips += 1
+        alive = await self._client.call(BEAT, [self._roster], replica, info, most)
+        return {
+            name.decode(errors="replace"): said
+            for name, said in zip(alive[::2], alive[1::2], strict=True)
+        }
+
+    async def leave(self, replica: str) -> None:
+        try:
+            await self._run("HDEL", self._roster, replica)
+        except ForeignContent:
+            self._metrics.bus_foreign += 1
+
+    @property
+    def _roster(self) -> str:
+        return f"{self._cluster}:bus-replicas"
+
+    async def keep(self, key: str, value: bytes, seconds: float) -> None:
+        assert len(value) <= MAX_BODY_BYTES, "it is small"
+        await self._run(
+            "SET", self._kept(key), value, "PX", max(1, int(seconds * 1000))
+        )
+
+    async def take(self, key: str) -> bytes | None:
+        try:
+            value: bytes | None = await self._run("GETDEL", self._kept(key))
+            return value
+        except ForeignContent:
+            self._metrics.bus_foreign += 1
+            return None
+
+    def _kept(self, key: str) -> str:
+        return f"{self._cluster}:bus-kept:{key}"
+
+    async def _run(self, *command: str | bytes | float) -> Any:
+        self._metrics.bus_round_trips += 1
+        return await self._client.run(*command)
+
+
+def _numbering(values: list[bytes | None]) -> tuple[str, int]:
+    epoch, number = values
+    if epoch is None or number is None:
+        return "", 0
+    known = entry(epoch, number, b"")
+    return ("", 0) if known is None else (known.epoch, known.number)
+
+
+def _body(fields: Any) -> bytes:
+    """`XRANGE` gives a mapping or pairs, by the version of the library."""
+    body: bytes = dict(fields).get(b"b", b"")
+    return body

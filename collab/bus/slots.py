@@ -1,0 +1,131 @@
+"""Which server has which slot now: one server has them all, Sentinel says which one, the nodes of a Cluster share them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import hiredis
+
+from collab.bus.wire import Dialer, Place, pack
+from collab.connection import COMMAND_SECONDS
+
+SLOTS = 16384
+
+# How often it is asked again without a reason; with one, after a moment.
+_PERIODS = {"sentinel": 2.0, "cluster": 5.0}
+_MOMENT = 0.2
+_ASK_SECONDS = 0.6  # of each server, so that the third is still asked in time
+
+
+class _Share(NamedTuple):
+    start: int
+    end: int
+    place: Place
+
+
+class Slots:
+    """Asked again when in doubt. `changed` is called after every answer that differs from the one before."""
+
+    def __init__(self, dialer: Dialer, changed: Callable[[], None]) -> None:
+        self._dialer = dialer
+        self._endpoint = dialer.endpoint
+        self._changed = changed
+        self._doubted = asyncio.Event()
+        self._shares: list[_Share] = []
+        self._moved: dict[int, Place] = {}  # as a server said, since the last answer
+        self._others: set[Place] = set()  # nodes that may be asked when others are gone
+        if self._endpoint.kind == "single":
+            self._shares = [_Share(0, SLOTS - 1, self._endpoint.places[0])]
+
+    def place(self, slot: int) -> Place | None:
+        """Who has it; None when nobody is known to."""
+        if slot in self._moved:
+            return self._moved[slot]
+        at = bisect_right(self._shares, slot, key=lambda share: share.start) - 1
+        if at < 0 or slot > self._shares[at].end:
+            return None
+        return self._shares[at].place
+
+    @property
+    def places(self) -> set[Place]:
+        return {share.place for share in self._shares} | set(self._moved.values())
+
+    def doubt(self) -> None:
+        """Something went wrong as if this was out of date: ask again soon."""
+        self._doubted.set()
+
+    def moved(self, error: hiredis.ReplyError, asked: Place) -> None:
+        """A node says who has a slot now: `MOVED <slot> <host>:<port>`."""
+        words = str(error).split(" ")
+        with contextlib.suppress(ValueError, IndexError):
+            slot, (host, _, port) = int(words[1]), words[2].rpartition(":")
+            place = (host or asked[0], int(port))
+            if self.place(slot) != place:
+                self._moved[slot] = place
+                self._changed()
+        self.doubt()
+
+    async def run(self) -> None:
+        """Keep it up to date until cancelled."""
+        while self._endpoint.kind != "single":
+            self._doubted.clear()
+            shares = await self._ask()
+            if shares and (shares != self._shares or self._moved):
+                self._shares = shares
+                self._moved.clear()
+                self._changed()
+            await asyncio.sleep(_MOMENT * (0.5 + random.random()))
+            if shares:
+                period = _PERIODS[self._endpoint.kind] * (0.75 + random.random() / 2)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._doubted.wait(), period)
+
+    async def _ask(self) -> list[_Share]:
+        """The first answer that is one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMMAND_SECONDS):
+                candidates = [*self.places, *self._others, *self._endpoint.places]
+                if self._endpoint.kind == "sentinel":
+                    candidates = list(self._endpoint.places)
+                for place in random.sample(candidates, len(candidates)):
+                    with contextlib.suppress(OSError, hiredis.HiredisError, ValueError):
+                        async with asyncio.timeout(_ASK_SECONDS):
+                            if shares := await self._ask_one(place):
+                                return shares
+        return []
+
+    async def _ask_one(self, place: Place) -> list[_Share]:
+        if self._endpoint.kind == "sentinel":
+            command = pack(
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._endpoint.service
+            )
+            wire = await self._dialer.dial_sentinel(place)
+        else:
+            command = pack("CLUSTER", "SLOTS")
+            wire = await self._dialer.dial(place, lambda _: None)
+        try:
+            (answer,) = await wire.ask(command)
+        finally:
+            wire.close()
+        if not isinstance(answer, list):
+            return []  # an error, or a service the sentinel does not know
+        if self._endpoint.kind == "sentinel":
+            host, port = answer
+            return [_Share(0, SLOTS - 1, (host.decode(), int(port)))]
+        self._others = {
+            node for row in answer for node in _nodes(row[2:], place[0])
+        } - self.places
+        return sorted(
+            _Share(row[0], row[1], next(_nodes(row[2:], place[0]))) for row in answer
+        )
+
+
+def _nodes(rows: list[Any], asked: str) -> Iterator[Place]:
+    """The primary, then its followers. Without a name, a node is where the one is that was asked."""
+    for host, port, *_ in rows:
+        yield host.decode() if host else asked, int(port)
