@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import orjson
 
 from collab.errors import PermissionDenied, Refused
+from collab.names import ANONYMOUS
 from collab.protocol.varint import Reader, encode_bytes, encode_varint
 
 MAX_CLIENT = 1 << 53
@@ -27,6 +28,7 @@ MAX_GONE = (
 )
 EXPIRES_AFTER_SECONDS = 35.0  # clients renew every 15 s and give others 30 s
 STRIKES = 3
+MAX_PEER_CLIENTS = 5000  # on the connections of one other replica, in one room
 MAX_CLAIMS = 8  # remembered per client
 
 _NULL = b"null"
@@ -38,6 +40,7 @@ class Owner(Protocol):
 
     clients: set[int]
     strikes: int
+    owner: str  # whose client ids it announces: a principal, or an anonymous connection
     user: (
         dict[str, Any] | None
     )  # who the token says it is; stamped over what the client claims
@@ -47,13 +50,31 @@ class Owner(Protocol):
         ...
 
 
+class Peer:
+    """Another replica, as the owner of the clients on its connections."""
+
+    def __init__(self) -> None:
+        self.user: dict[str, Any] | None = None
+        self.clients: set[int] = set()
+        self.strikes = 0
+        self.owner = ""
+
+    def answers(self) -> bool:
+        """Whether a connection of its is alive cannot be asked here."""
+        return False
+
+
 class State:
     """The latest state of one client."""
 
-    __slots__ = ("clock", "json", "owner", "renewed")
+    __slots__ = ("clock", "json", "owner", "principal", "renewed")
 
-    def __init__(self, clock: int, json: bytes, owner: Owner, renewed: float) -> None:
-        self.clock, self.json, self.owner, self.renewed = clock, json, owner, renewed
+    def __init__(
+        self, clock: int, json: bytes, owner: Owner, principal: str, renewed: float
+    ) -> None:
+        self.clock, self.json, self.renewed = clock, json, renewed
+        self.owner = owner  # the connection
+        self.principal = principal  # behind it; "" for nobody's account
 
 
 class Awareness:
@@ -63,7 +84,8 @@ class Awareness:
         self._max_state_bytes, self._max_clients = max_state_bytes, max_clients
         self._states: dict[int, State] = {}
         self._gone: dict[int, int] = {}  # client → the clock it left with
-        self._changed: dict[int, None] = {}
+        # Client → whether it is one of our own connections' that other replicas must hear of.
+        self._changed: dict[int, bool] = {}
         # Client → states that others claimed for it: (clock, JSON, who).
         self._claims: dict[int, list[tuple[int, bytes, Owner]]] = {}
 
@@ -94,7 +116,7 @@ class Awareness:
                 if held.owner is owner:
                     held.renewed = now
                 continue
-            elif held.owner is not owner:
+            elif held.owner is not owner and not self._comes_over(client, clock, owner):
                 if clock > held.clock and held.owner.answers():
                     owner.strikes += 1
                     if owner.strikes >= STRIKES:
@@ -111,19 +133,54 @@ class Awareness:
                 raise Refused("awareness clock")
             if json == _NULL:
                 self._remove(client)
-            elif held is not None:
+            elif held is not None and held.owner is owner:
                 held.clock, held.json, held.renewed = clock, json, now
                 if client in self._claims:
                     self._confirm(client, clock, json)
-                self._changed[client] = None
+                self._changed[client] = True
             else:
                 if len(owner.clients) >= self._max_clients:
                     raise Refused("awareness clients")
                 owner.clients.add(client)
+                if held is not None:
+                    held.owner.clients.discard(client)
                 self._gone.pop(client, None)
-                self._states[client] = State(clock, json, owner, now)
-                self._changed[client] = None
+                self._states[client] = State(clock, json, owner, _principal(owner), now)
+                self._changed[client] = True
         return _encode(stale) if stale else None
+
+    def merge(
+        self, states: Iterable[tuple[int, int, bytes, str]], peer: Peer, now: float
+    ) -> None:
+        """Take in what another replica says of its own connections. Raises Refused, having taken in what came before."""
+        for client, clock, json, principal in states:
+            if client >= MAX_CLIENT or clock >= MAX_CLIENT:
+                raise Refused("awareness clock")
+            if len(peer.clients) >= MAX_PEER_CLIENTS:
+                raise Refused("awareness clients")
+            held = self._states.get(client)
+            if json == _NULL:
+                if held is not None and held.owner is peer and clock >= held.clock:
+                    self._remove(client)
+                continue
+            if held is None:
+                if clock <= self._gone.get(client, -1):
+                    continue
+            elif clock < held.clock or (clock == held.clock and held.owner is peer):
+                continue
+            elif (
+                held.owner is not peer
+                and not isinstance(held.owner, Peer)
+                and (clock == held.clock or held.owner.answers())
+            ):
+                continue  # it is here, and alive
+            json = self._check(json, None)
+            if held is not None and held.owner is not peer:
+                held.owner.clients.discard(client)
+            peer.clients.add(client)
+            self._gone.pop(client, None)
+            self._states[client] = State(clock, json, peer, principal, now)
+            self._changed[client] = False
 
     def leave(self, owner: Owner) -> None:
         """The connection is gone, and with it the clients it owned."""
@@ -139,19 +196,35 @@ class Awareness:
         ]:
             self._remove(client)
 
-    def take(self) -> bytes | None:
-        """What changed since the last call, the latest state of each client only; None when nothing did."""
+    def take(self) -> tuple[bytes, list[tuple[int, int, bytes, str]]] | None:
+        """What changed since the last call, the latest state of each client only; None when nothing did.
+
+        Once encoded, and once what of it other replicas must hear: client, clock, JSON and owner.
+        """
         if not self._changed:
             return None
-        entries = []
-        for client in self._changed:
+        entries, own = [], []
+        for client, is_own in self._changed.items():
             state = self._states.get(client)
             if state is not None:
-                entries.append((client, state.clock, state.json))
+                entry = client, state.clock, state.json
             elif client in self._gone:
-                entries.append((client, self._gone[client], _NULL))
+                entry = client, self._gone[client], _NULL
+            else:
+                continue
+            entries.append(entry)
+            if is_own:
+                own.append((*entry, state.principal if state else ""))
         self._changed.clear()
-        return _encode(entries)
+        return _encode(entries), own
+
+    def own(self) -> list[tuple[int, int, bytes, str]]:
+        """Everybody on our own connections: client, clock, JSON and owner."""
+        return [
+            (client, state.clock, state.json, state.principal)
+            for client, state in self._states.items()
+            if not isinstance(state.owner, Peer)
+        ]
 
     def snapshot(self) -> bytes | None:
         """Everybody who is here; None when nobody is."""
@@ -167,6 +240,15 @@ class Awareness:
             (client, state.clock, state.json, state.owner)
             for client, state in self._states.items()
         ]
+
+    def _comes_over(self, client: int, clock: int, owner: Owner) -> bool:
+        """Whether a client that was on another replica's connection is now on this one."""
+        held = self._states[client]
+        return (
+            clock > held.clock
+            and isinstance(held.owner, Peer)
+            and held.principal in ("", owner.owner)
+        )
 
     def _confirm(self, client: int, clock: int, json: bytes) -> None:
         """The owner says what others claimed for it: those had only heard it sooner."""
@@ -188,7 +270,7 @@ class Awareness:
             del self._gone[forgotten]
             self._changed.pop(forgotten, None)
         self._gone[client] = state.clock
-        self._changed[client] = None
+        self._changed[client] = not isinstance(state.owner, Peer)
 
     def _decode(
         self, states: bytes, user: dict[str, Any] | None
@@ -238,6 +320,10 @@ class Awareness:
         if stamp:
             state["user"] = {**user, **stamp}
         return orjson.dumps(_scrub(state))
+
+
+def _principal(owner: Owner) -> str:
+    return "" if owner.owner.startswith(f"{ANONYMOUS}:") else owner.owner
 
 
 def _scrub(value: Any) -> Any:

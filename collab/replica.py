@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal, Self
 
@@ -16,6 +16,7 @@ from collab import logs
 from collab.audit.audit import Audit
 from collab.auth.permissions import names_of
 from collab.awareness import Awareness
+from collab.bus.base import Bus
 from collab.compaction import Compactor
 from collab.document.document import Binding, Document
 from collab.errors import (
@@ -32,6 +33,7 @@ from collab.journal import Journal
 from collab.metrics import Metrics
 from collab.protocol import yjs
 from collab.rendering import Renderer
+from collab.replicas.relay import Relay
 from collab.room import Member, Room, RoomState, Visitor
 from collab.store.base import Entry, RoomInfo, Store
 
@@ -68,8 +70,15 @@ class Replica:
         max_members_per_room: int = 1000,
         child_processes: int = 1,
         audit: Audit | None = None,
+        bus: Bus | None = None,
+        cluster_key: bytes | None = None,
+        name: str = "",
     ) -> None:
         self.store, self.metrics = store, metrics
+        # None where nobody else has the rooms.
+        self.relay: Relay | None = None
+        if bus is not None:
+            self.relay = Relay(bus, store, self, metrics, key=cluster_key, me=name)
         self.audit = audit or Audit()
         self.is_draining = False
         self._durability, self._binding = durability, binding
@@ -118,6 +127,8 @@ class Replica:
         await self._stack.enter_async_context(self.compactor)
         await self._stack.enter_async_context(self.renderer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        if self.relay is not None:
+            await self._stack.enter_async_context(self.relay)
         self._pulse = self._tasks.create_task(self._beat())
         gauges = self.metrics.gauges
         gauges["rooms"] = lambda: len(self._rooms)
@@ -133,6 +144,8 @@ class Replica:
     async def __aexit__(self, *exc_info: Any) -> None:
         await self.settle()
         self._pulse.cancel()
+        for room in self.rooms:
+            self._forget(room)
         await self._stack.__aexit__(*exc_info)
 
     @property
@@ -145,7 +158,16 @@ class Replica:
             found.append("the store cannot write")
         if self._lag > 5.0:
             found.append("the event loop is late")
+        if self.relay is not None and self.relay.stranger:
+            found.append("another replica keeps its rooms elsewhere")
         return found
+
+    @property
+    def worries(self) -> list[str]:
+        """What is not as it should be, although this replica serves: others would do no better."""
+        if self.relay is not None and not self.relay.bus.is_up:
+            return ["redis does not answer: other replicas are not heard"]
+        return []
 
     @property
     def rooms(self) -> Sequence[Room]:
@@ -236,6 +258,8 @@ class Replica:
             if info is None or info.deleted_milliseconds is not None:
                 raise RoomNotFound("there is no such room")
             await self.store.delete(name)
+            if self.relay is not None:
+                self.relay.ended(name)
         except BaseException:
             if room is not None:
                 room.unwritable = self._trouble
@@ -245,21 +269,35 @@ class Replica:
         self._quarantined.discard(name)
         room = self._rooms.get(name)
         if room is not None:
-            members = list(room.members)
-            self._forget(room)
-            for member in members:
-                member.line.expel(member, gone)
+            self.ended(room, gone)
+
+    def ended(self, room: Room, why: CollabError | None = None) -> None:
+        """A room was deleted, or another history of it has begun: its members must go."""
+        members = list(room.members)
+        self._forget(room)
+        for member in members:
+            member.line.expel(member, why or RoomNotFound("this room was deleted"))
 
     async def logged(self, room: Room, position: int) -> None:
         """Wait until the log holds everything up to `position`.
 
         Raises StoreUnavailable when that takes more than a few seconds: the edit is in the room, but may be lost.
         """
+        await self._reached(room, lambda: room.logged_position >= position)
+
+    async def reached(self, room: Room, position: int) -> None:
+        """Wait until everything that the log holds up to `position` is in the room, whoever wrote it.
+
+        Raises StoreUnavailable like `logged`.
+        """
+        await self._reached(room, lambda: room.log_end >= position)
+
+    async def _reached(self, room: Room, is_there: Callable[[], bool]) -> None:
         arrived = asyncio.Event()
         room.watchers[arrived.set] = None
         try:
             async with asyncio.timeout(LOGGED_SECONDS):
-                while room.logged_position < position:
+                while not is_there():
                     arrived.clear()
                     await arrived.wait()
         except TimeoutError:
@@ -288,7 +326,7 @@ class Replica:
 
     def release(self, room: Room) -> None:
         """A request is done with a room. Where nobody is or ever wrote, nothing is kept: names cost a client nothing."""
-        is_used = len(room) or room.watchers or room.position
+        is_used = len(room) or room.watchers or room.version
         is_open = self._rooms.get(room.name) is room
         if is_open and not is_used and room.name not in self._rebuilding:
             self._forget(room)
@@ -322,6 +360,18 @@ class Replica:
             del self._loading[name]
 
     async def _read(self, name: str) -> Room:
+        if self.relay is None:
+            return await self._restore(name)
+        link = await self.relay.attach(name)
+        try:
+            room = await self._restore(name)
+        except BaseException:
+            self.relay.detach(name)
+            raise
+        link.begin(room)
+        return room
+
+    async def _restore(self, name: str) -> Room:
         crashed = await self.store.begin_load(name)
         if crashed >= MAX_CRASHED_LOADS:
             raise self._quarantine(
@@ -347,6 +397,7 @@ class Replica:
             Awareness(**self._awareness_limits),
             epoch=epoch or secrets.token_hex(8),
             position=position,
+            origin=secrets.token_hex(8) if self.store.is_shared else "",
             is_strict=self._durability == "strict",
             changed=self.changed,
         )
@@ -372,7 +423,7 @@ class Replica:
         )
         return (
             document,
-            stored.epoch,
+            stored.epoch or stored.next_epoch,
             stored.position,
             len(stored.tail),
             sum(len(row) for _, row in stored.tail),
@@ -471,7 +522,10 @@ class Replica:
     def _forget(self, room: Room) -> None:
         self._account(room)
         room.state = RoomState.CLOSED
-        self._rooms.pop(room.name, None)
+        if self._rooms.get(room.name) is room:
+            del self._rooms[room.name]
+            if self.relay is not None:
+                self.relay.detach(room.name)
         self._idle.pop(room.name, None)
 
     # Once per loop turn
@@ -489,6 +543,8 @@ class Replica:
         metrics = self.metrics
         for room in rooms:
             entry = room.take(milliseconds)
+            if entry is None:
+                continue  # what another replica has logged
             count = len(entry.updates)
             metrics.updates += count
             metrics.deliveries += count * len(room)
@@ -512,8 +568,10 @@ class Replica:
         for name, entry in {entry.room: entry for entry in entries}.items():
             room = self._rooms.get(name)
             if room is not None and room.epoch == entry.epoch:
-                room.log(entry.last)
+                room.log(entry.last, entry.logged)
                 self.compactor.consider(room)
+        if self.relay is not None:
+            self.relay.logged(entries)
 
     def _refused(self, entries: Sequence[Entry], error: CollabError) -> None:
         """The store will never take these: what is in memory is not what is on disk, so the room begins again."""
@@ -562,9 +620,14 @@ class Replica:
     def _flush_awareness(self) -> None:
         rooms, self._present = self._present, {}
         for room in rooms:
-            states = room.awareness.take()
-            if states is not None:
-                room.post(yjs.awareness_message(states))
+            changed = room.awareness.take()
+            if changed is None:
+                continue
+            states, own = changed
+            room.post(yjs.awareness_message(states))
+            link = self.relay and self.relay.link(room.name)
+            if link:
+                link.present(own)
 
     # Time
 
@@ -584,10 +647,14 @@ class Replica:
             self.present(room)
             self._account(room)
         self._evict()
+        if self.relay is not None:
+            self.relay.tidy(now)
 
     async def drain(self) -> None:
         """Take no new rooms, and log everything that has come; members stay until their sockets are closed."""
         self.is_draining = True
+        if self.relay is not None:
+            self.start(self.relay.leave())
         await self.settle()
 
     async def settle(self) -> bool:

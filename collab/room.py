@@ -189,16 +189,23 @@ class Room:
         *,
         epoch: str,
         position: int = 0,
+        origin: str = "",
         is_strict: bool = False,
         max_held_bytes: int = 4 << 20,
         changed: Callable[[Room], None] = lambda room: None,
     ) -> None:
         self.name, self.document, self.awareness = name, document, awareness
         self.epoch = epoch
-        # Of the last update in the log, those on their way included.
+        # Named in its entries where several processes write one log; what they count is then told apart by it.
+        self.origin = origin
+        # Of the last update in the log, those on their way included. Where several processes write it, this one's count.
         self.position = position
-        # Of the last update that the log holds; whoever watches is called after it has moved.
+        # Of the last update of this process that the log holds.
         self.logged_position = position
+        # Up to there all of the log has been taken in, whoever wrote it; whoever watches is called after it has moved.
+        self.log_end = position
+        self.place = position  # in the log, of what this process has logged last
+        self.version = position  # moves with every change, whoever made it
         self.watchers: dict[Callable[[], None], None] = {}
         self.state = RoomState.LIVE
         self.unwritable: CollabError | None = None  # why updates are refused now
@@ -206,6 +213,7 @@ class Room:
         self.bytes_since_checkpoint = 0
         self._is_strict, self._max_held_bytes = is_strict, max_held_bytes
         self._changed = changed  # called once, with the first change of a turn
+        self._is_changed = False
         self._audiences: dict[bytes, Audience] = {}
         self._members: dict[Member, None] = {}
         self._turn = 0  # the next to be broadcast
@@ -232,7 +240,7 @@ class Room:
     @property
     def is_clean(self) -> bool:
         """Whether everything that happened here is in the log."""
-        return not self._updates and not self._in_flight
+        return not self._is_changed and not self._in_flight
 
     def take_overflows(self) -> int:
         """How often a member has fallen behind since this was last asked."""
@@ -285,8 +293,8 @@ class Room:
         change = self.document.apply(update, member.owner, precise=precise)
         if change is None:
             return False
-        if not self._updates:
-            self._changed(self)
+        if not self._is_changed:
+            self._begin()
         if isinstance(change, Change):
             self._messages += [yjs.update_message(part) for part in change.forward]
             self._updates.append(change.log)
@@ -296,8 +304,35 @@ class Room:
         self._authors.append(member.author)
         self._writers[member] = None
         self._answer = None
+        self.version += 1
         self.position += 1
         return True
+
+    def merge(self, update: bytes, owner: str) -> None:
+        """Take in what another replica has logged; it reaches the members with the next `take`.
+
+        Raises what `Document.merge` raises.
+        """
+        changes = self.document.merge(update, owner)
+        if changes:
+            if not self._is_changed:
+                self._begin()
+            self._messages += map(yjs.update_message, changes)
+            self._answer = None
+            self.version += 1
+
+    def restate(self, author: Author) -> None:
+        """Have the log take in the whole document once more: it has lost a part."""
+        if not self._is_changed:
+            self._begin()
+        self._updates.append(self.document.snapshot())
+        self._authors.append(author)
+        self.position += 1
+
+    def _begin(self) -> None:
+        """The first change of a turn."""
+        self._is_changed = True
+        self._changed(self)
 
     def owe(
         self, member: Member, message: bytes, *, is_cumulative: bool = False
@@ -306,7 +341,7 @@ class Room:
 
         At once when it is; in order with everything else that it waits for.
         """
-        turn = self._turn if self._updates else self._turn - 1
+        turn = self._turn if self._is_changed else self._turn - 1
         if turn <= self._logged and not member.pending:
             member.send(message)
             return
@@ -369,10 +404,11 @@ class Room:
         for audience in self._audiences.values():
             audience.post(message)
 
-    def take(self, milliseconds: int) -> Entry:
-        """End a turn in which something changed: broadcast it, and return what the log must take in."""
+    def take(self, milliseconds: int) -> Entry | None:
+        """End a turn in which something changed: broadcast it, and return what the log must take in, if anything."""
         turn = self._turn
         self._turn = turn + 1
+        self._is_changed = False
         messages, self._messages = self._messages, []
         updates, self._updates = self._updates, []
         authors, self._authors = self._authors, []
@@ -381,9 +417,12 @@ class Room:
             member.audience.hold(member, turn, turn)
         state_vector = self.document.state_vector
         for audience in self._audiences.values():
-            if self._is_strict:
+            if self._is_strict and updates:
                 audience.hold_all(turn)
             audience.broadcast(messages, turn, state_vector)
+        if not updates:
+            self._skip(turn)
+            return None
         self._in_flight.append((self.position, turn))
         self.rows_since_checkpoint += len(updates)
         self.bytes_since_checkpoint += sum(map(len, updates))
@@ -394,15 +433,34 @@ class Room:
             milliseconds,
             updates,
             authors,
+            self.origin,
         )
 
-    def log(self, position: int) -> None:
-        """The log holds everything up to `position`: pay what was waiting for it."""
+    def _skip(self, turn: int) -> None:
+        """A turn of which there is nothing to log counts as logged once those before it are."""
+        if self._in_flight:
+            self._in_flight.append((self._in_flight[-1][0], turn))
+            return
+        self._logged = turn
+        for audience in self._audiences.values():
+            audience.release(turn)
+
+    def log(self, position: int, place: int = 0) -> None:
+        """The log holds everything of this process up to `position`: pay what was waiting for it.
+
+        `place` is where it stands in a log that others write too.
+        """
+        self.place = place or position
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= position:
             self.logged_position, self._logged = in_flight.popleft()
         for audience in self._audiences.values():
             audience.release(self._logged)
-        if self.watchers:
-            for watcher in list(self.watchers):
-                watcher()
+        self.extend(0 if self.origin else position)
+
+    def extend(self, end: int) -> None:
+        """Everything that the log holds up to there has been taken in here."""
+        if end > self.log_end:
+            self.log_end = end
+        for watcher in list(self.watchers):
+            watcher()

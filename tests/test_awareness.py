@@ -20,6 +20,7 @@ class Connection:
     ) -> None:
         self.clients: set[int] = set()
         self.strikes = 0
+        self.owner = "anonymous:1"
         self.user = user
         self._is_alive = is_alive
 
@@ -48,12 +49,19 @@ def read(encoded: bytes | None) -> dict[int, tuple[int, Any]]:
     return found
 
 
+def taken(room: Awareness) -> dict[int, tuple[int, Any]]:
+    """What everybody here is told of the changes since the last time."""
+    changed = room.take()
+    assert changed is not None
+    return read(changed[0])
+
+
 def test_a_state_is_passed_on_once() -> None:
     room = Awareness()
 
     room.apply(states((1, 1, {"a": 1})), Connection(), 0)
 
-    assert read(room.take()) == {1: (1, {"a": 1})}
+    assert taken(room) == {1: (1, {"a": 1})}
     assert room.take() is None
 
 
@@ -63,7 +71,7 @@ def test_only_the_latest_state_leaves() -> None:
     for clock in range(1, 6):
         room.apply(states((1, clock, {"at": clock})), ada, 0)
 
-    assert read(room.take()) == {1: (5, {"at": 5})}
+    assert taken(room) == {1: (5, {"at": 5})}
 
 
 def test_the_snapshot_holds_everybody() -> None:
@@ -96,7 +104,7 @@ def test_whoever_drops_is_gone_at_once_with_all_its_clients() -> None:
 
     room.leave(ada)
 
-    assert read(room.take()) == {1: (1, None), 2: (1, None)}
+    assert taken(room) == {1: (1, None), 2: (1, None)}
     assert read(room.snapshot()) == {3: (1, {})}
 
 
@@ -199,7 +207,7 @@ def test_a_state_that_is_not_renewed_expires() -> None:
 
     room.expire(EXPIRES_AFTER_SECONDS + 1)
 
-    assert read(room.take()) == {1: (1, None)}
+    assert taken(room) == {1: (1, None)}
     assert ada.clients == set()
 
 
@@ -219,7 +227,7 @@ def test_the_user_is_who_the_token_says() -> None:
 
     room.apply(states((1, 1, {"user": {"name": "Eve", "color": "#f00"}})), ada, 0)
 
-    assert read(room.take()) == {
+    assert taken(room) == {
         1: (1, {"user": {"name": "Ada", "id": "u1", "color": "#f00"}})
     }
 
@@ -237,7 +245,7 @@ def test_keys_that_pollute_are_dropped(state: bytes) -> None:
 
     room.apply(states((1, 1, state)), Connection(), 0)
 
-    assert read(room.take()) == {1: (1, {"b": 2})}
+    assert taken(room) == {1: (1, {"b": 2})}
 
 
 def test_a_long_name_is_cut() -> None:
@@ -245,7 +253,7 @@ def test_a_long_name_is_cut() -> None:
 
     room.apply(states((1, 1, {"user": {"name": "x" * 1000}})), Connection(), 0)
 
-    assert read(room.take()) == {1: (1, {"user": {"name": "x" * 256}})}
+    assert taken(room) == {1: (1, {"user": {"name": "x" * 256}})}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ FLOORS = {
     "commands": 9,
     "server": 8,
     "replica": 7,
-    "link": 6,
+    "replicas": 6,
     "room": 5,
     "rendering": 5,
     "sdk": 5,

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pycrdt import Doc, TransactionEvent
 
+from collab.document.deletions import deletions, hashed
 from collab.document.gate import Gate
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
 from collab.protocol.guard import check
@@ -141,6 +142,27 @@ class Document:
         if unblocked:
             return Change((update, *self._integrate_all(unblocked)), update)
         return update
+
+    def merge(self, update: bytes, owner: str) -> list[bytes]:
+        """Take in what another replica has let in and logged; returns what it changed, in order.
+
+        Limits and binding were asked there: to refuse it here would part the two for ever. `owner` is "" for nobody's
+        account. Raises Refused (nothing was applied), TooLarge when too much waits already, DocumentBroken.
+        """
+        known, gate = self.gate.known, self.gate
+        runs = check(update, known)
+        if runs is None:
+            found = scan(update)
+            clients = {run.client for run in found.runs}
+            ready = gate.divide(update, found)
+        else:
+            clients = {run[0] for run in runs}
+            ready = [update, *gate.advance(runs)]
+        if owner:
+            for client in clients:
+                self.owners.setdefault(client, owner)
+        self._bytes += len(update)
+        return self._integrate_all(ready)
 
     def _apply_watched(
         self,
@@ -287,6 +309,12 @@ class Document:
     def state_vector(self) -> bytes:
         """What this document has, encoded; equal documents give equal bytes."""
         return encode_state_vector(self.gate.known)
+
+    def deletes(self) -> bytes:
+        """A hash of what has been deleted: two documents are equal when this and their state vectors are."""
+        return hashed(
+            deletions(self._read(lambda: self._doc.get_update(self._native_vector())))
+        )
 
     def snapshot(self) -> bytes:
         """The whole document as one update; kept until the next change."""

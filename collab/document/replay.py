@@ -11,19 +11,19 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from struct import Struct, pack, unpack_from
 from typing import Any, BinaryIO, NamedTuple
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from collab.document.deletions import Ranges, deletions
 from collab.document.export import FORMS, encode_error, export, roots
 from collab.document.gate import Gate
-from collab.errors import CollabError
+from collab.errors import CollabError, InvalidMessage
 from collab.protocol.lists import has_characters_in_list
 from collab.protocol.statevector import state_vector
-from collab.protocol.varint import Reader
 
 Tail = Sequence[tuple[int, bytes]]
 
@@ -114,7 +114,7 @@ def verify(doc: Doc[Any], snapshot: bytes) -> None:
     fresh.apply_update(snapshot)
     if state_vector(doc.get_state()) != state_vector(fresh.get_state()):
         raise NotVerified("state vector")
-    if deletions(doc) != deletions(fresh):
+    if _deleted(doc) != _deleted(fresh):
         raise NotVerified("deletions")
     if has_characters_in_list(snapshot):
         raise NotVerified("a list that cannot be read")
@@ -125,30 +125,11 @@ def verify(doc: Doc[Any], snapshot: bytes) -> None:
         raise NotVerified("content")
 
 
-def deletions(doc: Doc[Any]) -> dict[int, list[tuple[int, int]]]:
-    """Deleted ranges (from, up to) by client, joined and in order."""
-    reader = Reader(doc.get_update(doc.get_state()))
-    if reader.read_varint() != 0:
-        raise NotVerified("an update against the own state vector brings structs")
-    deleted: dict[int, list[tuple[int, int]]] = {}
-    for _ in range(reader.read_varint()):
-        client, count = reader.read_varint(), reader.read_varint()
-        ranges = []
-        for _ in range(count):
-            clock = reader.read_varint()
-            ranges.append((clock, clock + reader.read_varint()))
-        deleted[client] = _joined(sorted(ranges))
-    return deleted
-
-
-def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for clock, end in ranges:
-        if joined and clock <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((clock, end))
-    return joined
+def _deleted(doc: Doc[Any]) -> Ranges:
+    try:
+        return deletions(doc.get_update(doc.get_state()))
+    except InvalidMessage as error:
+        raise NotVerified(str(error)) from None
 
 
 _TYPES: dict[str, Any] = {"text": Text, "map": Map, "array": Array, "xml": XmlFragment}

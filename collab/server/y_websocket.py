@@ -46,9 +46,9 @@ class RoomSocket(Socket):
         "_deferred",
         "_forbidden",
         "_has_asked",
-        "_position",
         "_reminded",
         "_repeats",
+        "_version",
         "is_v1",
         "member",
     )
@@ -69,7 +69,7 @@ class RoomSocket(Socket):
         self.is_v1 = is_v1
         self._has_asked = False
         self._forbidden = 0
-        self._position = room.position
+        self._version = room.version
         self._repeats = 0
         self._reminded: set[int] = set()
         # A question that must wait until the peer has read.
@@ -77,7 +77,7 @@ class RoomSocket(Socket):
         self.member = self.member_for(entry.principal, entry.operations)
         sockets.replica.join(room, self.member)
         if is_v1:
-            epoch = room.epoch if room.position else ""
+            epoch = room.epoch if room.version else ""
             self.member.send(yjs.hello(epoch, is_writable=self.is_writable))
             self._tell_end()
         if self.is_writable:
@@ -103,7 +103,7 @@ class RoomSocket(Socket):
         return self.member.may_write and self.member.room.unwritable is None
 
     def rights_changed(self, member: Member) -> None:
-        self._position, self._repeats = member.room.position, 0
+        self._version, self._repeats = member.room.version, 0
         self._forbidden = 0
         self.notify("writable" if self.is_writable else "read-only")
         if self.is_writable:
@@ -178,7 +178,7 @@ class RoomSocket(Socket):
             self.sockets.metrics.repeats += 1
             self._repeats += not precise
             # pycrdt's own provider sends back all that it gets, once: that is not a flood.
-            if self._repeats > room.position - self._position and not precise:
+            if self._repeats > room.version - self._version and not precise:
                 self.waste(1)
 
     def _repeat(self, update: bytes) -> None:
@@ -201,7 +201,7 @@ class RoomSocket(Socket):
 
         Nobody looks into it, so as many as were heard pass for that.
         """
-        heard = self.member.room.position - self._position + bool(self._position)
+        heard = self.member.room.version - self._version + bool(self._version)
         self._repeats += 1
         return not self.is_v1 and self._repeats <= heard
 

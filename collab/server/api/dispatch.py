@@ -83,7 +83,7 @@ class Call:
     media_type: str = ""  # of the body
     opened: Room | None = None
     # The room that the edit is in already, and the position to wait for.
-    taken_in: tuple[Room, int] | None = None
+    taken_in: tuple[Room, int, str] | None = None
 
     @property
     def key(self) -> str:

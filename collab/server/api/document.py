@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from hashlib import sha256
 
 from starlette.responses import Response
 
@@ -73,7 +74,11 @@ async def existing(call: Call) -> Room:
 
 
 def entity_tag(room: Room) -> str:
-    return f'"{room.epoch}-{room.position}"'
+    """Names the content. Positions do where this process alone makes them; others are told apart by what is in them."""
+    if not room.origin:
+        return f'"{room.epoch}-{room.position}"'
+    content = room.document.state_vector() + room.document.deletes()
+    return f'"{room.epoch}-{sha256(content).hexdigest()[:16]}"'
 
 
 async def _rendered(
@@ -120,7 +125,7 @@ def _decoded(state_vector: str) -> bytes:
 
 async def _reach(call: Call, room: Room, position: int) -> None:
     try:
-        await call.api.replica.logged(room, position)
+        await call.api.replica.reached(room, position)
     except StoreUnavailable:
         raise NotYet(f"the log has not reached {position}") from None
 
@@ -165,20 +170,22 @@ async def edit(call: Call) -> Response:
 async def _write(call: Call, change: Callable[[Room, Visitor], bool]) -> Response:
     if call.taken_in is None:
         call.taken_in = await _take_in(call, change)
-    room, position = call.taken_in
+    room, position, tag = call.taken_in
     await call.api.replica.logged(room, position)
-    saved = models.Saved(epoch=room.epoch, position=position)
+    # In a log that others write too, the edit is somewhere up to there.
+    end = room.place if room.origin else position
+    saved = models.Saved(epoch=room.epoch, position=end)
     return Response(
         saved.model_dump_json(),
-        headers={"etag": f'"{room.epoch}-{position}"'},
+        headers={"etag": tag},
         media_type=JSON,
     )
 
 
 async def _take_in(
     call: Call, change: Callable[[Room, Visitor], bool]
-) -> tuple[Room, int]:
-    """The room with the change in it, and the position at which the log will have it."""
+) -> tuple[Room, int, str]:
+    """The room with the change in it, the position at which the log will have it, and the tag of its content."""
     replica = call.api.replica
     room = await call.open()
     _match(call, room)
@@ -187,7 +194,7 @@ async def _take_in(
     try:
         with call.work():
             change(room, visitor)
-        return room, room.position
+        return room, room.position, entity_tag(room)
     except DocumentBroken:
         await replica.rebuild(room)
         raise

@@ -29,7 +29,7 @@ class _Kept(NamedTuple):
     """A copy that holds just what the document of its room did after the last edit."""
 
     document: ref[Document]
-    position: int
+    version: int
     client: int
     draft: Draft
     bytes: int
@@ -74,8 +74,8 @@ class Drafts:
         kept = self._kept.pop(room.name, None)
         if kept is not None:
             self._bytes -= kept.bytes
-            if kept.document() is room.document and (kept.position, kept.client) == (
-                room.position,
+            if kept.document() is room.document and (kept.version, kept.client) == (
+                room.version,
                 client,
             ):
                 return kept.draft
@@ -86,7 +86,7 @@ class Drafts:
         if size > MAX_DRAFT_BYTES:
             return
         self._kept[room.name] = _Kept(
-            ref(room.document), room.position, client, draft, size
+            ref(room.document), room.version, client, draft, size
         )
         self._bytes += size
         while self._bytes > MAX_KEPT_BYTES:

@@ -48,6 +48,7 @@ class _Unsaved(NamedTuple):
     digest: bytes
     room: Room
     position: int
+    tag: str
 
 
 class Repeats:
@@ -96,7 +97,7 @@ class Repeats:
         if unsaved.digest != digest:
             self._unsaved[who] = unsaved
             raise Conflict("this Idempotency-Key stands for another request")
-        call.taken_in = unsaved.room, unsaved.position
+        call.taken_in = unsaved.room, unsaved.position, unsaved.tag
 
     def _put_aside(self, call: Call, who: str, digest: bytes) -> None:
         if call.taken_in is not None:

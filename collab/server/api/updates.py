@@ -92,8 +92,8 @@ async def _stream(call: Call) -> Response:
         return Response(media_type=EVENTS)
     room = await existing(call)
     if after is None:
-        after = room.logged_position
-    elif after > room.logged_position:
+        after = room.log_end
+    elif after > room.log_end:
         raise NotYet(f"the log has not reached {after}")
     with ExitStack() as stack:
         stack.enter_context(call.api.limits.stream(call.principal))
@@ -189,7 +189,7 @@ class Reader:
         yield _event("end", {"code": why.code, "detail": str(why)})
 
     async def _read(self, after: int) -> list[Row]:
-        if after >= self._room.logged_position:
+        if after >= self._room.log_end:
             return []
         try:
             return await self._replica.store.history(

@@ -1,0 +1,493 @@
+"""One room's side of the bus: plain synchronous code, no clock, no `await`; the simulation runs it as it is.
+
+Only what a store has logged is published, so whatever is missed here is still there. The rest is order and repair:
+
+- Entries are numbered. The next one is taken in; one that is known is passed over; at a gap the stream is read.
+- When the stream does not have it any more, or its numbering has begun anew, the room *exchanges*: it reads from the store
+  what it has not seen, and says its digest.
+- A digest is a state vector and a hash of the deletions. Each replica says it when its subscription stands (again) and
+  every 15 to 30 s; whoever has more answers with the difference, one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from collab.auth.permissions import ANONYMOUS
+from collab.awareness import Peer
+from collab.bus.base import MAX_BODY_BYTES, Published
+from collab.errors import CollabError, DocumentBroken, InvalidMessage, TooLarge
+from collab.metrics import Metrics
+from collab.protocol.envelope import (
+    Difference,
+    Digest,
+    Ended,
+    Message,
+    Presence,
+    RightsChanged,
+    Updates,
+    WhoIsHere,
+    decode,
+    encode,
+)
+from collab.protocol.statevector import state_vector
+from collab.replicas.seen import Seen
+from collab.room import Room
+from collab.store.base import Author, Entry
+
+MAX_EARLY = (
+    2000  # entries that wait for those before them; what comes then is read again
+)
+MAX_PEERS = 256
+MAX_UPDATES_BYTES = MAX_BODY_BYTES // 2  # of one published entry
+MAX_DIFFERENCE_BYTES = 1 << 20  # what is larger is read from the store
+ANSWER_SECONDS = 0.1  # between two who would answer the same question
+UNCLEAN_SECONDS = 0.5  # until an answer is tried again that must wait for a commit
+DIGEST_SECONDS = 1.0  # between two digests of one room
+PUZZLED = 3  # times the same two digests differ, until it counts as a divergence
+
+
+class Wire(Protocol):
+    """What a link brings about. Each returns at once."""
+
+    def now(self) -> float:
+        """Seconds, of any clock that does not go back."""
+        ...
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None: ...
+
+    def sequence(self) -> int:
+        """A number that rises with every entry of this replica, in all rooms."""
+        ...
+
+    def rank(self) -> float:
+        """Between 0 and 1: when this replica answers what all are asked, beside the others."""
+        ...
+
+    def publish(self, channel: str, body: bytes) -> None: ...
+
+    def say(self, channel: str, body: bytes) -> None: ...
+
+    def locate(self, link: Link) -> None:
+        """Find out where the stream stands; the answer goes to `located`."""
+        ...
+
+    def read(self, link: Link, epoch: str, after: int) -> None:
+        """Read the stream; the answer goes to `found`."""
+        ...
+
+    def reload(self, link: Link) -> None:
+        """Read from the store what was not seen, and look whether it still has it all."""
+        ...
+
+    def rebuild(self, room: Room) -> None:
+        """Native code has broken the document."""
+        ...
+
+    def present(self, room: Room) -> None:
+        """Presence has changed."""
+        ...
+
+
+class Link:
+    """A room and the other replicas that have it open. The subscriber of the room's channel."""
+
+    def __init__(
+        self,
+        name: str,
+        wire: Wire,
+        metrics: Metrics,
+        *,
+        me: str,
+        key: bytes | None,
+        random: Random,
+    ) -> None:
+        self.name, self.me = name, me
+        self.room: Room | None = None  # until it is loaded
+        self.seen = Seen(0)
+        self.is_located = False  # it is known where the stream stands
+        self._wire, self._metrics, self._key, self._random = wire, metrics, key, random
+        self._epoch, self._last = "", 0  # of the last entry taken in
+        self._is_sure = False  # nothing can have been missed without a gap
+        self._is_lost = False  # the stream cannot say what was missed
+        self._is_reading = False
+        self._early: dict[int, Published] = {}
+        self._heard: dict[str, int] = {}  # replica → sequence of its last entry
+        self._peers: dict[str, Peer] = {}
+        self._owed: dict[str, bytes] = {}  # replica → state vector it said
+        self._puzzles: dict[str, tuple[tuple[bytes, ...], int]] = {}
+        self._digest: tuple[int, bytes, bytes] | None = None  # of which version
+        self._digest_due = 0.0
+        self._is_digest_waiting = False
+
+    def begin(self, room: Room) -> None:
+        """The room was loaded after the subscription stood: take in what has come since."""
+        self.room = room
+        self.seen = Seen(room.log_end)
+        if self._is_sure:
+            self._drain()
+            self._introduce()
+
+    def end(self) -> None:
+        """The room is closed here; the last who left may not have been told of yet."""
+        changed = self.room and self.room.awareness.take()
+        if changed:
+            self.present(changed[1])
+        self.room = None
+
+    # From this replica
+
+    def publish(self, entry: Entry) -> None:
+        """Tell the others what was logged."""
+        self._see(entry.logged, len(entry.updates))
+        start, size = 0, 0
+        for at, update in enumerate(entry.updates):
+            if size and size + len(update) > MAX_UPDATES_BYTES:
+                self._publish(entry, start, at)
+                start, size = at, 0
+            size += len(update)
+        self._publish(entry, start, len(entry.updates))
+
+    def _publish(self, entry: Entry, start: int, end: int) -> None:
+        last = entry.logged and entry.logged - len(entry.updates) + end
+        updates = entry.updates[start:end]
+        owners = [_owner(author) for author in entry.authors[start:end]]
+        sequence = self._wire.sequence()
+        body = self._encode(
+            Updates(self.me, sequence, entry.epoch, last, owners, updates)
+        )
+        if len(body) > MAX_BODY_BYTES:
+            self._say_digest()  # whoever lacks it finds it in the store
+        else:
+            self._wire.publish(self.name, body)
+
+    def present(self, states: Sequence[tuple[int, int, bytes, str]]) -> None:
+        """Tell the others who is here."""
+        if states:
+            self._say(Presence(self.me, states))
+
+    def ended(self) -> None:
+        """Tell the others that the room was deleted."""
+        self._say(Ended(self.me))
+
+    def compare(self) -> None:
+        """Time to hear whether all have the same."""
+        self._say_digest()
+
+    def exchange(self) -> None:
+        """Something may be missing that the stream cannot say."""
+        self._metrics.bus_exchanges += 1
+        self._wire.reload(self)
+        self._introduce()
+
+    def forget(self, replica: str) -> None:
+        """Another replica is gone, and who was there with it."""
+        peer = self._peers.pop(replica, None)
+        self._heard.pop(replica, None)
+        self._owed.pop(replica, None)
+        self._puzzles.pop(replica, None)
+        if peer is not None and self.room is not None:
+            self.room.awareness.leave(peer)
+            self._wire.present(self.room)
+
+    @property
+    def peers(self) -> list[str]:
+        """Replicas that were heard of in this room."""
+        return list(self._peers)
+
+    # As a subscriber
+
+    def interrupted(self) -> None:
+        self._is_sure = False
+        self._wire.locate(self)
+
+    def dropped(self) -> None:
+        self._say_digest()
+
+    def located(self, epoch: str, number: int) -> None:
+        """Where the stream stands, asked after the subscription."""
+        is_first, self.is_located = not self.is_located, True
+        is_lost, self._is_lost = self._is_lost, False
+        self._is_sure = True
+        if is_first and self.room is None:
+            self._epoch, self._last = epoch, number
+            return
+        if is_first or is_lost or epoch != self._epoch or number < self._last:
+            self._move(epoch, number)
+            self._drain()
+            self.exchange()
+            return
+        if number > self._last:
+            self._read()
+        self._drain()
+        self._introduce()
+
+    def entry(self, published: Published) -> None:
+        if self.room is None or not self._is_sure:
+            self._keep(published)
+        else:
+            self._order(published)
+
+    def found(self, entries: Sequence[Published] | None) -> None:
+        """What the stream holds after the last entry; None when not all of that is there."""
+        self._is_reading = False
+        if entries is None:
+            self._is_lost, self._is_sure = True, False
+            self._wire.locate(self)
+            return
+        for published in entries:
+            if published.epoch == self._epoch and published.number == self._last + 1:
+                self._take(published)
+        self._drain()
+
+    def word(self, body: bytes) -> None:
+        room, message = self.room, self._decode(body)
+        if room is None or message is None or message.sender == self.me:
+            return
+        match message:
+            case Presence(sender, states):
+                self._meet(room, sender, states)
+            case WhoIsHere():
+                self.present(room.awareness.own())
+            case Digest(sender, epoch, vector, deletes):
+                self._compare(room, sender, epoch, vector, deletes)
+            case Difference(_, to, epoch, update):
+                self._owed.pop(to, None)
+                if to == self.me:
+                    self._receive(room, epoch, update)
+            case Ended():
+                self._wire.reload(self)
+            case RightsChanged() | Updates():
+                pass  # not said in a room, or not in this way
+
+    # Order
+
+    def _keep(self, published: Published) -> None:
+        if len(self._early) < MAX_EARLY:
+            self._early[published.number] = published
+
+    def _order(self, published: Published) -> None:
+        number = published.number
+        if published.epoch != self._epoch:
+            is_first = not self._epoch and number == 1
+            self._move(published.epoch, number - 1)
+            self._take(published)
+            if not is_first:
+                self.exchange()
+        elif number == self._last + 1:
+            self._take(published)
+            if self._early:
+                self._drain()
+        elif number > self._last:
+            self._keep(published)
+            self._read()
+        elif self._is_news(published):
+            # The numbering went back with an older state of Redis, under the same name.
+            self._move(published.epoch, number - 1)
+            self._take(published)
+            self.exchange()
+
+    def _move(self, epoch: str, number: int) -> None:
+        self._epoch, self._last = epoch, number
+
+    def _is_news(self, published: Published) -> bool:
+        message = self._decode(published.body)
+        return (
+            isinstance(message, Updates)
+            and message.sender != self.me
+            and message.sequence > self._heard.get(message.sender, message.sequence)
+        )
+
+    def _read(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self._metrics.bus_gaps += 1
+            self._wire.read(self, self._epoch, self._last)
+
+    def _drain(self) -> None:
+        """Take in what has waited, as far as it follows."""
+        early = self._early
+        while early:
+            published = early.pop(self._last + 1, None)
+            if published is None or published.epoch != self._epoch:
+                break
+            self._take(published)
+        for number, published in list(early.items()):
+            if number <= self._last or published.epoch != self._epoch:
+                del early[number]
+        if early:
+            self._read()
+
+    def _take(self, published: Published) -> None:
+        self._last = published.number
+        message, room = self._decode(published.body), self.room
+        if room is None or not isinstance(message, Updates):
+            return
+        _, sequence, epoch, last, owners, updates = message
+        if message.sender == self.me:
+            return
+        if len(self._heard) < MAX_PEERS or message.sender in self._heard:
+            self._heard[message.sender] = sequence
+        if epoch != room.epoch:
+            self._wire.reload(self)
+            return
+        self._see(last, len(updates))
+        for owner, update in zip(owners, updates, strict=True):
+            self.merge(update, owner)
+
+    def merge(self, update: bytes, owner: str) -> None:
+        """Take in what another replica has logged; what cannot be taken in is counted, and costs nobody else."""
+        room = self.room
+        if room is None:
+            return
+        try:
+            room.merge(update, owner)
+        except TooLarge:
+            self._say_digest()  # too much waits for what is missing
+        except DocumentBroken:
+            self._wire.rebuild(room)
+        except CollabError:
+            self._metrics.bus_refused += 1
+
+    def _see(self, last: int, count: int) -> None:
+        if last:
+            self.seen.add(last - count + 1, last)
+            if self.room is not None:
+                self.room.extend(self.seen.end)
+        else:
+            self._wire.reload(self)
+
+    # Repair
+
+    def digest(self) -> tuple[bytes, bytes]:
+        """State vector and hash of the deletions."""
+        room = self.room
+        assert room is not None
+        known = self._digest
+        if known is None or known[0] != room.version:
+            document = room.document
+            known = room.version, document.state_vector(), document.deletes()
+            self._digest = known
+        return known[1:]
+
+    def _introduce(self) -> None:
+        self._say(WhoIsHere(self.me))
+        if self.room is not None:
+            self.present(self.room.awareness.own())
+        self._say_digest()
+
+    def _say_digest(self) -> None:
+        """Not more often than once in a while, and then with what is here by then."""
+        now = self._wire.now()
+        if now >= self._digest_due:
+            self._digest_due = now + DIGEST_SECONDS
+            if self.room is not None:
+                vector, deletes = self.digest()
+                self._say(Digest(self.me, self.room.epoch, vector, deletes))
+        elif not self._is_digest_waiting:
+            self._is_digest_waiting = True
+            self._wire.later(self._digest_due - now, self._say_digest_late)
+
+    def _say_digest_late(self) -> None:
+        self._is_digest_waiting = False
+        self._say_digest()
+
+    def _compare(
+        self, room: Room, sender: str, epoch: str, vector: bytes, deletes: bytes
+    ) -> None:
+        if epoch != room.epoch:
+            self._wire.reload(self)
+            return
+        mine = self.digest()
+        if mine == (vector, deletes):
+            self._puzzles.pop(sender, None)
+            self._owed.pop(sender, None)
+            return
+        try:
+            theirs = state_vector(vector)
+        except CollabError:
+            self._metrics.bus_refused += 1
+            return
+        self._puzzle(sender, (*mine, vector, deletes))
+        known = room.document.gate.known
+        is_less = any(clock > known.get(client, 0) for client, clock in theirs.items())
+        is_more = any(clock > theirs.get(client, 0) for client, clock in known.items())
+        if is_more or not is_less:  # or deletions alone differ: both answer
+            self._owe(sender, vector)
+        if is_less:
+            self._say_digest()
+
+    def _puzzle(self, sender: str, digests: tuple[bytes, ...]) -> None:
+        """Count how often nothing has helped."""
+        before, times = self._puzzles.get(sender, ((), 0))
+        times = times + 1 if before == digests else 1
+        if sender in self._puzzles or len(self._puzzles) < MAX_PEERS:
+            self._puzzles[sender] = digests, times
+        if times == PUZZLED:
+            self._metrics.divergences += 1
+
+    def _owe(self, sender: str, vector: bytes) -> None:
+        if sender not in self._owed:
+            if len(self._owed) >= MAX_PEERS:
+                return
+            delay = ANSWER_SECONDS * (self._wire.rank() + self._random.random() / 2)
+            self._wire.later(delay, partial(self._answer, sender))
+        self._owed[sender] = vector
+
+    def _answer(self, sender: str) -> None:
+        vector, room = self._owed.get(sender), self.room
+        if vector is None or room is None:
+            return  # another one was faster
+        if not room.is_clean:
+            # A difference may hold only what is logged.
+            self._wire.later(UNCLEAN_SECONDS, partial(self._answer, sender))
+            return
+        del self._owed[sender]
+        update = room.document.diff(vector)
+        found = update if len(update) <= MAX_DIFFERENCE_BYTES else None
+        self._say(Difference(self.me, sender, room.epoch, found))
+
+    def _receive(self, room: Room, epoch: str, update: bytes | None) -> None:
+        if epoch != room.epoch or update is None:
+            self._wire.reload(self)
+        else:
+            self.merge(update, "")
+
+    # Presence
+
+    def _meet(
+        self, room: Room, sender: str, states: Sequence[tuple[int, int, bytes, str]]
+    ) -> None:
+        peer = self._peers.get(sender)
+        if peer is None:
+            if len(self._peers) >= MAX_PEERS:
+                return
+            peer = self._peers[sender] = Peer()
+        try:
+            room.awareness.merge(states, peer, self._wire.now())
+        except CollabError:
+            self._metrics.bus_refused += 1
+        self._wire.present(room)
+
+    # Bytes
+
+    def _say(self, message: Message) -> None:
+        self._wire.say(self.name, self._encode(message))
+
+    def _encode(self, message: Message) -> bytes:
+        return encode(message, self.name, self._key)
+
+    def _decode(self, body: bytes) -> Message | None:
+        try:
+            return decode(body, self.name, self._key)
+        except InvalidMessage:
+            self._metrics.bus_refused += 1
+            return None
+
+
+def _owner(author: Author) -> str:
+    """Whose account it is; "" for none."""
+    return "" if author.principal == ANONYMOUS.id else author.principal

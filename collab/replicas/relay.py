@@ -1,0 +1,410 @@
+"""A replica among others: carries out what its links decide, and knows which replicas live."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, Protocol, Self
+
+import orjson
+
+import collab
+from collab import logs
+from collab.bus.base import EVERYBODY, Bus, Published
+from collab.errors import (
+    BusUnavailable,
+    CollabError,
+    ConfigurationError,
+    InvalidMessage,
+)
+from collab.metrics import Metrics
+from collab.protocol.envelope import RightsChanged, decode, encode
+from collab.replicas.link import Link
+from collab.room import Room
+from collab.store.base import Author, Entry, Store
+
+ATTACH_SECONDS = 1.0  # that opening a room waits for the bus; it opens without it then
+BEAT_SECONDS = 3.0
+RETRY_SECONDS = 1.0
+COMPARE_SECONDS = (15.0, 30.0)  # between two digests of a room
+ROWS = 500  # read from the store at once
+CANARY_SECONDS = 60.0
+
+log = logs.logger(__name__)
+
+
+class Host(Protocol):
+    """What the relay must know of its replica."""
+
+    def live(self, name: str) -> Room | None: ...
+
+    def ended(self, room: Room) -> None:
+        """The room was deleted, or another history of it has begun: its members must go."""
+        ...
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+    async def rebuild(self, room: Room) -> None: ...
+
+    def present(self, room: Room) -> None: ...
+
+
+class Relay:
+    """An async context manager: entering joins the other replicas, leaving says goodbye.
+
+    Raises ConfigurationError on entering when others of this cluster keep their rooms somewhere else.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        host: Host,
+        metrics: Metrics,
+        *,
+        key: bytes | None = None,
+        me: str = "",
+        random: Random | None = None,
+    ) -> None:
+        self.me = me or secrets.token_hex(8)
+        self.bus = bus
+        self.peers: dict[str, dict[str, Any]] = {}  # that live, this one not among them
+        self.rights_changed: Callable[[], None] = _nothing
+        self.stranger = ""  # a replica whose store is not ours
+        self._store, self._host, self._metrics, self._key = store, host, metrics, key
+        self._random = random or Random()
+        self._links: dict[str, Link] = {}
+        self._located: dict[str, asyncio.Event] = {}
+        self._due: dict[str, float] = {}  # room → when its digest is said
+        self._reloading: dict[str, bool] = {}  # room → whether to read once more
+        # Rises within a process and from one to the next.
+        self._sequence = time.time_ns() // 1000
+        self._has_canary = False
+        self._started = time.time()
+        self._is_leaving = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self.bus.__aenter__()
+        try:
+            await self._beat()
+            if self.stranger:
+                raise ConfigurationError(
+                    f"replica {self.stranger} of this cluster keeps its rooms elsewhere: replicas that share a Redis must "
+                    "share a store (--postgres or --store redis), or have another --cluster name"
+                )
+        except BusUnavailable:
+            log.warning("the bus does not answer; this replica goes on alone")
+        except BaseException:
+            await self.bus.__aexit__(None, None, None)
+            raise
+        self.bus.subscribe(EVERYBODY, _Everybody(self._word))
+        self._beating = self._loop.create_task(self._keep_beating())
+        gauges = self._metrics.gauges
+        gauges["replicas"] = lambda: len(self.peers) + 1
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._beating.cancel()
+        await self.leave()
+        await self.bus.__aexit__(*exc_info)
+
+    async def leave(self) -> None:
+        """Say goodbye, so that nobody has to miss this replica first."""
+        if self._is_leaving:
+            return
+        self._is_leaving = True
+        try:
+            await self.bus.leave(self.me)
+        except BusUnavailable:
+            pass  # it is missed soon enough
+
+    # Rooms
+
+    async def attach(self, name: str) -> Link:
+        """Hear of a room from now on; to be awaited before it is loaded, so that nothing falls between."""
+        link = self._links[name] = Link(
+            name,
+            self,
+            self._metrics,
+            me=self.me,
+            key=self._key,
+            random=self._random,
+        )
+        located = self._located[name] = asyncio.Event()
+        self.bus.subscribe(name, link)
+        try:
+            if self.bus.is_up:
+                async with asyncio.timeout(ATTACH_SECONDS):
+                    await located.wait()
+        except TimeoutError:
+            pass  # it catches up when the bus is there
+        finally:
+            self._located.pop(name, None)
+        self._due[name] = self._loop.time() + self._random.uniform(*COMPARE_SECONDS)
+        return link
+
+    def detach(self, name: str) -> None:
+        link = self._links.pop(name, None)
+        if link is not None:
+            link.end()
+            self._due.pop(name, None)
+            self.bus.unsubscribe(name)
+
+    def logged(self, entries: Sequence[Entry]) -> None:
+        """Tell the others."""
+        for entry in entries:
+            link = self._links.get(entry.room)
+            if link is not None:
+                link.publish(entry)
+
+    def link(self, name: str) -> Link | None:
+        return self._links.get(name)
+
+    def ended(self, name: str) -> None:
+        """Tell the others that a room was deleted."""
+        link = self._links.get(name) or Link(
+            name, self, self._metrics, me=self.me, key=self._key, random=self._random
+        )
+        link.ended()
+
+    def say_rights_changed(self) -> None:
+        """Tell the others to read the registry again."""
+        body = encode(RightsChanged(self.me), EVERYBODY, self._key)
+        self.bus.say(EVERYBODY, body)
+
+    def tidy(self, now: float) -> None:
+        """Say the digests that are due."""
+        if not self.bus.is_up:
+            return
+        for name, due in self._due.items():
+            if now >= due:
+                self._due[name] = now + self._random.uniform(*COMPARE_SECONDS)
+                self._links[name].compare()
+
+    # As a wire
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop.call_later(seconds, call)
+
+    def sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def rank(self) -> float:
+        names = sorted((*self.peers, self.me))
+        return names.index(self.me) / len(names)
+
+    def publish(self, channel: str, body: bytes) -> None:
+        self.bus.publish(channel, body)
+
+    def say(self, channel: str, body: bytes) -> None:
+        self.bus.say(channel, body)
+
+    def present(self, room: Room) -> None:
+        self._host.present(room)
+
+    def rebuild(self, room: Room) -> None:
+        self._host.start(self._host.rebuild(room))
+
+    def locate(self, link: Link) -> None:
+        self._host.start(self._locate(link))
+
+    async def _locate(self, link: Link) -> None:
+        while self._links.get(link.name) is link:
+            try:
+                found = await self.bus.position(link.name)
+            except BusUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if self._links.get(link.name) is link:
+                link.located(*found)
+            located = self._located.get(link.name)
+            if located is not None:
+                located.set()
+            return
+
+    def read(self, link: Link, epoch: str, after: int) -> None:
+        self._host.start(self._read(link, epoch, after))
+
+    async def _read(self, link: Link, epoch: str, after: int) -> None:
+        while self._links.get(link.name) is link:
+            try:
+                found = await self.bus.read(link.name, epoch, after)
+            except BusUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if self._links.get(link.name) is link:
+                link.found(found)
+            return
+
+    def reload(self, link: Link) -> None:
+        """One reading at a time; a call during it means once more after it."""
+        if link.name in self._reloading:
+            self._reloading[link.name] = True
+        else:
+            self._reloading[link.name] = False
+            self._host.start(self._reload(link))
+
+    async def _reload(self, link: Link) -> None:
+        try:
+            while self._links.get(link.name) is link:
+                self._reloading[link.name] = False
+                try:
+                    await self._catch_up(link)
+                except CollabError as error:
+                    log.warning(
+                        "room cannot be read again",
+                        room=link.name,
+                        code=error.code,
+                    )
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                if not self._reloading[link.name]:
+                    return
+        finally:
+            del self._reloading[link.name]
+
+    async def _catch_up(self, link: Link) -> None:
+        """Take in from the store what was not seen; restate what it has lost; let go of a room that has ended."""
+        name, room = link.name, link.room
+        if room is None:
+            return
+        info = await self._store.info(name)
+        if link.room is not room:
+            return
+        if info is None:
+            if room.position:
+                self._restate(link, room)
+            return
+        if info.deleted_milliseconds is not None or info.epoch != room.epoch:
+            self._host.ended(room)
+            return
+        if info.position < link.seen.end:
+            link.seen.reset(info.position)
+            self._restate(link, room)
+            return
+        while link.seen.end < info.position and link.room is room:
+            rows = await self._store.history(name, after=link.seen.end, limit=ROWS)
+            if link.room is not room:
+                return
+            if not rows or rows[0].position > link.seen.end + 1:
+                await self._take_whole(link, room)
+                return
+            for row in rows:
+                link.merge(row.update, "")
+            link.seen.add(rows[0].position, rows[-1].position)
+            room.extend(link.seen.end)
+
+    async def _take_whole(self, link: Link, room: Room) -> None:
+        """The log no longer reaches back as far as it is needed: take the checkpoint, and what follows it."""
+        stored = await self._store.load(link.name)
+        if link.room is not room or stored.epoch != room.epoch:
+            return
+        if stored.checkpoint is not None:
+            link.merge(stored.checkpoint.snapshot, "")
+        for _, update in stored.tail:
+            link.merge(update, "")
+        link.seen.reset(stored.position)
+        room.extend(stored.position)
+
+    def _restate(self, link: Link, room: Room) -> None:
+        self._metrics.restatements += 1
+        log.error(
+            "the store has lost a part of a room; all of it goes there again",
+            room=link.name,
+        )
+        room.restate(Author("", f"replica:{self.me}"))
+
+    # The other replicas
+
+    def _word(self, body: bytes) -> None:
+        try:
+            message = decode(body, EVERYBODY, self._key)
+        except InvalidMessage:
+            self._metrics.bus_refused += 1
+            return
+        if isinstance(message, RightsChanged) and message.sender != self.me:
+            self.rights_changed()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS * self._random.uniform(0.8, 1.2))
+            try:
+                await self._beat()
+            except BusUnavailable:
+                self._has_canary = False
+            except Exception:
+                log.exception("a bug met the roster")
+
+    async def _beat(self) -> None:
+        said = {
+            "store": self._store.identity,
+            "version": collab.__version__,
+            "started": self._started,
+        }
+        heard = await self.bus.beat(self.me, orjson.dumps(said))
+        peers = {name: _read_info(info) for name, info in heard.items()}
+        peers.pop(self.me, None)
+        for name in self.peers.keys() - peers.keys():
+            log.info("replica gone", replica=name)
+        self.peers = peers
+        for link in self._links.values():
+            for name in link.peers:
+                if name not in peers:
+                    link.forget(name)
+        strangers = [
+            name
+            for name, info in peers.items()
+            if info.get("store", self._store.identity) != self._store.identity
+        ]
+        if strangers and not self.stranger:
+            log.error(
+                "a replica of this cluster keeps its rooms elsewhere",
+                replica=strangers[0],
+            )
+        self.stranger = strangers[0] if strangers else ""
+        await self._watch_over_memory()
+
+    async def _watch_over_memory(self) -> None:
+        """Notice that Redis was emptied, although nobody was disconnected."""
+        key = f"canary:{self.me}"
+        if self._has_canary and await self.bus.take(key) is None:
+            log.error("the bus has lost what it kept; every room is looked after")
+            for link in self._links.values():
+                link.exchange()
+        await self.bus.keep(key, b"alive", CANARY_SECONDS)
+        self._has_canary = True
+
+
+class _Everybody:
+    """The subscriber of the channel that all replicas listen to."""
+
+    def __init__(self, word: Callable[[bytes], None]) -> None:
+        self.word = word
+
+    def entry(self, published: Published) -> None:
+        """Nothing is numbered here."""
+
+    def interrupted(self) -> None:
+        """What was said meanwhile is found out by looking now and then."""
+
+    def dropped(self) -> None: ...
+
+
+def _read_info(info: bytes) -> dict[str, Any]:
+    """What a replica says of itself; nothing when that is not readable."""
+    try:
+        said = orjson.loads(info)
+    except orjson.JSONDecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _nothing() -> None: ...
