@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 
-def configure(*, log_format: str, level: str) -> None:
+def configure(*, log_format: str, level: str, worker: int | None = None) -> None:
     """Set up structlog and let the standard library's loggers (uvicorn's, asyncio's) use the same lines."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -17,6 +17,8 @@ def configure(*, log_format: str, level: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        shared.append(_of(worker))
     renderer: Any
     if log_format == "json":
         shared.append(structlog.processors.format_exc_info)
@@ -53,6 +55,16 @@ def configure(*, log_format: str, level: str) -> None:
     # We say ourselves when we start and stop, and whom we ask: their lines hold whole addresses.
     for name in ("uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _of(worker: int) -> Any:
+    """A processor that says in each line whose it is."""
+
+    def add(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+        line["worker"] = worker
+        return line
+
+    return add
 
 
 def logger(name: str) -> Any:

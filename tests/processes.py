@@ -41,21 +41,16 @@ class Server:
         assert self.process is not None
         return self.process.pid
 
+    def command(self) -> list[str]:
+        """What is run, flags aside."""
+        served = ["serve", "--port", str(self.port), "--data", str(self.data)]
+        return [sys.executable, "-m", "collab", *served]
+
     def start(self) -> None:
         """Start, on the same port as before if there was one, and wait until it listens."""
-        command = [
-            sys.executable,
-            "-m",
-            "collab",
-            "serve",
-            "--port",
-            str(self.port),
-            "--data",
-            str(self.data),
-        ]
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
-                [*command, "--log-format", "json", *self.flags],
+                [*self.command(), "--log-format", "json", *self.flags],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

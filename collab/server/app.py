@@ -30,7 +30,7 @@ from collab.auth.tickets import Tickets
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
-from collab.server import playground
+from collab.server import banner, playground
 from collab.server.access import Access
 from collab.server.api.dispatch import Api
 from collab.server.api.docs import docs_routes
@@ -49,6 +49,7 @@ from collab.server.sockets import Sockets
 from collab.server.tls import Tls
 from collab.server.upgrade import Upgrade
 from collab.server.verifiers import make_tokens, make_webhook
+from collab.server.worker import Figures, Worker
 from collab.settings import Settings
 from collab.store.base import Store
 from collab.store.memory import MemoryStore
@@ -57,18 +58,6 @@ from collab.store.sqlite import SqliteStore
 TLS_SECONDS = 5.0  # to begin a TLS connection, and to end it
 HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
 GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
-
-_BANNER = """listening on {url}
-
-  open       {url}/
-  connect    {address}/ws/ROOM          y-websocket, pycrdt
-             {address}/hocuspocus       Hocuspocus
-             {url}/doc/ROOM/auth   Y-Sweet
-  ask        {url}/v1       REST: see /docs
-  watch      {url}/metrics   /healthz   /readyz
-  stop       Ctrl-C
-
-"""
 
 log = logs.logger(__name__)
 
@@ -211,13 +200,18 @@ def make_api(
 
 
 def make_app(
-    settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
+    settings: Settings,
+    replica: Replica,
+    sockets: Sockets,
+    metrics: Metrics,
+    figures: Figures | None = None,
 ) -> Starlette:
+    figures = figures or Figures(metrics.registry(), None)
     trusted = Trusted(settings.trusted_proxies)
     return Starlette(
         routes=[
             *playground.routes(),
-            *Ops(replica, metrics, sockets.access).routes(),
+            *Ops(replica, figures, sockets.access).routes(),
             ApiRoute(make_api(settings, replica, sockets, metrics)),
             *docs_routes(ROUTES),
             *Rooms(sockets).routes(),
@@ -255,9 +249,11 @@ class Server(uvicorn.Server):
         sockets: Sockets,
         listening: socket.socket,
         tls: Tls | None,
+        worker: Worker | None,
     ) -> None:
         super().__init__(config)
-        self._listening, self._tls = listening, tls
+        self._listening, self._tls, self._worker = listening, tls, worker
+        self._has_retired = False
         self._settings, self._replica, self._sockets = settings, replica, sockets
         self._loop = asyncio.get_running_loop()
         self._signals = 0
@@ -278,7 +274,7 @@ class Server(uvicorn.Server):
 
         Each time on a copy of one listening socket, so that nobody is turned away in between.
         """
-        if self.should_exit:
+        if self.should_exit or self._has_retired:
             return
         made = await self._loop.create_server(
             self._make_protocol,
@@ -300,16 +296,19 @@ class Server(uvicorn.Server):
         self.lifespan.state["max_body_bytes"] = self._settings.max_message_bytes
         await super().startup([])
         await self.listen(self._tls.context if self._tls else None)
-        host, port = self._listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        secure = "s" if self._tls else ""
-        sys.stdout.write(
-            _BANNER.format(
-                url=f"http{secure}://{shown}:{port}",
-                address=f"ws{secure}://{shown}:{port}",
-            )
-        )
-        sys.stdout.flush()
+        if self._worker is None:
+            banner.show(self._listening, is_secure=self._tls is not None)
+        else:
+            self._worker.begin(self.retire)
+
+    def retire(self) -> None:
+        """Let go of the port, where another listens, and drain."""
+        self._has_retired = True
+        for server in self.servers:
+            server.close()
+        self._listening.close()
+        if self._signals == 0:
+            self.handle_exit(signal.SIGTERM, None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends at once."""
@@ -353,17 +352,22 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.01)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, worker: Worker | None = None) -> None:
     """Run until a signal. Raises StoreLocked, StoreCorrupt or ConfigurationError when it cannot start."""
     metrics = Metrics()
     tls = make_tls(settings, metrics)
-    listening = _listen(settings.host, settings.port)
+    if worker is None:
+        listening = _listen(settings.host, settings.port)
+    else:
+        listening = worker.listening
+        metrics.worker_restarts = worker.restarts
     tickets = Tickets()
     async with (
         _audited(settings, metrics) as audit,
         make_replica(settings, make_store(settings), metrics, audit) as replica,
         make_registry(settings) as registry,
         make_authority(settings, metrics, registry, tickets) as authority,
+        Figures(metrics.registry(), worker) as figures,
     ):
         access = Access(
             authority,
@@ -375,7 +379,7 @@ async def serve(settings: Settings) -> None:
         limits = make_limits(settings, metrics)
         sockets = make_sockets(settings, replica, metrics, access, limits)
         config = uvicorn.Config(
-            make_app(settings, replica, sockets, metrics),
+            make_app(settings, replica, sockets, metrics, figures),
             host=settings.host,
             port=settings.port,
             http=Http,
@@ -389,7 +393,7 @@ async def serve(settings: Settings) -> None:
             timeout_keep_alive=5,
             timeout_graceful_shutdown=5,
         )
-        server = Server(config, settings, replica, sockets, listening, tls)
+        server = Server(config, settings, replica, sockets, listening, tls, worker)
         audit.record("start", version=collab.__version__)
         loop = asyncio.get_running_loop()
         beat = loop.create_task(sockets.beat())
@@ -444,10 +448,10 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, worker: Worker | None = None) -> None:
     """`serve` on uvloop where there is one, with as many open files as the system allows."""
     if sys.platform == "win32":
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, worker))
     else:
         import resource
 
@@ -455,4 +459,4 @@ def run(settings: Settings) -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, worker))

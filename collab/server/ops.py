@@ -6,26 +6,26 @@ and so are the reasons why there should be no traffic. That it lives anybody may
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from collab.auth.permissions import ADMIN
 from collab.errors import CollabError, PermissionDenied
-from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server.access import Access
 from collab.server.proxies import is_local
 from collab.server.responses import Json
+from collab.server.worker import Figures
 
 
 class Ops:
     """`/healthz`, `/readyz` and `/metrics`."""
 
-    def __init__(self, replica: Replica, metrics: Metrics, access: Access) -> None:
+    def __init__(self, replica: Replica, figures: Figures, access: Access) -> None:
         self._replica, self._access = replica, access
-        self._registry = metrics.registry()
+        self._figures = figures
 
     def routes(self) -> list[Route]:
         return [
@@ -50,7 +50,7 @@ class Ops:
 
     async def metrics(self, request: Request) -> Response:
         await self._check(request)
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await self._figures.gather(), media_type=CONTENT_TYPE_LATEST)
 
     async def _check(self, request: Request) -> None:
         """Raises Unauthenticated or PermissionDenied for who may not see into the process."""
