@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
-import typing
 from collections.abc import Callable
-from inspect import Parameter, Signature
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic.fields import FieldInfo
 
 import collab
 from collab import logs, settings
@@ -24,6 +22,7 @@ from collab.commands import (
     tokens,
 )  # registers their commands
 from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, AsJson, app
+from collab.commands.flags import CONFIG, flag_of, given, with_flags
 from collab.errors import CollabError, ConfigurationError
 
 __all__ = [
@@ -109,55 +108,16 @@ def check(config: Path | None, json: bool, **flags: Any) -> None:
 
 
 def _chosen(config: Path | None, flags: dict[str, Any]) -> settings.Settings:
-    return settings.load(
-        {name: value for name, value in flags.items() if value not in (None, (), [])},
-        config,
-    )
-
-
-def _flag(name: str, field: FieldInfo) -> Parameter:
-    """A setting as a flag whose default is "not given", so that environment and file keep their say."""
-    kind: Any = field.annotation
-    default: Any = None
-    if typing.get_origin(kind) is tuple:
-        kind, default = list[str], ()
-    else:
-        kind = kind | None
-    flag = "--" + name.replace("_", "-")
-    names = f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag
-    shown = (
-        f" [default: {field.default}]"
-        if field.default not in ((), False, None, "")
-        else ""
-    )
-    return Parameter(
-        name,
-        Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[
-            kind, typer.Option(names, help=f"{field.description}{shown}")
-        ],
-    )
+    return settings.load(given(flags), config)
 
 
 def _register(
     function: Callable[..., None], *others: Parameter, hidden: bool = False
 ) -> None:
     """A command whose flags are the settings, and others."""
-    config = Parameter(
-        "config",
-        Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[Path | None, typer.Option(help="Settings as TOML.")],
-    )
-    flags = [
-        _flag(name, field) for name, field in settings.Settings.model_fields.items()
-    ]
-    # typer reads the flags from here; a function's type does not tell that it has this attribute.
-    function.__signature__ = Signature([config, *others, *flags])  # type: ignore[attr-defined]
-    function.__annotations__ = {
-        each.name: each.annotation for each in (config, *others, *flags)
-    }
+    fields = settings.Settings.model_fields.items()
+    flags = [flag_of(name, field) for name, field in fields]
+    with_flags(function, [CONFIG, *others, *flags])
     app.command(hidden=hidden)(function)
 
 

@@ -368,8 +368,13 @@ class Settings(BaseSettings):
 _toml_file: Path | None = None
 
 
-def load(flags: dict[str, Any], toml_file: Path | None = None) -> Settings:
-    """Settings from flags, environment and file; ConfigurationError names the setting that is wrong."""
+def load(
+    flags: dict[str, Any], toml_file: Path | None = None, *, is_server: bool = True
+) -> Settings:
+    """Settings from flags, environment and file; ConfigurationError names the setting that is wrong.
+
+    Who only looks for the rooms is not asked how they would be served.
+    """
     global _toml_file
     if toml_file is not None and not toml_file.is_file():
         raise ConfigurationError(f"there is no settings file {toml_file}")
@@ -384,8 +389,9 @@ def load(flags: dict[str, Any], toml_file: Path | None = None) -> Settings:
         raise ConfigurationError(f"settings cannot be read: {error}") from None
     finally:
         _toml_file = None
-    _check_access(settings)
-    _check_tls(settings)
+    if is_server:
+        _check_access(settings)
+        _check_tls(settings)
     _check_replicas(settings)
     return settings
 

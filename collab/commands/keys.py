@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from collab.auth.permissions import Grant, operations_of
-from collab.commands.base import AsJson, Data, command, existing, group, show_json
+from collab.commands.base import AsJson, command, existing, group, show_json
+from collab.commands.flags import located
 from collab.errors import ConfigurationError
+from collab.settings import Settings
 
 if TYPE_CHECKING:
     from collab.auth.records import Key
@@ -43,20 +44,27 @@ Prefixes = Annotated[
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `key list` shows it.")]
 
 
-def _registry(data: Path, *, is_new: bool = False) -> Registry:
+def _registry(where: Settings, *, is_new: bool = False) -> Registry:
     from collab.auth.registry import Registry
-    from collab.auth.shelves.sqlite import FILE, SqliteShelf
+    from collab.server.shelves import make_shelf
 
-    if is_new:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Registry(SqliteShelf(existing(data) / FILE))
+    match where.store_kind:
+        case "memory":
+            raise ConfigurationError(
+                "with store memory only the server itself knows its keys and grants: change them over /v1"
+            )
+        case "sqlite":
+            if is_new:
+                where.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            existing(where.data)
+    return Registry(make_shelf(where))
 
 
-def _audit(data: Path, event: str, tenant: str = "", **details: Any) -> None:
-    """Written before it is done; access control without an audit log begins one."""
+def _audit(where: Settings, event: str, tenant: str = "", **details: Any) -> None:
+    """Written before it is done, on the machine where it is said; access control without an audit log begins one."""
     from collab.audit.chain import note
 
-    note(data, event, tenant=tenant, is_first=True, **details)
+    note(where.data, event, tenant=tenant, is_first=True, **details)
 
 
 def _grants(rooms: list[str] | None, prefixes: list[str] | None) -> tuple[Grant, ...]:
@@ -89,6 +97,7 @@ def _seconds(days: float) -> float:
 
 
 @key.command("create")
+@located
 def create_key(
     principal: Annotated[
         str, typer.Option(help="Who acts with it: its author in logs and documents.")
@@ -104,14 +113,15 @@ def create_key(
         float, typer.Option(help="How long it is good for; 0 is without end.")
     ] = 365.0,
     json: AsJson = False,
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """Make an API key. It is shown this once: only its hash is kept."""
     grants = _grants(room, prefix)
     seconds = _seconds(days)
-    with _registry(data, is_new=True) as registry:
+    with _registry(where, is_new=True) as registry:
         _audit(
-            data, "key.create", tenant, subject=principal, may=list(map(_may, grants))
+            where, "key.create", tenant, subject=principal, may=list(map(_may, grants))
         )
         made, token = registry.create_key(
             principal, grants, tenant=tenant, kind=kind, name=name, seconds=seconds
@@ -120,17 +130,19 @@ def create_key(
 
 
 @key.command("rotate")
+@located
 def rotate_key(
     id: KeyId,
     overlap_hours: Annotated[
         float, typer.Option(min=0, help="How long the old key is good beside the new.")
     ] = 24.0,
     json: AsJson = False,
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """Make a key in place of another; for a while both are good."""
-    with _registry(data) as registry:
-        _audit(data, "key.rotate", key=id)
+    with _registry(where) as registry:
+        _audit(where, "key.rotate", key=id)
         made, token = registry.rotate_key(id, overlap_seconds=overlap_hours * 3600)
     _show_new(made, token, json=json)
 
@@ -144,11 +156,12 @@ def _show_new(made: Key, token: str, *, json: bool) -> None:
 
 
 @key.command("list")
+@located
 def list_keys(
-    tenant: AnyTenant = None, json: AsJson = False, data: Data = Path("data")
+    tenant: AnyTenant = None, json: AsJson = False, *, where: Settings
 ) -> None:
     """Show all keys, without their secrets; ended ones for a month."""
-    with _registry(data) as registry:
+    with _registry(where) as registry:
         keys = registry.keys(tenant)
     if json:
         show_json([each.shown() for each in keys])
@@ -177,10 +190,11 @@ def _until(each: Key) -> str:
 
 
 @key.command("revoke")
-def revoke_key(id: KeyId, json: AsJson = False, data: Data = Path("data")) -> None:
+@located
+def revoke_key(id: KeyId, json: AsJson = False, *, where: Settings) -> None:
     """End a key now, and whoever is connected with it."""
-    with _registry(data) as registry:
-        _audit(data, "key.revoke", key=id)
+    with _registry(where) as registry:
+        _audit(where, "key.revoke", key=id)
         ended = registry.revoke_key(id)
     if json:
         show_json(ended.shown())
@@ -189,6 +203,7 @@ def revoke_key(id: KeyId, json: AsJson = False, data: Data = Path("data")) -> No
 
 
 @grant.command("add")
+@located
 def add_grant(
     principal: str,
     room: Rooms = None,
@@ -198,12 +213,13 @@ def add_grant(
         float, typer.Option(help="How long it holds; 0 is without end.")
     ] = 0.0,
     json: AsJson = False,
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """Allow a principal more than its token says, in place of an earlier grant for the same room."""
     grants, seconds = _grants(room, prefix), _seconds(days)
-    with _registry(data, is_new=True) as registry:
-        _audit(data, "grant", tenant, subject=principal, may=list(map(_may, grants)))
+    with _registry(where, is_new=True) as registry:
+        _audit(where, "grant", tenant, subject=principal, may=list(map(_may, grants)))
         made = [
             registry.grant(principal, each, tenant=tenant, seconds=seconds)
             for each in grants
@@ -216,16 +232,18 @@ def add_grant(
 
 
 @grant.command("list")
+@located
 def list_grants(
     principal: Annotated[
         str | None, typer.Option(help="Only of this principal.")
     ] = None,
     tenant: AnyTenant = None,
     json: AsJson = False,
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """Show what was granted here; tokens may allow more."""
-    with _registry(data) as registry:
+    with _registry(where) as registry:
         grants = registry.grants(tenant, principal)
     if json:
         show_json([each.shown() for each in grants])
@@ -240,6 +258,7 @@ def list_grants(
 
 
 @grant.command("remove")
+@located
 def remove_grant(
     principal: str,
     room: Annotated[
@@ -247,21 +266,23 @@ def remove_grant(
     ] = None,
     prefix: Annotated[str | None, typer.Option(help="Or the prefix.")] = None,
     tenant: Tenant = "",
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """Take a grant back. What a token says itself only `collab revoke` ends."""
     name = prefix if room is None else room
     if name is None or (room is not None and prefix is not None):
         raise ConfigurationError("say which grant, with either --room or --prefix")
-    with _registry(data) as registry:
+    with _registry(where) as registry:
         _audit(
-            data, "ungrant", tenant, subject=principal, to=name, is_prefix=room is None
+            where, "ungrant", tenant, subject=principal, to=name, is_prefix=room is None
         )
         registry.withdraw(principal, name, is_prefix=room is None, tenant=tenant)
     typer.echo(f"{principal} has it no longer")
 
 
 @command("revoke")
+@located
 def revoke(
     principal: Annotated[
         str, typer.Argument(help="All credentials it has until now.")
@@ -291,20 +312,21 @@ def revoke(
         bool, typer.Option("--list", help="Show what is revoked now, and until when.")
     ] = False,
     json: AsJson = False,
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """End what somebody may do at once: sockets close within two seconds. What is issued later is valid again."""
     if shown:
-        _show_revocations(tenant, data, json=json)
+        _show_revocations(tenant, where, json=json)
         return
     from collab.auth.registry import REVOCATION_SECONDS
 
     if bool(principal) == bool(token):
         raise ConfigurationError("say whom: either PRINCIPAL or --token ID")
     seconds = days * DAY if days else REVOCATION_SECONDS
-    with _registry(data) as registry:
+    with _registry(where) as registry:
         event = "unrevoke" if undo else "revoke"
-        _audit(data, event, tenant or "", subject=principal, token=token)
+        _audit(where, event, tenant or "", subject=principal, token=token)
         if token:
             keys = _revoke_token(registry, token, tenant, seconds, undo=undo)
         else:
@@ -320,8 +342,8 @@ def revoke(
     typer.echo(f"{principal or 'the token'} is {done}{with_keys}")
 
 
-def _show_revocations(tenant: str | None, data: Path, *, json: bool) -> None:
-    with _registry(data) as registry:
+def _show_revocations(tenant: str | None, where: Settings, *, json: bool) -> None:
+    with _registry(where) as registry:
         found = registry.revocations(tenant)
     if json:
         show_json([each.shown() for each in found])
