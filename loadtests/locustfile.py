@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -16,11 +18,14 @@ from gevent.event import Event
 from locust import LoadTestShape, events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
+from peer import Report
 from users import Agent, Editor, Reader, YjsUser
 
 __all__ = ["Agent", "Editor", "Reader", "Shape"]  # locust looks for them here
 
 PROGRESS_SECONDS = 2.0
+LAG_SECONDS = 0.1
 ANSWER_SECONDS = 20.0
 MAX_SENTENCES = 20
 
@@ -72,10 +77,19 @@ def begin(environment: Environment, **_: object) -> None:
 
         YjsUser.crew = Crew(place(options), report, process=runner.worker_index)
         YjsUser.think_seconds = options.think_seconds
+        gevent.spawn(watch_itself, report)
         for part in shape.drops:
             gevent.spawn_later(part * options.seconds, YjsUser.crew.drop_all)
     if not isinstance(runner, WorkerRunner):
         gevent.spawn(tell, environment)
+
+
+def watch_itself(report: Report) -> None:
+    """By how much the load is late: of all other times, so much is not the server's."""
+    while YjsUser.crew.is_writing:
+        wanted = time.monotonic() + LAG_SECONDS
+        gevent.sleep(LAG_SECONDS)
+        report("lag", time.monotonic() - wanted)
 
 
 def place(options: Any) -> Place:
@@ -91,7 +105,7 @@ def tell(environment: Environment) -> None:
         if wrong is not None:
             return
         found = rows(environment)
-        saved, arrived = found.get("saved"), found.get("propagation")
+        saved, arrived, late = map(found.get, ("saved", "propagation", "lag"))
         say(
             f"{time.monotonic() - started:5.0f} s  {environment.runner.user_count} users"
             + (f"  {saved.count} saved, p99 {saved.at[99]:.0f} ms" if saved else "")
@@ -101,6 +115,7 @@ def tell(environment: Environment) -> None:
                 else ""
             )
             + f"  {environment.stats.total.num_failures} failures"
+            + (f"  lag {late.at[99]:.0f} ms" if late else "")
         )
 
 
@@ -184,9 +199,22 @@ def judge(environment: Environment, **_: object) -> None:
         say(f"FAILED: {sentence}")
     if len(sentences) > MAX_SENTENCES:
         say(f"FAILED: and {len(sentences) - MAX_SENTENCES} more")
+    if options.results:
+        keep(environment, Path(options.results))
     if not sentences:
         say(f"passed: every room the same everywhere, run {options.nonce}")
     environment.process_exit_code = 1 if sentences else 0
+
+
+def keep(environment: Environment, folder: Path) -> None:
+    """The figures as CSV. Locust's own writer is still writing while its files are being closed."""
+    csv_of = StatsCSV(environment, PERCENTILES_TO_REPORT)
+    for name, write in (
+        ("stats.csv", csv_of.requests_csv),
+        ("failures.csv", csv_of.failures_csv),
+    ):
+        with (folder / name).open("w", newline="") as file:
+            write(csv.writer(file))
 
 
 def rows(environment: Environment) -> dict[str, targets.Row]:

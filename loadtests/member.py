@@ -56,8 +56,10 @@ class Member:
         self._compared: tuple[int, Standing] = (-1, ())
         peer.on_outgoing = self._has_frames.set
 
-    def start(self) -> None:
-        self._life = gevent.spawn(self._live)
+    def start(self, *, within_seconds: float = 0.0) -> None:
+        """Begin at some moment of these: who is started together does not have to come together."""
+        delay = self._chance.uniform(0, within_seconds)
+        self._life = gevent.spawn_later(delay, self._live)
 
     def drop(self) -> None:
         """Cut the connection as a failing network would."""

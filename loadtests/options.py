@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=secrets.token_hex(4),
         help="part of every room's name, so that runs never meet",
     )
+    parser.add_argument("--results", default="", help="folder of the reports")
     targets.add_arguments(parser)
 
 

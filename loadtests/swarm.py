@@ -36,10 +36,8 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         help="that make the load: one is about one core",
     )
-    made.add_argument(
-        "--results", type=Path, default=RESULTS, help="folder of the reports"
-    )
     flags.add_arguments(made)
+    made.set_defaults(results=RESULTS)
     return made
 
 
@@ -86,10 +84,11 @@ def command(options: argparse.Namespace, given: Sequence[str], url: str) -> list
     words = [
         *(sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py")),
         *("--headless", "--only-summary", "--loglevel", "WARNING"),
-        *("--html", str(folder / "report.html"), "--csv", str(folder / "stats")),
+        *("--html", str(folder / "report.html")),
         *("--json-file", str(folder / "stats")),  # locust adds .json
         *given,
-        *("--users", str(options.users), "--url", url, "--nonce", options.nonce),
+        *("--users", str(options.users), "--results", str(folder)),
+        *("--url", url, "--nonce", options.nonce),
     ]
     if options.processes > 1:
         words += ["--processes", str(options.processes)]
@@ -104,7 +103,8 @@ def main(arguments: Sequence[str]) -> int:
         only_here.add_argument(flag)
     _, given = only_here.parse_known_args(arguments)
     started = time.strftime("%Y%m%d-%H%M%S")
-    options.results = options.results / f"{started}-{options.shape}-{options.nonce}"
+    run = f"{started}-{options.shape}-{options.nonce}"
+    options.results = Path(options.results).resolve() / run
     options.results.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         url = options.url or stack.enter_context(

@@ -12,6 +12,7 @@ EVENTS = {
     "saved": "from sending an update until the server says that it is on disk",
     "propagation": "from an edit until another member has it in its document",
     "reconnect": "from losing the connection until back in step",
+    "lag": "from when the load meant to do something until it did",
 }
 PERCENTILES = (50, 95, 99)
 

@@ -28,7 +28,8 @@ class YjsUser(User):
         self.chance = self.crew.chance
 
     def on_start(self) -> None:
-        self.member.start()
+        # Locust starts a second's worth of users at once.
+        self.member.start(within_seconds=1)
 
     def wait_time(self) -> float:
         """Poisson arrivals: nobody types in step with anybody else."""

@@ -174,7 +174,7 @@ async def test_a_run_on_a_server_of_its_own_passes_and_leaves_its_reports(
         assert re.search(rf"^{event} +\d+ +0 ", done.stdout, re.MULTILINE)
     left = reports(tmp_path)
     assert "initial_sync" in left["report.html"]
-    assert "initial_sync" in left["stats_stats.csv"]
+    assert "initial_sync" in left["stats.csv"]
     assert "draining" in left["server.log"]
     found = re.search(r"at (ws://\S+)", done.stdout)
     assert found is not None
