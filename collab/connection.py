@@ -42,6 +42,9 @@ _OLDEST_VERSION = 7
 
 _FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
+# In what Redis says when a key is of another type, or a script stumbles over its value.
+_FOREIGN = ("WRONGTYPE", "user_script:", "ID specified in XADD", "not an integer")
+
 _SCHEMES: dict[str, Literal["single", "sentinel", "cluster"]] = {
     "redis": "single",
     "redis+sentinel": "sentinel",
@@ -301,6 +304,43 @@ class Client:
             nodes = self.raw.get_primaries()
             return [await node.execute_command(*command) for node in nodes]
 
+    async def config(self, *names: str) -> list[dict[str, str]] | None:
+        """What each node that takes writes is set to; None where that is kept from us."""
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                if not self.is_cluster:
+                    return [await self.raw.execute_command("CONFIG GET", *names)]
+                await self.raw.initialize()
+                return [
+                    await node.execute_command("CONFIG GET", *names)
+                    for node in self.raw.get_primaries()
+                ]
+        except _FAULTS as error:
+            is_kept = isinstance(error, NoPermissionError) or "unknown command" in str(
+                error
+            )
+            if not is_kept:
+                raise self._translate(error) from None
+            return None
+
+    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        """The keys of all nodes that have such names, in portions; one may come twice."""
+        nodes = [self.raw]
+        if self.is_cluster:
+            async with self._limited():
+                await self.raw.initialize()
+            nodes = self.raw.get_primaries()
+        for node in nodes:
+            cursor = 0
+            while True:
+                async with self._limited():
+                    cursor, keys = await node.execute_command(
+                        "SCAN", cursor, "MATCH", pattern, "COUNT", 1000
+                    )
+                yield [key.decode() for key in keys]
+                if not int(cursor):
+                    break
+
     async def call(
         self, script: Script, keys: Sequence[str], *arguments: str | bytes | int
     ) -> Any:
@@ -368,8 +408,8 @@ class Client:
 
     def _translate(self, error: Exception) -> Exception:
         text = str(error)
-        if isinstance(error, ResponseError) and (
-            "WRONGTYPE" in text or "user_script:" in text.partition("script: ")[0]
+        if isinstance(error, ResponseError) and any(
+            sign in text.partition("script: ")[0] for sign in _FOREIGN
         ):
             return ForeignContent(text)
         if isinstance(error, TimeoutError) or not text:

@@ -104,3 +104,15 @@ def room_tag(key: str) -> str:
 def key_of(cluster: str, key: str, what: str) -> str:
     """A key of a room in Redis, such as its log: `<cluster>:{<tag>}:<what>`."""
     return f"{cluster}:{room_tag(key)}:{what}"
+
+
+def key_in_tag(tag: str) -> str | None:
+    """Which room a hash tag was made for; None when it is not one of `room_tag`."""
+    try:
+        length, _, rest = tag.strip("{}").partition(":")
+        tenant, name = rest[: int(length)], rest[int(length) :].partition(":")[2]
+        parts = [bytes.fromhex(part).decode() for part in (tenant, name)]
+    except ValueError:
+        return None
+    key = SEPARATOR.join(parts) if parts[0] else parts[1]
+    return key if room_tag(key) == tag else None

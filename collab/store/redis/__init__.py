@@ -1,0 +1,1 @@
+"""A store in Redis: the log of each room is a stream."""

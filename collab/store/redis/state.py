@@ -1,0 +1,110 @@
+"""A room as its hash tells: the histories it had, and the one that lives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+
+from collab import logs
+from collab.errors import RoomUnavailable
+from collab.names import spoken
+from collab.store.base import RoomInfo
+from collab.store.records import Damaged
+from collab.store.redis.entries import FORMAT, unseal
+
+log = logs.logger(__name__)
+
+
+class Kept(NamedTuple):
+    """Where a checkpoint lies."""
+
+    place: str  # "a" or "b"
+    position: int
+    milliseconds: int
+    checksum: int
+    pieces: int
+    bytes: int
+
+
+class State:
+    """One room. Raises RoomUnavailable when a newer version has written it."""
+
+    def __init__(self, room: str, flat: Sequence[bytes]) -> None:
+        self.room = room
+        self.fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if int(self.fields.get(b"format", 0)) > FORMAT:
+            raise RoomUnavailable(
+                f"room {spoken(room)} was written by a newer version of the server"
+            )
+        self.live = self.fields.get(b"live", b"").decode()
+
+    def _get(self, field: str, epoch: str) -> bytes | None:
+        return self.fields.get(f"{field}:{epoch}".encode())
+
+    def number(self, field: str, epoch: str) -> int:
+        """Such as the last position, of one history."""
+        return int(self._get(field, epoch) or 0)
+
+    def checkpoints(self, epoch: str) -> list[Kept]:
+        """The newest first, as far as they can be read."""
+        found = []
+        for name in ("new", "old"):
+            try:
+                place, *numbers = (self._get(name, epoch) or b"").decode().split()
+                found.append(Kept(place, *map(int, numbers)))
+            except (ValueError, TypeError):
+                continue
+        return found
+
+    def rejected(self, epoch: str) -> set[int]:
+        """Positions to be left out."""
+        lines = (self._get("rejected", epoch) or b"").splitlines()
+        return {int(line.partition(b" ")[0]) for line in lines}
+
+    def deleted(self) -> list[str]:
+        """Epochs whose content is still there, the one deleted last at the end."""
+        found = [
+            (int(value.split()[0]), epoch)
+            for field, value in self.fields.items()
+            if field.startswith(b"deleted:")
+            and f"purge:{(epoch := field[8:].decode())}".encode() in self.fields
+        ]
+        return [epoch for _, epoch in sorted(found)]
+
+    def restorable(self, now: int) -> str:
+        """The epoch that was deleted last and can be brought back; "" when there is none."""
+        kept = [epoch for epoch in self.deleted() if self.number("purge", epoch) > now]
+        return kept[-1] if kept else ""
+
+    def info(self, epoch: str) -> RoomInfo:
+        """One history as a listing shows it."""
+        checkpoints = self.checkpoints(epoch)
+        deleted, history = self._get("deleted", epoch), self._get("history", epoch)
+        created = self.number("created", epoch)
+        return RoomInfo(
+            self.room,
+            epoch,
+            self.number("position", epoch),
+            checkpoints[0].position if checkpoints else 0,
+            self.number("bytes", epoch) + sum(each.bytes for each in checkpoints),
+            created,
+            max(created, self.number("changed", epoch)),
+            self._metadata(epoch),
+            None if history is None else int(history),
+            None if deleted is None else int(deleted.split()[1]),
+        )
+
+    def _metadata(self, epoch: str) -> dict[str, object]:
+        record = self._get("metadata", epoch)
+        if record is None:
+            return {}
+        try:
+            found: dict[str, object] = orjson.loads(
+                unseal(self.room, "metadata", record)
+            )
+        except (Damaged, ValueError):
+            log.error("damaged metadata", room=self.room)
+            return {}
+        return found
