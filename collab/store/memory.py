@@ -322,6 +322,8 @@ class MemoryStore:
         return found.remembered
 
     async def begin_load(self, room: str) -> int:
+        if self.is_shared:  # who shares it ends with it, so nobody's load was cut short
+            return 0
         earlier = self._loading.get(room, 0)
         self._loading[room] = earlier + 1
         return earlier

@@ -1,0 +1,1 @@
+"""The Postgres store, which many replicas share. Needs the extra `postgres`."""
