@@ -80,6 +80,7 @@ class Replica:
         if bus is not None:
             self.relay = Relay(bus, store, self, metrics, key=cluster_key, me=name)
         self.audit = audit or Audit()
+        self.is_leaving = False  # it wants no more traffic, but takes what comes
         self.is_draining = False
         self._durability, self._binding = durability, binding
         self._idle_room_seconds = idle_room_seconds
@@ -152,7 +153,7 @@ class Replica:
     def troubles(self) -> list[str]:
         """Why this replica should not get traffic; empty when it should."""
         found = []
-        if self.is_draining:
+        if self.is_leaving or self.is_draining:
             found.append("draining")
         if self.journal.is_failing:
             found.append("the store cannot write")
@@ -168,6 +169,11 @@ class Replica:
         if self.relay is not None and not self.relay.bus.is_up:
             return ["redis does not answer: other replicas are not heard"]
         return []
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are replicas where members of this one can go."""
+        return self.relay is not None and bool(self.relay.peers)
 
     @property
     def rooms(self) -> Sequence[Room]:
@@ -653,8 +659,6 @@ class Replica:
     async def drain(self) -> None:
         """Take no new rooms, and log everything that has come; members stay until their sockets are closed."""
         self.is_draining = True
-        if self.relay is not None:
-            self.start(self.relay.leave())
         await self.settle()
 
     async def settle(self) -> bool:

@@ -207,6 +207,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes after a checkpoint that call for the next one.",
     )
+    drain_notice_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="For how long after SIGTERM /readyz says no while all else goes on, until load balancers have noticed.",
+    )
     drain_seconds: float = Field(
         20.0, ge=0, description="Over how long SIGTERM spreads the closing of sockets."
     )

@@ -57,6 +57,7 @@ from collab.store.sqlite import SqliteStore
 
 TLS_SECONDS = 5.0  # to begin a TLS connection, and to end it
 HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
+RETURN_MILLISECONDS = 1000  # in which who is closed comes back to another replica
 GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
 
 log = logs.logger(__name__)
@@ -65,28 +66,8 @@ log = logs.logger(__name__)
 def make_store(settings: Settings) -> Store:
     if settings.store_kind == "memory":
         return MemoryStore(deleted_room_seconds=settings.deleted_room_seconds)
-    if settings.store_kind == "postgres":
-        return _postgres(settings)
     return SqliteStore(
         settings.data,
-        window_seconds=settings.commit_window_ms / 1000,
-        deleted_room_seconds=settings.deleted_room_seconds,
-    )
-
-
-def _postgres(settings: Settings) -> Store:
-    """Raises ConfigurationError where the extra is not installed."""
-    try:
-        from collab.store.postgres.store import PostgresStore
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise ConfigurationError(
-            "the store in Postgres needs the package asyncpg: install collab[postgres]"
-        ) from None
-    return PostgresStore(
-        settings.postgres,
-        password_file=settings.postgres_password_file,
         window_seconds=settings.commit_window_ms / 1000,
         deleted_room_seconds=settings.deleted_room_seconds,
     )
@@ -344,14 +325,19 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         log.info("draining", sockets=len(self._sockets))
         self._replica.audit.record("drain")
+        self._replica.is_leaving = True
         try:
+            if not self._has_retired:
+                await asyncio.sleep(self._settings.drain_notice_seconds)
             await self._replica.drain()
             await self._settle_handshakes()
             open_sockets = list(self._sockets)
             window = min(
                 self._settings.drain_seconds, len(open_sockets) / GOODBYES_PER_SECOND
             )
-            retry = int(window * 1000) + 500
+            # Alone, this one must have ended before there is anywhere to go; with others, nobody need wait for that.
+            has_others = self._has_retired or self._replica.has_others
+            retry = RETURN_MILLISECONDS if has_others else int(window * 1000) + 500
             for each in open_sockets:
                 each.notify("drain", retry)
             for each in open_sockets:

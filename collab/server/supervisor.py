@@ -272,7 +272,9 @@ def oversee(settings: Settings, command: Sequence[str]) -> int:
     supervisor = Supervisor(
         command,
         listening,
-        patience_seconds=settings.drain_seconds + DRAIN_PATIENCE_SECONDS,
+        patience_seconds=settings.drain_notice_seconds
+        + settings.drain_seconds
+        + DRAIN_PATIENCE_SECONDS,
     )
     is_secure = settings.tls_certificate is not None
     return asyncio.run(

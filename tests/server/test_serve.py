@@ -157,6 +157,30 @@ async def test_a_drain_says_unready_and_lets_nobody_in(
     assert server.terminate() == 0
 
 
+async def test_a_notice_says_unready_first_and_goes_on_meanwhile(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve("--drain-notice-seconds", "2")
+    async with httpx2.AsyncClient(base_url=server.url) as client:
+        os.kill(server.pid, signal.SIGTERM)
+        ready = await client.get("/readyz")
+        while ready.status_code == 200:
+            ready = await client.get("/readyz")
+        async with connect(
+            f"{server.address}/ws/r",
+            subprotocols=["collab.v1"],  # type: ignore[list-item]
+        ) as socket:
+            peer = Peer(socket)
+            await peer.write("late")
+            await peer.read(lambda: peer.acknowledged == 1)
+            closed = await close_code(socket)
+
+    assert ready.json() == {"status": "unready", "reasons": ["draining"]}
+    assert closed == 1012
+    assert server.terminate() == 0
+    assert server.run("export", "r").stdout == "late"
+
+
 def test_a_second_signal_ends_at_once(server: Server) -> None:
     os.kill(server.pid, signal.SIGTERM)
 
