@@ -66,8 +66,28 @@ log = logs.logger(__name__)
 def make_store(settings: Settings) -> Store:
     if settings.store_kind == "memory":
         return MemoryStore(deleted_room_seconds=settings.deleted_room_seconds)
+    if settings.store_kind == "postgres":
+        return _postgres(settings)
     return SqliteStore(
         settings.data,
+        window_seconds=settings.commit_window_ms / 1000,
+        deleted_room_seconds=settings.deleted_room_seconds,
+    )
+
+
+def _postgres(settings: Settings) -> Store:
+    """Raises ConfigurationError where the extra is not installed."""
+    try:
+        from collab.store.postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ConfigurationError(
+            "the store in Postgres needs the package asyncpg: install collab[postgres]"
+        ) from None
+    return PostgresStore(
+        settings.postgres,
+        password_file=settings.postgres_password_file,
         window_seconds=settings.commit_window_ms / 1000,
         deleted_room_seconds=settings.deleted_room_seconds,
     )
