@@ -96,7 +96,7 @@ def settle(ask: Callable[[], Rooms], place: Place, *, seconds: float) -> list[st
     def ask_both() -> Rooms:
         everybody = ask()
         for room, members in readers.standing().items():
-            everybody[room].update(members)
+            everybody.setdefault(room, {}).update(members)
         return everybody
 
     try:

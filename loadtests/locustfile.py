@@ -32,6 +32,10 @@ MAX_SENTENCES = 20
 wrong: list[str] | None = None  # after the end: what is not the same everywhere
 
 
+class NotTheSame(Exception):
+    """The documents of a room differ; the message names it."""
+
+
 class Shape(LoadTestShape):
     """The shape that `--shape` names."""
 
@@ -62,19 +66,7 @@ def begin(environment: Environment, **_: object) -> None:
     options, runner = environment.parsed_options, environment.runner
     shape = shapes.SHAPES[options.shape]
     if not isinstance(runner, MasterRunner):
-
-        def report(
-            event: str, seconds: float, failure: Exception | None = None
-        ) -> None:
-            environment.events.request.fire(
-                request_type="YJS",
-                name=event,
-                response_time=seconds * 1000,
-                response_length=0,
-                exception=failure,
-                context={},
-            )
-
+        report = counted_by(environment)
         YjsUser.crew = Crew(place(options), report, process=runner.worker_index)
         YjsUser.think_seconds = options.think_seconds
         gevent.spawn(watch_itself, report)
@@ -82,6 +74,22 @@ def begin(environment: Environment, **_: object) -> None:
             gevent.spawn_later(part * options.seconds, YjsUser.crew.drop_all)
     if not isinstance(runner, WorkerRunner):
         gevent.spawn(tell, environment)
+
+
+def counted_by(environment: Environment) -> Report:
+    """Events as locust's statistics, in all its reports."""
+
+    def report(event: str, seconds: float, failure: Exception | None = None) -> None:
+        environment.events.request.fire(
+            request_type="YJS",
+            name=event,
+            response_time=seconds * 1000,
+            response_length=0,
+            exception=failure,
+            context={},
+        )
+
+    return report
 
 
 def watch_itself(report: Report) -> None:
@@ -129,7 +137,10 @@ def finish(environment: Environment, **_: object) -> None:
         return
     say("      comparing the documents of every room")
     ask = gather(runner) if isinstance(runner, MasterRunner) else stand
+    started = time.monotonic()
     wrong = settle(ask, place(options), seconds=options.settle_seconds)
+    for sentence in wrong:
+        counted_by(environment)("end", time.monotonic() - started, NotTheSame(sentence))
     if not isinstance(runner, MasterRunner):
         YjsUser.crew.end()
 
@@ -140,17 +151,21 @@ def stand() -> Rooms:
     return YjsUser.crew.standing()
 
 
-answers: dict[str, Rooms] = {}  # process → how its members stand
+question = 0
+answers: dict[str, Rooms] = {}  # to that question: process → how its members stand
 answered = Event()
 
 
 def gather(runner: MasterRunner) -> Any:
     """How the members of all processes stand."""
     expected = set(runner.clients.keys())
+    lost = runner.environment.parsed_options.expect_workers - len(expected)
 
     def ask() -> Rooms:
+        global question
+        question += 1
         answers.clear()
-        runner.send_message("stand")
+        runner.send_message("stand", question)
         deadline = time.monotonic() + ANSWER_SECONDS
         while answers.keys() != expected and time.monotonic() < deadline:
             answered.wait(0.1)
@@ -159,18 +174,22 @@ def gather(runner: MasterRunner) -> Any:
             f"of process {name}": {"everybody": ("does not answer",)}
             for name in expected - answers.keys()
         }
+        if lost > 0:
+            silent["of another process"] = {"everybody": ("died with it",)}
         return merged([*answers.values(), silent])
 
     return ask
 
 
 def take(environment: Environment, msg: Any) -> None:
-    answers[msg.node_id] = msg.data
-    answered.set()
+    if msg.data["question"] == question:
+        answers[msg.node_id] = msg.data["rooms"]
+        answered.set()
 
 
 def answer(environment: Environment, msg: Any) -> None:
-    environment.runner.send_message("standing", stand())
+    told = {"question": msg.data, "rooms": stand()}
+    environment.runner.send_message("standing", told)
 
 
 @events.quitting.add_listener
@@ -184,7 +203,7 @@ def judge(environment: Environment, **_: object) -> None:
     sentences = targets.shortcomings(
         found,
         asked,
-        failed=environment.stats.total.num_failures,
+        failed=environment.stats.total.num_failures - len(wrong or ()),
         max_failures=options.max_failures,
     )
     sentences += ["the run was cut short"] if wrong is None else wrong

@@ -98,8 +98,8 @@ class Member:
     def _live(self) -> None:
         attempt = 0
         while not self._is_over and not self.ended:
-            if self._connect():
-                self._carry()
+            # Whoever is let in and sent away again has not arrived.
+            if self._connect() and self._carry():
                 attempt = 0
             self._hurry.wait(self.peer.pause_seconds(attempt, self._chance))
             self._hurry.clear()
@@ -127,8 +127,8 @@ class Member:
         self._report("connect", time.monotonic() - started, failure)
         return failure is None
 
-    def _carry(self) -> None:
-        """Both ways, until the connection is over."""
+    def _carry(self) -> bool:
+        """Both ways, until the connection is over; whether it ever was in step with the room."""
         assert self._socket is not None
         self._is_dropped = False
         self.peer.open()
@@ -150,6 +150,7 @@ class Member:
             lost = Lost(1006, f"not understood: {error}")
         finally:
             writer.kill()
+            was_synced = self.peer.is_synced
             self.peer.close()
         is_expected = self._is_over or self._is_dropped or lost.code in ORDERLY
         self.drop()  # when it was not the server who ended it
@@ -157,6 +158,7 @@ class Member:
             self.ended = f"closed with {lost}"
         if not is_expected:
             self._report("connection", time.monotonic() - started, lost)
+        return was_synced
 
     def _write(self, connection: ClientConnection) -> None:
         outgoing = self.peer.outgoing

@@ -16,6 +16,9 @@ from collab.protocol import yjs
 from collab.protocol.varint import Reader, encode_string, encode_varint
 
 MAX_STRING_BYTES = 65_536
+MAX_OUTGOING = (
+    5_000  # frames that a server has not taken yet; whoever edits waits for it then
+)
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 
 
@@ -70,7 +73,7 @@ class Peer:
         self._opened_at = self._synced_at = 0.0
         self._lost_at: float | None = None
         self._return_seconds = 0.0  # after which a server that drains wants to be asked
-        self._is_receiving = self._may_send = False
+        self._is_open = self._may_send = self._is_receiving = False
         self._updates = 0  # sent on this connection
         self._probes_sent = 0
         self._probes_seen: dict[str, int] = {}
@@ -89,9 +92,15 @@ class Peer:
         """For comparing; edits go through `editing`."""
         return self._doc
 
+    @property
+    def is_clogged(self) -> bool:
+        """The server does not take what is sent: more of it would only fill memory."""
+        return len(self.outgoing) >= MAX_OUTGOING
+
     def open(self) -> None:
         """A socket is there: ask for what is missing, and be seen."""
         self._opened_at = self._clock()
+        self._is_open = True
         self._updates = 0
         self.outgoing.clear()
         self._send(yjs.sync_step_1(self._doc.get_state()))
@@ -101,7 +110,7 @@ class Peer:
         """The socket is gone. What was not acknowledged goes out again in the next connection's step 2."""
         if self.is_synced:
             self._lost_at = self._clock()
-        self.is_synced = self._may_send = False
+        self.is_synced = self._is_open = self._may_send = False
         self.unacknowledged.clear()
         self.outgoing.clear()
 
@@ -117,6 +126,8 @@ class Peer:
         """Say that this client is still here, and where its cursor is."""
         if cursor is not None:
             self._cursor = cursor
+        if not self._is_open:
+            return
         self._awareness_clock += 1
         state = json.dumps({"user": {"name": self.name}, "cursor": self._cursor})
         self._send(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import options as flags
 
@@ -50,6 +51,7 @@ def own_server(words: Path) -> Iterator[str]:
             process = subprocess.Popen(
                 [*command, "--data", folder, "--drain-seconds", "1"],
                 cwd=HERE.parent,
+                start_new_session=True,  # Ctrl-C ends the load, and then there is something to compare
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -58,12 +60,7 @@ def own_server(words: Path) -> Iterator[str]:
         try:
             yield f"ws://127.0.0.1:{_port(process, words)}"
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 def _port(process: subprocess.Popen[str], words: Path) -> int:
@@ -95,6 +92,27 @@ def command(options: argparse.Namespace, given: Sequence[str], url: str) -> list
     return words
 
 
+def carry_out(command: Sequence[str]) -> int:
+    """Locust's exit code. It hears Ctrl-C itself, and sums up; whatever else ends this program ends it too."""
+    process = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.DEVNULL)
+    try:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return process.wait()
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Ask it to end, make it end when it does not."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def main(arguments: Sequence[str]) -> int:
     made = parser()
     options = made.parse_args(arguments)
@@ -114,13 +132,16 @@ def main(arguments: Sequence[str]) -> int:
             f"{options.shape}: {options.users} users for {options.seconds:g} seconds at {url}\n"
         )
         sys.stdout.flush()
-        code = subprocess.run(
-            command(options, given, url), cwd=HERE.parent, stdin=subprocess.DEVNULL
-        ).returncode
+        code = carry_out(command(options, given, url))
     report = os.path.relpath(options.results / "report.html")
     sys.stdout.write(f"report: {report}\n")
     return code
 
 
+def stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(main(sys.argv[1:]))

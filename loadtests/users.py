@@ -31,6 +31,10 @@ class YjsUser(User):
         # Locust starts a second's worth of users at once.
         self.member.start(within_seconds=1)
 
+    @property
+    def may_act(self) -> bool:
+        return self.crew.is_writing and not self.peer.is_clogged
+
     def wait_time(self) -> float:
         """Poisson arrivals: nobody types in step with anybody else."""
         return self.chance.expovariate(1 / self.think_seconds)
@@ -48,7 +52,7 @@ class Editor(YjsUser):
 
     @task
     def type(self) -> None:
-        if not self.crew.is_writing:
+        if not self.may_act:
             return
         what = self.chance.random()
         if what < 0.1:
@@ -73,7 +77,7 @@ class Reader(YjsUser):
 
     @task
     def look(self) -> None:
-        if self.crew.is_writing:
+        if self.may_act:
             self.peer.renew(cursor=self.chance.randrange(1000))
 
 
@@ -87,7 +91,7 @@ class Agent(YjsUser):
     @task
     def write(self) -> None:
         for _ in range(self.batches):
-            if not self.crew.is_writing:
+            if not self.may_act:
                 return
             passage = writing.words(self.words_per_batch, self.chance)
             with self.peer.editing() as text:

@@ -113,6 +113,30 @@ def test_a_heartbeat_has_a_higher_clock(make: Callable[..., Peer]) -> None:
     assert b'"cursor": 7' in second
 
 
+def test_nothing_piles_up_while_there_is_no_connection(
+    make: Callable[..., Peer],
+) -> None:
+    peer = joined(make("a"))
+    peer.close()
+
+    peer.renew(cursor=1)
+    write(peer, "offline")
+
+    assert not peer.outgoing
+    assert not peer.unacknowledged
+
+
+def test_a_server_that_takes_nothing_stops_the_edits(
+    make: Callable[..., Peer],
+) -> None:
+    peer = joined(make("a"))
+
+    while not peer.is_clogged:
+        peer.renew()
+
+    assert len(peer.outgoing) == 5000
+
+
 def test_one_acknowledgement_covers_all_before_it(
     make: Callable[..., Peer], watch: Watch
 ) -> None:

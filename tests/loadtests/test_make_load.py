@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio import to_thread
 from processes import ROOT, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -31,11 +33,23 @@ async def load(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """One run. Its greenlets patch the whole process, so that it never is this one."""
     results = str(folder / "results")
     command = [sys.executable, "loadtests/swarm.py", "--results", results, *flags]
-    with anyio.fail_after(60):
-        done = await anyio.run_process(command, cwd=ROOT, check=False)
-    return subprocess.CompletedProcess(
-        command, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+
+    def run() -> subprocess.CompletedProcess[str]:
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # which ends what it has started
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return await to_thread.run_sync(run)
 
 
 def reports(folder: Path) -> dict[str, str]:
@@ -195,6 +209,24 @@ async def test_a_storm_from_two_processes_at_two_addresses_converges(
     counted = {entry["name"]: entry["num_requests"] for entry in stats}
     assert counted["reconnect"] >= 8
     assert counted["connect"] == 8 + counted["reconnect"]
+
+
+async def test_a_run_that_is_ended_ends_its_server_too(tmp_path: Path) -> None:
+    command = [sys.executable, "loadtests/swarm.py", "--results", str(tmp_path)]
+    async with await anyio.open_process(command, cwd=ROOT, stderr=None) as process:
+        assert process.stdout is not None
+        printed = ""
+        while "2 s  " not in printed:
+            printed += (await process.stdout.receive()).decode()
+
+        process.terminate()
+        code = await process.wait()
+
+    found = re.search(r"at (ws://\S+)", printed)
+    assert found is not None
+    assert code == 128 + signal.SIGTERM
+    with pytest.raises(OSError, match="Connect call failed"):
+        await connect(f"{found[1]}/ws/room")
 
 
 @pytest.mark.parametrize(
