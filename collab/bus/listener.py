@@ -46,6 +46,7 @@ class Listener:
         self.dialer, self.slots, self.metrics = dialer, slots, metrics
         self._cluster = cluster
         self._channels: dict[str, _Channel] = {}
+        self._placeless: set[_Channel] = set()  # nobody is known to have their slots
         self._ears: dict[Place, _Ear] = {}
 
     async def __aenter__(self) -> Listener:
@@ -63,8 +64,8 @@ class Listener:
     def troubles(self) -> set[str]:
         """Why something may not be heard, as far as is known."""
         found = {ear.trouble for ear in self._ears.values() if ear.trouble}
-        if not self._ears or any(one.ear is None for one in self._channels.values()):
-            found.add("cluster_down")
+        if not self._ears or self._placeless:
+            found.add("no_server")
         return found
 
     def subscriber(self, channel: str) -> Subscriber | None:
@@ -79,7 +80,10 @@ class Listener:
 
     def unsubscribe(self, channel: str) -> None:
         found = self._channels.pop(channel, None)
-        if found is not None and found.ear is not None:
+        if found is None:
+            return
+        self._placeless.discard(found)
+        if found.ear is not None:
             found.ear.remove(found)
 
     def assign(self) -> None:
@@ -94,12 +98,15 @@ class Listener:
 
     def _place(self, channel: _Channel) -> None:
         ear = self._ear(channel.names.slot)
-        if channel.ear is ear:
+        if channel.ear is ear is not None:
             return
         if channel.ear is not None:
             channel.ear.hand_over(channel)
         channel.ear = ear
-        if ear is not None:
+        if ear is None:
+            self._placeless.add(channel)
+        else:
+            self._placeless.discard(channel)
             ear.add(channel)
 
     def _ear(self, slot: int) -> _Ear | None:

@@ -73,20 +73,24 @@ class Publisher:
         self._dropped = dropped
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[Place, _Lane] = {}
-        self._entries = self._bytes = 0
+        self._placeless: set[_Queue] = set()  # nobody is known to have their slots
+        self._entries = self.queued_bytes = 0
+        self._is_open = True
         self._is_empty = asyncio.Event()
 
     async def __aenter__(self) -> Publisher:
         self._loop = asyncio.get_running_loop()
         self._tasks = await asyncio.TaskGroup().__aenter__()
-        self.metrics.gauges["bus_queued_bytes"] = lambda: self._bytes
+        self.metrics.gauges["bus_queued_bytes"] = lambda: self.queued_bytes
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._queues and not self.troubles:
+        if self._queues:
             self._is_empty.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_empty.wait(), COMMAND_SECONDS)
+        self._is_open = False
+        self._queues.clear()
         for lane in self._lanes.values():
             lane.task.cancel()
         await self._tasks.__aexit__(None, None, None)
@@ -95,8 +99,8 @@ class Publisher:
     def troubles(self) -> set[str]:
         """Why something does not get through, as far as is known."""
         found = {lane.trouble for lane in self._lanes.values() if lane.trouble}
-        if any(queue.lane is None for queue in self._queues.values()):
-            found.add("cluster_down")
+        if self._placeless:
+            found.add("no_server")
         return found
 
     def publish(self, channel: str, body: bytes) -> None:
@@ -105,17 +109,17 @@ class Publisher:
         if queue is None:
             queue = _Queue(channel, names(self._cluster, channel))
             self._queues[channel] = queue
-            queue.lane = self._lane(queue.names.slot)
+            self._put(queue)
         queue.bodies.append(body)
         queue.bytes += len(body)
         self._entries += 1
-        self._bytes += len(body)
+        self.queued_bytes += len(body)
         if (
             len(body) > MAX_BODY_BYTES
             or len(queue.bodies) > ROOM_ENTRIES
             or queue.bytes > ROOM_BYTES
             or self._entries > ALL_ENTRIES
-            or self._bytes > ALL_BYTES
+            or self.queued_bytes > ALL_BYTES
         ):
             self.drop(queue)
         elif queue.lane is not None and not queue.is_aside:
@@ -131,7 +135,7 @@ class Publisher:
             lane.say(say_command(of, body))
 
     def _lane(self, slot: int) -> _Lane | None:
-        place = self.slots.place(slot)
+        place = self.slots.place(slot) if self._is_open else None
         if place is None:
             self.slots.doubt()
             return None
@@ -158,13 +162,19 @@ class Publisher:
         if not queue.bodies:
             self._forget(queue)
             return
+        self._put(queue)
+        if queue.lane is not None and not queue.is_aside:
+            queue.lane.wake(queue)
+
+    def _put(self, queue: _Queue) -> None:
         lane = self._lane(queue.names.slot)
-        if queue.lane is not lane:
-            if queue.lane is not None:
-                queue.lane.forget(queue)
-            queue.lane = lane
-        if lane is not None and not queue.is_aside:
-            lane.wake(queue)
+        if queue.lane is not None and queue.lane is not lane:
+            queue.lane.forget(queue)
+        queue.lane = lane
+        if lane is None:
+            self._placeless.add(queue)
+        else:
+            self._placeless.discard(queue)
 
     def sent(self, queue: _Queue, count: int) -> None:
         """The first so many of a queue have arrived."""
@@ -174,7 +184,7 @@ class Publisher:
             body = queue.bodies.popleft()
             queue.bytes -= len(body)
             self._entries -= 1
-            self._bytes -= len(body)
+            self.queued_bytes -= len(body)
         self.place(queue)
 
     def again(self, queue: _Queue, pause: float) -> None:
@@ -191,7 +201,7 @@ class Publisher:
         """Give up what waits of a room. What is on its way may still arrive, but is not tried again."""
         self.metrics.bus_dropped += len(queue.bodies)
         self._entries -= len(queue.bodies)
-        self._bytes -= queue.bytes
+        self.queued_bytes -= queue.bytes
         queue.bodies.clear()
         queue.bytes = 0
         if queue.lane is not None:
@@ -201,6 +211,7 @@ class Publisher:
 
     def _forget(self, queue: _Queue) -> None:
         del self._queues[queue.channel]
+        self._placeless.discard(queue)
         if not self._queues:
             self._is_empty.set()
 
@@ -247,8 +258,15 @@ class _Lane:
 
     def _gathered(self) -> None:
         self._wanted.set()
-        if len(self._words) + len(self._ready) >= GATHER_MESSAGES:
+        if not self._enough.is_set() and self._is_enough():
             self._enough.set()
+
+    def _is_enough(self) -> bool:
+        waiting = len(self._words) + len(self._ready)
+        if waiting >= GATHER_MESSAGES:
+            return True
+        waiting += sum(len(queue.bodies) - 1 for queue in self._ready.values())
+        return waiting >= GATHER_MESSAGES
 
     def is_sending(self, queue: _Queue) -> bool:
         return queue.channel in self._sending
@@ -272,6 +290,8 @@ class _Lane:
                 if not self.trouble:
                     await self._wanted.wait()
                 self._wanted.clear()
+                if not (self._ready or self._words or self.trouble):
+                    continue
                 try:
                     await self._connect()
                     await self._gather()
@@ -300,10 +320,7 @@ class _Lane:
     async def _gather(self) -> None:
         """Wait for company, but not for long."""
         pause = self._left_at + GATHER_SECONDS - time.monotonic()
-        waiting = len(self._words) + sum(
-            len(one.bodies) for one in self._ready.values()
-        )
-        if pause > 0 and waiting < GATHER_MESSAGES:
+        if pause > 0 and not self._is_enough():
             self._enough.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._enough.wait(), pause)
@@ -316,9 +333,9 @@ class _Lane:
 
     async def _send(self) -> None:
         entries, words = self._take(), self._take_words()
-        if self.trouble and not entries and self._last is not None:
+        if self.trouble and not entries:
             # Nothing waits, and whether it would get through is not known: ask.
-            entries = [self._command(self._last, [])]
+            entries = self._probe()
         commands = [*entries, *words]
         if not commands:
             self._succeed()
@@ -365,6 +382,12 @@ class _Lane:
     def _command(self, names: Names, bodies: list[bytes]) -> bytes:
         return publish_command(names, bodies, run=self._run, epoch=secrets.token_hex(8))
 
+    def _probe(self) -> list[bytes]:
+        last = self._last
+        if last is None or self._publisher.slots.place(last.slot) != self.place:
+            return []
+        return [self._command(last, [])]
+
     def _take_words(self) -> list[bytes]:
         words = list(self._words)
         self._words.clear()
@@ -373,31 +396,32 @@ class _Lane:
 
     async def _settle(self, answers: list[Any], had_lesson: bool) -> None:
         """Each room by its own answer. When all were refused, it is the server's fault."""
-        sending, self._sending = self._sending, {}
         refusals = [one for one in answers if isinstance(one, hiredis.ReplyError)]
-        if not refusals:
-            self._succeed()
-        elif len(refusals) == len(answers):
-            self.trouble = reason_of(refusals[0])
-        pause = self._backoff.pause() if refusals else 0.0
+        reasons = {reason_of(one) for one in refusals}
+        if reasons == {"script"} and not had_lesson:
+            self._knows_script = False  # it is taught along with the next
+            reasons.clear()
+        self.trouble = ""
+        if not reasons:
+            self._backoff.reset()
+        elif len(refusals) == len(answers) and reasons != {"moved"}:
+            self.trouble = min(reasons)
+        pause = self._backoff.pause() if reasons else 0.0
+        sending, self._sending = self._sending, {}
         for (queue, count), answer in zip(sending.values(), answers, strict=False):
-            if isinstance(answer, hiredis.ReplyError):
-                self._refuse(queue, answer, pause, had_lesson)
-            else:
+            if not isinstance(answer, hiredis.ReplyError):
                 self._publisher.sent(queue, count)
+            elif reasons:
+                self._refuse(queue, answer, pause)
+            else:
+                self._publisher.place(queue)
         for answer in refusals:
             self._note(answer)
         if self.trouble:
             await asyncio.sleep(pause)
 
-    def _refuse(
-        self, queue: _Queue, error: hiredis.ReplyError, pause: float, had_lesson: bool
-    ) -> None:
-        reason = reason_of(error)
-        if reason == "script" and not had_lesson:
-            self._knows_script = False
-            pause = 0.0
-        if reason == "other":
+    def _refuse(self, queue: _Queue, error: hiredis.ReplyError, pause: float) -> None:
+        if reason_of(error) == "other":
             queue.failures += 1
         if queue.failures >= _PATIENCE:
             self._publisher.drop(queue)

@@ -28,6 +28,7 @@ from collab.metrics import Metrics
 
 log = logs.logger(__name__)
 
+_REPORT_SECONDS = 1.0
 _PAGE = 100  # entries of a stream read at once
 
 
@@ -35,7 +36,8 @@ class RedisBus:
     """Entering does not need Redis; what is wanted before it answers is done when it does."""
 
     def __init__(self, endpoint: Endpoint, *, cluster: str, metrics: Metrics) -> None:
-        self._cluster, self._metrics = cluster, metrics
+        self.metrics = metrics
+        self._cluster = cluster
         self._client = Client(endpoint, unavailable=BusUnavailable)
         dialer = Dialer(endpoint)
         self._slots = Slots(dialer, self._reassign)
@@ -52,15 +54,27 @@ class RedisBus:
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._client)
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        watch = tasks.create_task(self._slots.run())
-        self._stack.callback(watch.cancel)
+        for forever in (self._slots.run(), self._report()):
+            self._stack.callback(tasks.create_task(forever).cancel)
         await self._stack.enter_async_context(self._listener)
         await self._stack.enter_async_context(self._publisher)
-        self._metrics.gauges["bus_up"] = lambda: float(self.is_up)
+        self.metrics.gauges["bus_up"] = lambda: float(self.is_up)
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._stack.__aexit__(*exc_info)
+
+    async def _report(self) -> None:
+        """Say what changes, at most once a second."""
+        before: list[str] = []
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            now = self.troubles
+            if now and now != before:
+                log.warning("the bus is down", reasons=now)
+            elif before and not now:
+                log.info("the bus is up again")
+            before = now
 
     def _reassign(self) -> None:
         self._publisher.assign()
@@ -74,6 +88,11 @@ class RedisBus:
     def troubles(self) -> list[str]:
         """Why messages do not pass, each in one word; empty when they do, as far as is known."""
         return sorted(self._listener.troubles | self._publisher.troubles)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Of entries that are not published yet."""
+        return self._publisher.queued_bytes
 
     def subscribe(self, channel: str, subscriber: Subscriber) -> None:
         self._listener.subscribe(channel, subscriber)
@@ -98,7 +117,7 @@ class RedisBus:
             numbering = names(self._cluster, channel).numbering
             return _numbering(await self._run("HMGET", numbering, "epoch", "number"))
         except ForeignContent:
-            self._metrics.bus_foreign += 1
+            self.metrics.bus_foreign += 1
             return "", 0
 
     async def read(
@@ -110,7 +129,7 @@ class RedisBus:
         except TimeoutError:
             raise BusUnavailable("Redis does not answer in time") from None
         except ForeignContent:
-            self._metrics.bus_foreign += 1
+            self.metrics.bus_foreign += 1
             return None
 
     async def _read(
@@ -125,14 +144,15 @@ class RedisBus:
                 "XRANGE", of.stream, f"{last + 1}-0", "+", "COUNT", _PAGE
             )
             now, number = await self.position(channel)
-            if now != epoch or number < last:
+            if now != epoch or number < last + len(rows):
                 return None
             for at, (id, fields) in enumerate(rows, last + 1):
-                one = entry(epoch.encode(), b"%d" % at, _body(fields))
+                body = dict(fields).get(b"b")
+                one = None if body is None else entry(epoch.encode(), b"%d" % at, body)
                 if id != b"%d-0" % at or one is None:
                     return None
                 found.append(one)
-            if number <= after + len(found):
+            if number == last + len(rows):
                 return found
             if not rows:
                 return None
@@ -140,7 +160,7 @@ class RedisBus:
 
     async def beat(self, replica: str, info: bytes) -> Mapping[str, bytes]:
         most = int(PEER_SECONDS * 1000)
-        self._metrics.bus_round_trips += 1
+        self.metrics.bus_round_trips += 1
         alive = await self._client.call(BEAT, [self._roster], replica, info, most)
         return {
             name.decode(errors="replace"): said
@@ -151,7 +171,7 @@ class RedisBus:
         try:
             await self._run("HDEL", self._roster, replica)
         except ForeignContent:
-            self._metrics.bus_foreign += 1
+            self.metrics.bus_foreign += 1
 
     @property
     def _roster(self) -> str:
@@ -168,14 +188,14 @@ class RedisBus:
             value: bytes | None = await self._run("GETDEL", self._kept(key))
             return value
         except ForeignContent:
-            self._metrics.bus_foreign += 1
+            self.metrics.bus_foreign += 1
             return None
 
     def _kept(self, key: str) -> str:
         return f"{self._cluster}:bus-kept:{key}"
 
     async def _run(self, *command: str | bytes | float) -> Any:
-        self._metrics.bus_round_trips += 1
+        self.metrics.bus_round_trips += 1
         return await self._client.run(*command)
 
 
@@ -185,9 +205,3 @@ def _numbering(values: list[bytes | None]) -> tuple[str, int]:
         return "", 0
     known = entry(epoch, number, b"")
     return ("", 0) if known is None else (known.epoch, known.number)
-
-
-def _body(fields: Any) -> bytes:
-    """`XRANGE` gives a mapping or pairs, by the version of the library."""
-    body: bytes = dict(fields).get(b"b", b"")
-    return body

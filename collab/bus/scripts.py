@@ -23,8 +23,9 @@ PUBLISH = Script(
 if #ARGV < 6 then return 0 end
 local run, epoch, most = ARGV[1], ARGV[2], ARGV[3]
 local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'number', 'run')
-local number = not head.err and tonumber(head[2] or '')
-if number and head[1] and head[3] == run then
+local number = not head.err and head[3] == run and tonumber(head[2] or '')
+if number and number >= 0 and number < 1e14 and number % 1 == 0
+    and #(head[1] or '') <= 32 and string.match(head[1] or '', '^%w+$') then
   epoch = head[1]
 else
   redis.call('DEL', KEYS[1], KEYS[2])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import hiredis
@@ -20,6 +20,9 @@ SLOTS = 16384
 _PERIODS = {"sentinel": 2.0, "cluster": 5.0}
 _MOMENT = 0.2
 _ASK_SECONDS = 0.6  # of each server, so that the third is still asked in time
+
+# What taking an answer apart raises when it is none of those that are documented.
+_ODD = (ValueError, LookupError, TypeError, AttributeError)
 
 
 class _Share(NamedTuple):
@@ -89,11 +92,9 @@ class Slots:
         """The first answer that is one."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COMMAND_SECONDS):
-                candidates = [*self.places, *self._others, *self._endpoint.places]
-                if self._endpoint.kind == "sentinel":
-                    candidates = list(self._endpoint.places)
+                candidates = list(self._others | set(self._endpoint.places))
                 for place in random.sample(candidates, len(candidates)):
-                    with contextlib.suppress(OSError, hiredis.HiredisError, ValueError):
+                    with contextlib.suppress(OSError, hiredis.HiredisError, *_ODD):
                         async with asyncio.timeout(_ASK_SECONDS):
                             if shares := await self._ask_one(place):
                                 return shares
@@ -117,15 +118,15 @@ class Slots:
         if self._endpoint.kind == "sentinel":
             host, port = answer
             return [_Share(0, SLOTS - 1, (host.decode(), int(port)))]
-        self._others = {
-            node for row in answer for node in _nodes(row[2:], place[0])
-        } - self.places
-        return sorted(
-            _Share(row[0], row[1], next(_nodes(row[2:], place[0]))) for row in answer
-        )
+        shares = [
+            (start, end, [_node(one, place[0]) for one in nodes])
+            for start, end, *nodes in answer
+        ]
+        self._others = {node for _, _, nodes in shares for node in nodes}
+        return sorted(_Share(start, end, nodes[0]) for start, end, nodes in shares)
 
 
-def _nodes(rows: list[Any], asked: str) -> Iterator[Place]:
-    """The primary, then its followers. Without a name, a node is where the one is that was asked."""
-    for host, port, *_ in rows:
-        yield host.decode() if host else asked, int(port)
+def _node(row: list[Any], asked: str) -> Place:
+    """Without a name, a node is where the one is that was asked."""
+    host, port, *_ = row
+    return host.decode() if host else asked, int(port)

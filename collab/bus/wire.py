@@ -148,7 +148,7 @@ class Dialer:
         self._tls = _tls(endpoint) if endpoint.is_secure else None
 
     async def dial(self, place: Place, heard: Callable[[Any], None]) -> Wire:
-        """Raises OSError or hiredis.ReplyError; has no deadline of its own."""
+        """Raises OSError or hiredis.HiredisError; has no deadline of its own."""
         wire = await self._connect(place, heard)
         endpoint = self.endpoint
         login: tuple[str, ...] = ()
@@ -162,7 +162,10 @@ class Dialer:
             for answer in answers:
                 if isinstance(answer, hiredis.ReplyError):
                     raise answer
-            wire.is_primary = answers[0].get(b"role") == b"master"
+            greeting = answers[0]
+            if not isinstance(greeting, dict):
+                raise hiredis.ProtocolError("it does not speak RESP3")
+            wire.is_primary = greeting.get(b"role") == b"master"
         except BaseException:
             wire.close()
             raise
