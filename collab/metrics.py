@@ -115,6 +115,7 @@ GAUGES = {
     "stashed_bytes": "Bytes that wait for what is missing, over all rooms.",
     "tls_certificate_seconds": "Until the server's certificate expires; endless without TLS.",
     "streams": "Open streams of events over HTTP.",
+    "rights_age_seconds": "Since keys, grants and revocations were last known to be those that are kept; 0 without access control.",
     "loop_lag_seconds": "How late the event loop ran a timer, last measured.",
 }
 

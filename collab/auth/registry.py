@@ -35,7 +35,7 @@ from collab.auth.records import (
     state_of,
 )
 from collab.auth.shelves.base import NOTHING, Shelf
-from collab.errors import Busy, Conflict, InvalidRequest, NothingHere
+from collab.errors import Busy, CollabError, Conflict, InvalidRequest, NothingHere
 from collab.names import principal_id, shown_name, tenant_name
 
 KEY_PREFIX = "ck_"
@@ -72,6 +72,9 @@ class Registry:
         self._records: dict[Name, Record] = {}
         self._state = State()
         self._looked = -inf
+        self._lock = asyncio.Lock()
+        self._begun = -inf  # the latest look, and what came of it
+        self._fault: CollabError | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     # Life
@@ -112,8 +115,22 @@ class Registry:
         return result
 
     async def poll(self) -> None:
-        """Take in what other processes changed, and what has ended meanwhile. Raises StoreUnavailable, StoreCorrupt."""
-        await self._in_thread(self.refresh)
+        """Take in what other processes changed, and what has ended meanwhile. Raises StoreUnavailable, StoreCorrupt.
+
+        However many ask, there is one look at a time, and whoever waited for it shares the next.
+        """
+        asked = self._timer()
+        async with self._lock:
+            if self._begun > asked:
+                if self._fault is not None:
+                    raise type(self._fault)(str(self._fault))
+                return
+            self._begun, self._fault = self._timer(), None
+            try:
+                await self._in_thread(self.refresh)
+            except CollabError as error:
+                self._fault = error
+                raise
 
     @property
     def age_seconds(self) -> float:

@@ -135,6 +135,11 @@ class Webhook:
         found = replace(found, room=principal.room, at_most=principal.at_most)
         return principal if found == principal else found
 
+    def credential(self, principal: Principal, room: str) -> Credential | None:
+        """What it was shown for a principal that it let into this room; None when that is forgotten."""
+        answer = self._answers.get((principal.token, room))
+        return answer.credential if answer and answer.principal else None
+
     def distrust(self, tenant: str, principal: str = "") -> None:
         self._distrusts += 1
         for key, answer in self._answers.items():

@@ -25,6 +25,7 @@ from collab.replica import Replica
 from collab.room import Member, Room
 
 REVIEW_SECONDS = 1.0
+LEAST_SECONDS = 0.2  # between two looks at the registry, however much is changed there
 ENDED = "this credential has expired or was revoked"
 
 log = logs.logger(__name__)
@@ -56,7 +57,14 @@ class Access:
         self._allow_query_token = allow_query_token
         self._is_behind = False  # the registry could not be read the last time
         self._reviewed = -1  # the version of what is granted and revoked here
-        self.registry.changed = self.review
+        self.registry.changed = self._changed
+        self._woken = asyncio.Event()
+        if replica.relay is not None:
+            replica.relay.rights_changed = self._woken.set
+        if not authority.is_open:
+            replica.metrics.gauges["rights_age_seconds"] = lambda: (
+                self.registry.age_seconds
+            )
 
     # What a peer shows
 
@@ -177,12 +185,29 @@ class Access:
     async def watch(self) -> None:
         """Runs for the life of the server: nothing that ends or is taken back holds for more than two seconds."""
         while not self.authority.is_open:
-            await asyncio.sleep(REVIEW_SECONDS)
+            await self._pause()
             try:
                 await self._poll()
                 self.review()
+                await self.tickets.settle()
             except Exception:
                 log.exception("a bug met the watch over rights")
+
+    async def _pause(self) -> None:
+        """A second, less when another replica says that something has changed, but never no time at all."""
+        await asyncio.sleep(LEAST_SECONDS)
+        try:
+            async with asyncio.timeout(REVIEW_SECONDS - LEAST_SECONDS):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        self._woken.clear()
+
+    def _changed(self) -> None:
+        """Something was granted, revoked or made by this process."""
+        self.review()
+        if self._replica.relay is not None:
+            self._replica.relay.say_rights_changed()
 
     async def _poll(self) -> None:
         """While the registry cannot be read, what was known last goes on to hold."""

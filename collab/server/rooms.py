@@ -147,7 +147,7 @@ class Rooms:
                 raise
             if not may_write:
                 answer["authorization"] = "read-only"
-            answer["token"], _ = access.tickets.issue(principal, name)
+            answer["token"], _ = await access.tickets.issue(principal, name)
             self._sockets.replica.audit.record(
                 "ticket", principal=principal.id, tenant=principal.tenant, room=name
             )

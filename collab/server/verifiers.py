@@ -12,6 +12,7 @@ from collab.settings import Settings
 
 if TYPE_CHECKING:
     from collab.auth.signing import Keyring
+    from collab.auth.webhook import Webhook
 
 
 @asynccontextmanager
@@ -43,7 +44,7 @@ async def _keyring(settings: Settings, metrics: Metrics) -> AsyncIterator[Keyrin
 
 
 @asynccontextmanager
-async def make_webhook(settings: Settings, metrics: Metrics) -> AsyncIterator[Verifier]:
+async def make_webhook(settings: Settings, metrics: Metrics) -> AsyncIterator[Webhook]:
     """The verifier that asks the team's backend. Raises ConfigurationError for an address or secret that must not be."""
     from collab.auth.signing import read_secret
     from collab.auth.webhook import Webhook

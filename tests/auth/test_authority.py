@@ -203,7 +203,8 @@ async def test_a_ticket_is_worth_what_the_backend_says_when_it_is_used() -> None
     lent = replace(ADA, is_lent=True)
     tickets, backend = Tickets(clock=lambda: NOW), Lends("ada", lent)
     authority = Authority([tickets, backend], clock=lambda: NOW)
-    first, second = (tickets.issue(lent, "notes")[0] for _ in range(2))
+    first, _ = await tickets.issue(lent, "notes")
+    second, _ = await tickets.issue(lent, "notes")
     reader = replace(lent, grants=(Grant("notes", READ),), room="notes")
 
     backend.answer = reader

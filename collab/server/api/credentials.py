@@ -22,7 +22,7 @@ async def ticket(call: Call) -> models.NewTicket:
         # Whoever was asked about it answers for one room at a time.
         credential = access.credential(call.request)
         principal = await access.authority.authenticate(credential, room)
-    token, expires = access.tickets.issue(principal, room)
+    token, expires = await access.tickets.issue(principal, room)
     call.record("ticket", for_room=room)
     operations = access.authority.operations(principal, room) if room else 0
     return models.NewTicket(
