@@ -108,6 +108,8 @@ class Link:
         self.name, self.me = name, me
         self.room: Room | None = None  # until it is loaded
         self.seen = Seen(0)
+        # When the log was begun, milliseconds since 1970; None until the store was asked.
+        self.created: int | None = None
         self.is_located = False  # it is known where the stream stands
         self._wire, self._metrics, self._key, self._random = wire, metrics, key, random
         self._epoch, self._last = "", 0  # of the last entry taken in
@@ -127,6 +129,7 @@ class Link:
         """The room was loaded after the subscription stood: take in what has come since."""
         self.room = room
         self.seen = Seen(room.log_end)
+        self._wire.reload(self)
         if self._is_sure:
             self._drain()
             self._introduce()
@@ -142,6 +145,8 @@ class Link:
 
     def publish(self, entry: Entry) -> None:
         """Tell the others what was logged."""
+        if entry.logged and entry.logged - len(entry.updates) < self.seen.end:
+            self.exchange()  # the log has gone back behind what it held
         self._see(entry.logged, len(entry.updates))
         start, size = 0, 0
         for at, update in enumerate(entry.updates):

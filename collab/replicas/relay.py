@@ -67,7 +67,6 @@ class Relay:
         *,
         key: bytes | None = None,
         me: str = "",
-        random: Random | None = None,
     ) -> None:
         self.me = me or secrets.token_hex(8)
         self.bus = bus
@@ -75,14 +74,15 @@ class Relay:
         self.rights_changed: Callable[[], None] = _nothing
         self.stranger = ""  # a replica whose store is not ours
         self._store, self._host, self._metrics, self._key = store, host, metrics, key
-        self._random = random or Random()
+        # For jitter alone, which differs from replica to replica.
+        self._random = Random(self.me)
         self._links: dict[str, Link] = {}
         self._located: dict[str, asyncio.Event] = {}
         self._due: dict[str, float] = {}  # room → when its digest is said
         self._reloading: dict[str, bool] = {}  # room → whether to read once more
         # Rises within a process and from one to the next.
         self._sequence = time.time_ns() // 1000
-        self._has_canary = False
+        self._has_canary = self._is_comparing = False
         self._started = time.time()
         self._is_leaving = False
 
@@ -178,12 +178,28 @@ class Relay:
 
     def tidy(self, now: float) -> None:
         """Say the digests that are due."""
-        if not self.bus.is_up:
+        due = [name for name, at in self._due.items() if now >= at]
+        if not due or self._is_comparing:
             return
-        for name, due in self._due.items():
-            if now >= due:
-                self._due[name] = now + self._random.uniform(*COMPARE_SECONDS)
+        for name in due:
+            self._due[name] = now + self._random.uniform(*COMPARE_SECONDS)
+            if self.bus.is_up:
                 self._links[name].compare()
+        self._is_comparing = True
+        self._host.start(self._compare(due))
+
+    async def _compare(self, names: Sequence[str]) -> None:
+        """What a replica had logged and could not tell, since it lost the bus or its life, is found in the store."""
+        try:
+            ends = await self._store.ends(names)
+        except CollabError:
+            return  # next time
+        finally:
+            self._is_comparing = False
+        for name in names:
+            link = self._links.get(name)
+            if link is not None and ends.get(name, 0) != link.seen.end:
+                self.reload(link)
 
     # As a wire
 
@@ -286,7 +302,9 @@ class Relay:
         if info.deleted_milliseconds is not None or info.epoch != room.epoch:
             self._host.ended(room)
             return
-        if info.position < link.seen.end:
+        created = link.created or info.created_milliseconds
+        link.created = info.created_milliseconds
+        if info.position < link.seen.end or info.created_milliseconds != created:
             link.seen.reset(info.position)
             self._restate(link, room)
             return
@@ -354,6 +372,8 @@ class Relay:
         peers.pop(self.me, None)
         for name in self.peers.keys() - peers.keys():
             log.info("replica gone", replica=name)
+            for room in self._due:
+                self._due[room] = self._loop.time()  # it may have logged and not told
         self.peers = peers
         for link in self._links.values():
             for name in link.peers:

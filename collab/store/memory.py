@@ -137,7 +137,7 @@ class MemoryStore:
         if room is None:
             if entry.epoch in self._tombstones.get(name, ()):
                 raise RoomNotFound(f"room {spoken(name)} was deleted")
-            room = self._make(name, entry.epoch, entry.milliseconds)
+            room = self._make(name, entry.epoch, self._clock())
         if room.epoch != entry.epoch:
             raise RoomNotFound(f"room {spoken(name)} has begun anew")
         known = max(0, room.origins.get(entry.origin, 0) + 1 - entry.position)
@@ -235,6 +235,11 @@ class MemoryStore:
     async def info(self, room: str) -> RoomInfo | None:
         known = self._rooms.get(room) or self._last_deleted(room)
         return None if known is None else _info(room, known)
+
+    async def ends(self, rooms: Sequence[str]) -> dict[str, int]:
+        return {
+            name: self._rooms[name].position for name in rooms if name in self._rooms
+        }
 
     def _last_deleted(self, room: str) -> _Room | None:
         kept = self._deleted.get(room)

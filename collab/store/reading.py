@@ -322,6 +322,12 @@ def info_of(db: sqlite3.Connection, name: str, now: int) -> RoomInfo | None:
     return None if found is None else info(db, found.id)
 
 
+def ends(db: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
+    """The last position of each of these rooms that lives."""
+    found = ((name, find(db, name)) for name in names)
+    return {name: room.position for name, room in found if room is not None}
+
+
 LAST_NAME = "\U0010ffff" * 129  # behind every name that a tenant and a room can make
 
 

@@ -234,6 +234,9 @@ class SqliteStore:
         now = self._clock()
         return await self._read(lambda db: reading.info_of(db, room, now))
 
+    async def ends(self, rooms: Sequence[str]) -> dict[str, int]:
+        return await self._read(lambda db: reading.ends(db, rooms))
+
     async def recall(self, key: str) -> Remembered | None:
         now = self._clock()
         return await self._read(lambda db: reading.recall(db, key, now))

@@ -302,6 +302,14 @@ class PostgresStore:
         async with self._connections.borrowed() as (db, _):
             return await reading.info_of(db, room, self._clock())
 
+    async def ends(self, rooms: Sequence[str]) -> dict[str, int]:
+        async with self._connections.borrowed() as (db, _):
+            rows = await db.fetch(
+                "SELECT name, position FROM collab.room WHERE deleted IS NULL AND name = ANY($1)",
+                list(rooms),
+            )
+        return dict(map(tuple, rows))
+
     async def recall(self, key: str) -> Remembered | None:
         async with self._connections.borrowed() as (db, _):
             return await reading.recall(db, key, self._clock())

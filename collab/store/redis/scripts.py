@@ -141,6 +141,14 @@ return redis.call('HGETALL', KEYS[1])
 """
 )
 
+# Where the log of the live history ends; nothing where none lives.
+END = Script(
+    """
+local live = redis.call('HGET', KEYS[1], 'live')
+return live and redis.call('HGET', KEYS[1], 'position:' .. live)
+"""
+)
+
 REJECT = Script(
     """
 local found = redis.call('HMGET', KEYS[1], 'format', 'live')

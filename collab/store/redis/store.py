@@ -514,6 +514,17 @@ class RedisStore:
         epoch = state.live or state.restorable(self._clock())
         return state.info(epoch) if epoch else None
 
+    async def ends(self, rooms: Sequence[str]) -> dict[str, int]:
+        calls = [Call(scripts.END, self._keys(room, "room"), ()) for room in rooms]
+        answers = await self._reader.call_all(calls) if calls else []
+        found = {}
+        for room, answer in zip(rooms, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is not None:
+                found[room] = int(answer)
+        return found
+
     async def rooms(
         self,
         *,
