@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
@@ -733,3 +735,60 @@ def test_what_is_in_memory_is_as_old_as_the_last_look(clock: Clock) -> None:
 def test_a_token_id_that_no_text_can_hold_is_refused(registry: Registry) -> None:
     with pytest.raises(InvalidRequest):
         registry.revoke_token("\ud800")
+
+
+class Slow(MemoryShelf):
+    """Looking takes until it is let go; how often it was done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def version(self) -> str:
+        self.looks += 1
+        self.begun.set()
+        assert self.gate.wait(10)
+        return super().version()
+
+
+@pytest.mark.anyio
+async def test_many_who_want_a_look_at_once_share_two() -> None:
+    shelf = Slow()
+    async with Registry(shelf) as registry, asyncio.TaskGroup() as tasks:
+        await registry.poll()
+        shelf.gate.clear()
+        shelf.begun.clear()
+        before = shelf.looks
+        tasks.create_task(registry.poll())
+        await asyncio.to_thread(shelf.begun.wait, 10)
+        others = [tasks.create_task(registry.poll()) for _ in range(50)]
+        await asyncio.sleep(0)
+
+        shelf.gate.set()
+        await asyncio.gather(*others)
+
+        assert shelf.looks - before == 2
+
+
+@pytest.mark.anyio
+async def test_many_who_cannot_look_hear_of_it_at_once() -> None:
+    class Away(MemoryShelf):
+        looks, is_away = 0, False
+
+        def version(self) -> str:
+            if self.is_away:
+                self.looks += 1
+                raise StoreUnavailable("away")
+            return super().version()
+
+    shelf = Away()
+    async with Registry(shelf) as registry:
+        shelf.is_away = True
+        found = await asyncio.gather(
+            *(registry.poll() for _ in range(20)), return_exceptions=True
+        )
+
+    assert {type(each) for each in found} == {StoreUnavailable}
+    assert shelf.looks <= 2
