@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from collab.connection import endpoint
 from collab.errors import (
     CollabError,
     Conflict,
@@ -62,11 +61,21 @@ def clock() -> Hand:
         "sqlite, swept at once",
         "postgres",
         "redis",
+        "redis, as its user",
+        "redis cluster",
     ]
 )
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Hand
 ) -> AsyncIterator[Store]:
+    def of_redis(fixture: str) -> RedisStore:
+        return RedisStore(
+            request.getfixturevalue(fixture),
+            cluster=f"collab:{next(NUMBERS)}",
+            window_seconds=0,
+            clock=clock,
+        )
+
     makers: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
         "memory": lambda: MemoryStore(clock=clock),
         "memory, shared": lambda: MemoryStore(is_shared=True, clock=clock),
@@ -77,12 +86,9 @@ async def store(
         "postgres": lambda: PostgresStore(
             request.getfixturevalue("dsn"), window_seconds=0, clock=clock
         ),
-        "redis": lambda: RedisStore(
-            endpoint(request.getfixturevalue("redis").url),
-            cluster=f"test-{next(NUMBERS)}",
-            window_seconds=0,
-            clock=clock,
-        ),
+        "redis": lambda: of_redis("redis_place"),
+        "redis, as its user": lambda: of_redis("redis_as_its_user"),
+        "redis cluster": lambda: of_redis("redis_cluster"),
     }
     async with makers[request.param]() as store:
         yield store

@@ -621,7 +621,7 @@ class RedisStore:
     async def tidy(self) -> None:
         """Goes over the keys of all rooms, so that a room which an index has missed is listed again."""
         async for keys in self._reader.scan(f"{self._cluster}:{{*}}:room"):
-            tags = (key.split(":", 1)[1].rpartition(":")[0] for key in keys)
+            tags = (key[len(self._cluster) + 1 :].rpartition(":")[0] for key in keys)
             rooms = [room for tag in tags if (room := key_in_tag(tag)) is not None]
             for state in await self._states(rooms):
                 await self._settle(state)
