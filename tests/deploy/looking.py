@@ -44,6 +44,12 @@ def settings_faults(variables: dict[str, str]) -> Iterator[str]:
             yield f"the server refuses its settings: {error}"
 
 
+def drain_seconds(variables: dict[str, str]) -> float:
+    """What a server needs at most between SIGTERM and its end."""
+    parts = ("COLLAB_DRAIN_NOTICE_SECONDS", "COLLAB_DRAIN_SECONDS")
+    return sum(float(variables[part]) for part in parts) + END_SECONDS
+
+
 # The image
 
 
@@ -207,7 +213,7 @@ def compose_faults(deploy: Path) -> Iterator[str]:
         if "redis://redis:6379" not in variables["COLLAB_REDIS"]:
             yield f"{name} looks for Redis elsewhere"
         grace = int(each["stop_grace_period"].removesuffix("s"))
-        if grace < float(variables["COLLAB_DRAIN_SECONDS"]) + END_SECONDS:
+        if grace < drain_seconds(variables):
             yield f"{name} is killed while it drains"
 
 
@@ -425,9 +431,7 @@ def _server_faults(
     (source,) = server.container["envFrom"]
     if source != {"configMapRef": {"name": "collab-settings"}}:
         yield "the server does not get its settings"
-    wait = server.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    needed = wait + float(variables["COLLAB_DRAIN_SECONDS"]) + END_SECONDS
-    if server.pod["terminationGracePeriodSeconds"] < needed:
+    if server.pod["terminationGracePeriodSeconds"] < drain_seconds(variables):
         yield "the server is killed while it drains"
     if mounts.get("data") != "/data":
         yield "the data directory is not where the image has it"

@@ -175,7 +175,7 @@ FAULTS: list[tuple[Look, Fault]] = [
     (base, Fault(f"{BASE}/settings.env", "collab/jwt-key.json", "collab/jwt.json", "not mounted")),
     (base, Fault(f"{BASE}/settings.env", "redis:6379", "redis:6380", "at no Service")),
     (base, Fault(f"{BASE}/settings.env", "DRAIN_SECONDS=20", "DRAIN_SECONDS=50", "while it drains")),
-    (base, Fault(DEPLOYMENT, "seconds: 5", "seconds: 40", "while it drains")),
+    (base, Fault(f"{BASE}/settings.env", "NOTICE_SECONDS=5", "NOTICE_SECONDS=40", "while it drains")),
     (base, Fault(DEPLOYMENT, "path: /readyz", "path: /ready", "asks for /ready")),
     (base, Fault(DEPLOYMENT, "port: http\n            periodSeconds: 2", "port: web\n            periodSeconds: 2", "no port of its own")),
     (base, Fault(DEPLOYMENT, "livenessProbe", "liveProbe", "has no livenessProbe")),
