@@ -367,6 +367,21 @@ class Postgres(Process):
             )
         super().start()
 
+    def stop(self) -> None:
+        """SIGSTOP: its port takes connections and nothing answers, not even where there was one."""
+        self._signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Each connection has a process, in a group of its own."""
+        os.kill(self.pid, number)
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def stop_immediately(self) -> None:
         """As `pg_ctl stop -m immediate`: no checkpoint, every connection is cut."""
         self._end(signal.SIGQUIT)

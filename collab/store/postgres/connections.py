@@ -31,7 +31,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # between attempts to connect
 
 # Not as parameters of the connection: poolers refuse those. What a client left behind when its host vanished holds
 # nobody up for long.
-_SESSION = """
+SESSION = """
     SET default_transaction_isolation = 'read committed';
     SET statement_timeout = '30s';
     SET lock_timeout = '2s';
@@ -64,7 +64,7 @@ class Connections:
         try:
             async with asyncio.timeout(FIRST_SECONDS):
                 return await self.connect()
-        except asyncpg.ClientConfigurationError:  # its text shows the address
+        except ValueError:  # its text shows the address
             raise ConfigurationError(
                 "postgres: this is no address of a Postgres database"
             ) from None
@@ -98,7 +98,7 @@ class Connections:
                 server_settings={"application_name": self._process},
             )
             try:
-                await db.execute(_SESSION)
+                await db.execute(SESSION)
             except BaseException:
                 db.terminate()
                 raise

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from collab.errors import ConfigurationError
+from collab.store.postgres.connections import SESSION
 
 FORMAT = 1  # of a room's records: a room of a newer one is left alone
 
@@ -258,24 +259,31 @@ async def prepare(db: Any) -> str:
 
 
 async def _migrate(db: Any) -> None:
-    """All steps in one transaction, by one replica at a time."""
-    async with db.transaction():
-        await db.execute("SET LOCAL statement_timeout = 0")
-        await db.execute("SET LOCAL lock_timeout = 0")
-        await db.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        found = await _version(db)
-        if found is None:
-            if not await db.fetchval("SELECT to_regnamespace('collab')"):
-                await db.execute("CREATE SCHEMA collab")
-        done = found[0] if found else 0
-        for number, script in enumerate(MIGRATIONS[done:], done + 1):
-            await db.execute(script)
-            if number == 1:
-                await db.execute(
-                    "INSERT INTO collab.about VALUES (1, 1, $1)", secrets.token_hex(16)
-                )
-        if done < len(MIGRATIONS):
-            await db.execute("UPDATE collab.about SET version = $1", len(MIGRATIONS))
+    """By one replica at a time; the others then find it done."""
+    await db.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+    # Before the transaction, which would not see what another one has made while this one waited.
+    await db.execute(f"SELECT pg_advisory_lock({_LOCK})")
+    try:
+        async with db.transaction():
+            await _take_steps(db)
+    finally:
+        await db.execute(f"SELECT pg_advisory_unlock({_LOCK})")
+    await db.execute(SESSION)
+
+
+async def _take_steps(db: Any) -> None:
+    found = await _version(db)
+    if found is None and not await db.fetchval("SELECT to_regnamespace('collab')"):
+        await db.execute("CREATE SCHEMA collab")
+    done = found[0] if found else 0
+    for number, script in enumerate(MIGRATIONS[done:], done + 1):
+        await db.execute(script)
+        if number == 1:
+            await db.execute(
+                "INSERT INTO collab.about VALUES (1, 1, $1)", secrets.token_hex(16)
+            )
+    if done < len(MIGRATIONS):
+        await db.execute("UPDATE collab.about SET version = $1", len(MIGRATIONS))
 
 
 async def _version(db: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -256,7 +257,7 @@ class Writer:
         for at, entry in enumerate(entries):
             try:
                 self._pack(entry, columns, seen)
-            except (ValueError, TypeError, OverflowError) as error:
+            except (ValueError, TypeError, OverflowError, struct.error) as error:
                 refused[at] = _unstorable(entry, error)
         owners = [(entry.room, self._owned.get(entry.room, {})) for entry in entries]
         for room, owned in [*owners, *binds]:
