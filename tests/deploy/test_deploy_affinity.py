@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
+from endpoints import endpoint, hang_up
 from proxying import PROXIES, SHIPPED, Haproxy, Nginx, Proxy, Stub, put, stubs
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -42,10 +43,10 @@ def replica_of(socket: ClientConnection) -> str:
     return socket.response.headers["Replica"]
 
 
-async def asked(proxy: Proxy, path: str) -> str:
-    """Who answers a request there."""
-    async with httpx2.AsyncClient() as client:
-        return (await client.get(proxy.url + path)).headers["Replica"]
+async def asked(proxy: Proxy, *paths: str) -> list[str]:
+    """Who answers requests there."""
+    async with httpx2.AsyncClient(base_url=proxy.url) as client:
+        return [(await client.get(path)).headers["Replica"] for path in paths]
 
 
 async def all_ways(proxy: Proxy, room: str) -> set[str]:
@@ -69,7 +70,7 @@ async def all_ways(proxy: Proxy, room: str) -> set[str]:
     ]
     return {
         *[await chosen(proxy, path) for path in sockets],
-        *[await asked(proxy, path) for path in requests],
+        *await asked(proxy, *requests),
     }
 
 
@@ -196,7 +197,7 @@ async def test_what_has_no_room_stays_with_one_replica(kind: type[Proxy]) -> Non
     paths = ("/", "/static/x.js", "/v1/tickets", "/v1/rooms", "/docs?x")
     async with stubs() as replicas:
         with kind([each.port for each in replicas]) as proxy:
-            found = {await asked(proxy, path) for path in paths}
+            found = set(await asked(proxy, *paths))
 
     assert len(found) == 1
 
@@ -267,7 +268,7 @@ async def test_haproxy_leaves_a_draining_replica_alone_after_two_checks() -> Non
 
             whole = await asked(proxy, "/v1/rooms/" + path.removeprefix("/ws/"))
 
-    assert whole != replicas[0].name
+    assert whole != [replicas[0].name]
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -300,6 +301,32 @@ async def test_a_request_that_one_replica_has_refused_stays_refused(
 
     assert found.status_code == 503
     assert sum(len(each.asked) for each in replicas) == 1
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+async def test_an_edit_that_nobody_answered_is_not_sent_twice(
+    kind: type[Proxy],
+) -> None:
+    async with (
+        endpoint(hang_up) as first,
+        endpoint(hang_up) as second,
+        httpx2.AsyncClient() as client,
+    ):
+        with kind([first.port, second.port]) as proxy:
+            found = [
+                await client.request(
+                    method,
+                    f"{proxy.url}/v1/rooms/r/document",
+                    headers={"connection": "close"},
+                )
+                for method in ("POST", "PATCH")
+            ]
+
+    edits = [
+        one.method for one in [*first.asked, *second.asked] if one.path != "/readyz"
+    ]
+    assert [each.status_code for each in found] == [502, 502]
+    assert sorted(edits) == ["PATCH", "POST"]
 
 
 def test_sockets_may_be_silent_for_an_hour_and_connecting_takes_two_seconds() -> None:

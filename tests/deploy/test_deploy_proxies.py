@@ -54,17 +54,22 @@ async def join(proxy: Proxy, path: str) -> ClientConnection:
     return socket
 
 
-async def members(server: Server, room: str) -> list[tuple[str, str]]:
-    """Dialect and address of each, asked past the proxy."""
-    async with httpx2.AsyncClient() as client:
-        found = (await client.get(f"{server.url}/v1/rooms/{room}/members")).json()
-    return [(each["dialect"], each["address"]) for each in found["members"]]
+async def members(server: Server, *rooms: str) -> list[list[tuple[str, str]]]:
+    """Dialect and address of each in each room, asked past the proxy."""
+    async with httpx2.AsyncClient(base_url=server.url) as client:
+        answers = [await client.get(f"/v1/rooms/{room}/members") for room in rooms]
+    return [
+        [(each["dialect"], each["address"]) for each in answer.json()["members"]]
+        for answer in answers
+    ]
 
 
-async def houses(servers: list[Server], room: str) -> list[list[tuple[str, str]]]:
-    """The members of a room on each server that has some."""
-    found = [await members(each, room) for each in servers if each.process]
-    return [each for each in found if each]
+async def houses(
+    servers: list[Server], *rooms: str
+) -> list[list[list[tuple[str, str]]]]:
+    """For each room its members on each server that has some."""
+    found = [await members(each, *rooms) for each in servers if each.process]
+    return [[there for there in room if there] for room in zip(*found, strict=True)]
 
 
 async def test_both_who_join_a_room_meet_on_one_of_three_servers(
@@ -77,7 +82,7 @@ async def test_both_who_join_a_room_meet_on_one_of_three_servers(
                 socket = await join(proxy, f"/ws/{kind}{number}{query}")
                 stack.push_async_callback(socket.close)
 
-        found = [await houses(servers, f"{kind}{number}") for number in range(ROOMS)]
+        found = await houses(servers, *(f"{kind}{number}" for number in range(ROOMS)))
 
     assert [[len(room) for room in each] for each in found] == [[2]] * ROOMS
 
@@ -102,8 +107,9 @@ async def test_each_dialect_gets_through_and_its_client_has_its_own_address(
             await socket.send(to + b"\x02\x00" + encode_string(""))
             answer = await socket.recv()
 
-            found = [one for each in await houses(servers, room) for one in each]
+            (housed,) = await houses(servers, room)
 
+    found = [member for each in housed for member in each]
     assert token["url"] == f"ws://127.0.0.1:{proxy.port}/d/{room}/ws"
     assert answer == to + hocuspocus.authenticated(may_write=True)
     assert sorted(found) == [
@@ -149,7 +155,7 @@ async def test_when_a_server_dies_all_its_rooms_are_served_at_once_by_the_others
             for number in range(ROOMS):
                 socket = await join(proxy, f"/ws/r{number}?token=hush-hush")
                 stack.push_async_callback(socket.close)
-            found = [await houses(servers, f"r{number}") for number in range(ROOMS)]
+            found = await houses(servers, *(f"r{number}" for number in range(ROOMS)))
         written = proxy.written()
 
     assert [len(each) for each in found] == [1] * ROOMS
@@ -164,7 +170,8 @@ async def test_who_is_told_that_a_server_drains_comes_back_at_once_to_another(
 
     with kind([each.port for each in servers]) as proxy:
         sockets = [await join(proxy, f"/ws/r{number}") for number in range(ROOMS)]
-        leaving = [n for n in range(ROOMS) if await members(servers[0], f"r{n}")]
+        housed = await members(servers[0], *(f"r{number}" for number in range(ROOMS)))
+        leaving = [number for number, there in enumerate(housed) if there]
 
         async def come_back(number: int) -> int | None:
             """The code of the close, once the next attempt has been let in."""
