@@ -112,7 +112,7 @@ class Member:
         try:
             self._socket = connect(
                 url,
-                subprotocols=[COLLAB_V1],  # type: ignore[list-item]
+                subprotocols=[COLLAB_V1],
                 compression=None,
                 proxy=None,
                 open_timeout=CONNECT_SECONDS,

@@ -81,7 +81,7 @@ class Proxy:
             "127.0.0.1",
             0,
             compression=None,
-            subprotocols=[yjs.COLLAB_V1],  # type: ignore[list-item]
+            subprotocols=[yjs.COLLAB_V1],
         ) as listening:
             port = next(iter(listening.sockets)).getsockname()[1]
             yield f"ws://127.0.0.1:{port}"
@@ -93,7 +93,7 @@ class Proxy:
         async with connect(
             f"{self.server.address}{client.request.path}",
             compression=None,
-            subprotocols=[yjs.COLLAB_V1],  # type: ignore[list-item]
+            subprotocols=[yjs.COLLAB_V1],
         ) as upstream:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._upwards, number, client, upstream)
@@ -279,7 +279,7 @@ async def test_a_server_that_closes_everybody_fails_the_run_with_the_code(
         turn_away,
         "127.0.0.1",
         0,
-        subprotocols=[yjs.COLLAB_V1],  # type: ignore[list-item]
+        subprotocols=[yjs.COLLAB_V1],
     ) as listening:
         port = next(iter(listening.sockets)).getsockname()[1]
         done = await load(
