@@ -362,7 +362,7 @@ class Link:
             self.seen.add(last - count + 1, last)
             if self.room is not None:
                 self.room.extend(self.seen.end)
-        else:
+        if not last or self.created is None:
             self._wire.reload(self)
 
     # Repair

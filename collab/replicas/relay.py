@@ -292,11 +292,12 @@ class Relay:
         name, room = link.name, link.room
         if room is None:
             return
+        end = link.seen.end  # what is logged while the store is asked is not in its answer
         info = await self._store.info(name)
         if link.room is not room:
             return
         if info is None:
-            if room.position:
+            if end:
                 self._restate(link, room)
             return
         if info.deleted_milliseconds is not None or info.epoch != room.epoch:
@@ -304,7 +305,7 @@ class Relay:
             return
         created = link.created or info.created_milliseconds
         link.created = info.created_milliseconds
-        if info.position < link.seen.end or info.created_milliseconds != created:
+        if info.position < end or info.created_milliseconds != created:
             link.seen.reset(info.position)
             self._restate(link, room)
             return

@@ -139,7 +139,10 @@ class FaultyStore:
             self._is_committing = True
             loop = asyncio.get_running_loop()
             random = self._faults.random
-            loop.call_later(random.uniform(0.001, 0.03), self._commit)
+            is_slow = self._faults.chance(0.1)
+            loop.call_later(
+                random.uniform(0.001, 2.0 if is_slow else 0.03), self._commit
+            )
 
     def _commit(self) -> None:
         self._is_committing = False

@@ -232,7 +232,7 @@ class Node:
 
 
 class World:
-    """One run."""
+    """One run; `ended_at` is the virtual time of its end."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.random = seed, Random(seed)
@@ -243,6 +243,7 @@ class World:
         self.nodes: list[Node] = []
         self.people: list[Person] = []
         self._named = 0
+        self.ended_at = 0.0
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -259,6 +260,7 @@ class World:
             await asyncio.sleep(self.random.uniform(0.0, 0.4))
             await self._happen()
         await self._calm()
+        self.ended_at = self.now()
         self._judge()
 
     async def _start(self) -> None:
@@ -310,7 +312,8 @@ class World:
             victim.kill()
             for each in self.people:
                 if each.node is victim:
-                    each.disconnect()
+                    # Half of them go with it, and with what only they have.
+                    (each.begin if random.random() < 0.5 else each.disconnect)()
             await self._start()
         else:
             person.appear()
