@@ -442,8 +442,7 @@ class HocuspocusSocket(Socket):
             raise PermissionDenied("this message is for servers only")
         self.unknown(number)
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
+    def drained(self) -> None:
         deferred, self._deferred = self._deferred, {}
         for address, state_vector in deferred.items():
             place = self._places.get(address)

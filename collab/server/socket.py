@@ -473,9 +473,15 @@ class Socket(asyncio.Protocol):
         if self._full_since is not None:
             self._full_since.cancel()
             self._full_since = None
+        if self._is_closing:
+            return  # the last word has been said, and nothing may be written behind it
         for member in self.members():
             if member.room.resume(member):
                 self.sockets.metrics.resyncs += 1
+        self.drained()
+
+    def drained(self) -> None:
+        """The peer takes more again: what was put off until then."""
 
     @property
     def is_full(self) -> bool:

@@ -227,8 +227,7 @@ class RoomSocket(Socket):
         else:
             self.member.room.answer(self.member, state_vector)
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
+    def drained(self) -> None:
         if self._deferred is not None:
             state_vector, self._deferred = self._deferred, None
             self.member.room.answer(self.member, state_vector)
