@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from ledger import Footprint
 
@@ -40,6 +40,7 @@ class Replica:
         self.env = dict(env or {})
         self.port = 0
         self.is_up = False
+        self.is_hidden = False  # up, and nobody is sent there
         self.starts = 0
         self._process: asyncio.subprocess.Process | None = None
 
@@ -51,6 +52,10 @@ class Replica:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
 
     @property
     def log(self) -> str:
@@ -121,13 +126,21 @@ class Replica:
     def cont(self) -> None:
         self.signal(signal.SIGCONT)
 
-    async def get(self, path: str) -> tuple[int, str]:
+    async def get(
+        self, path: str, *, method: str = "GET", body: Any = None
+    ) -> tuple[int, str]:
         """Status and body; 0 when nobody answers."""
-        return await asyncio.to_thread(self._get, path)
+        return await asyncio.to_thread(self._get, path, method, body)
 
-    def _get(self, path: str) -> tuple[int, str]:
+    def _get(self, path: str, method: str, body: Any) -> tuple[int, str]:
+        request = Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"} if body is not None else {},
+        )
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            with urlopen(request, timeout=5) as response:
                 return response.status, response.read().decode()
         except HTTPError as error:
             with error:
@@ -147,13 +160,18 @@ class Replica:
         return sum(float(value) for value in found)
 
     def footprint(self) -> Footprint:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
-        threads = re.search(r"Threads:\s+(\d+)", status)
-        assert resident is not None
-        assert threads is not None
         return Footprint(
-            resident_bytes=int(resident[1]) * 1024,
+            resident_bytes=self._status("VmRSS") * 1024,
             files=len(os.listdir(f"/proc/{self.pid}/fd")),
-            threads=int(threads[1]),
+            threads=self._status("Threads"),
         )
+
+    @property
+    def virtual_bytes(self) -> int:
+        return self._status("VmSize") * 1024
+
+    def _status(self, name: str) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)
+        assert found is not None
+        return int(found[1])

@@ -85,20 +85,24 @@ async def look(address: str, room: str) -> View:
         f"{address}/ws/{room}", ping_interval=None, compression=None, max_size=None
     ) as socket:
         await socket.send(b"\x00\x00" + encode_bytes(doc.get_state()))
-        with suppress(TimeoutError):
-            while True:
-                patience = SETTLE_SECONDS if is_synced else PATIENCE_SECONDS
+        now = asyncio.get_running_loop().time
+        deadline = now() + PATIENCE_SECONDS
+        while (patience := deadline - now()) > 0:
+            try:
                 frame = await asyncio.wait_for(socket.recv(decode=False), patience)
-                reader = Reader(frame)
-                kind = reader.read_varint()
-                if kind == SYNC:
-                    step, content = reader.read_varint(), reader.read_bytes()
-                    if step != STEP_1:
-                        doc.apply_update(content)
-                    is_synced = is_synced or step == STEP_2
-                elif kind == 1:
-                    _take_presence(Reader(reader.read_bytes()), present)
-        assert is_synced, f"not synced through {address}"
+            except TimeoutError:
+                break
+            reader = Reader(frame)
+            kind = reader.read_varint()
+            if kind == SYNC:
+                step, content = reader.read_varint(), reader.read_bytes()
+                if step != STEP_1:
+                    doc.apply_update(content)
+                if step == STEP_2 and not is_synced:
+                    is_synced, deadline = True, now() + SETTLE_SECONDS
+            elif kind == 1:
+                _take_presence(Reader(reader.read_bytes()), present)
+    assert is_synced, f"not synced through {address}"
     return view_of(f"pycrdt through {address}", doc, present=frozenset(present))
 
 

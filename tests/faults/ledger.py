@@ -203,10 +203,12 @@ SLACK_BYTES = 16_000_000  # of the allocator, whatever the size
 SLACK_COUNT = 3
 
 
-def grown(source: str, before: Footprint, now: Footprint) -> list[Violation]:
+def grown(
+    source: str, before: Footprint, now: Footprint, *, slack_bytes: int = SLACK_BYTES
+) -> list[Violation]:
     """C7: when everybody has gone, memory, files, threads and keys are what they were."""
     bounds = {
-        "resident_bytes": before.resident_bytes * (1 + SLACK) + SLACK_BYTES,
+        "resident_bytes": before.resident_bytes * (1 + SLACK) + slack_bytes,
         "files": before.files * (1 + SLACK) + SLACK_COUNT,
         "threads": before.threads * (1 + SLACK) + SLACK_COUNT,
         "keys": before.keys * (1 + SLACK) + SLACK_COUNT,
@@ -220,7 +222,7 @@ def grown(source: str, before: Footprint, now: Footprint) -> list[Violation]:
     ]
 
 
-LEAST_SECONDS = 0.1  # below which a shared machine says nothing
+LEAST_SECONDS = 0.5  # below which a shared machine says nothing
 
 
 def slowed(source: str, before: Latencies, during: Latencies) -> list[Violation]:

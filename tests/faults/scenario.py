@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 from cluster import Replica
 from fresh import YjsReader, look, look_into_store
 from ledger import (
+    SLACK_BYTES,
     Footprint,
     Ledger,
     View,
@@ -26,7 +27,8 @@ from ledger import (
 )
 from proxy import Proxy
 from services import Cluster, Postgres, Process, Redis, Sentinels
-from typists import Typist, latencies
+from typists import Places, Typist, latencies
+from websockets.exceptions import WebSocketException
 
 PRESENCE_SECONDS = 35.0
 ROOM = "faults"
@@ -87,6 +89,8 @@ class Stage:
         self.views: list[View] = []
         self.may_lose = ""  # why what was acknowledged may be gone, where the level of the acknowledgement said so
         self.looks_into_store = True
+        self.slack_bytes = SLACK_BYTES
+        self.expected: tuple[str, ...] = ()  # in the log lines of exceptions
         self._store_flags: dict[str, Any] = {}
         self._began = time.monotonic()
         self._healed_at = 0.0
@@ -141,9 +145,11 @@ class Stage:
             url, own_dsn = redis.url if redis else "", dsn
             if proxied == "redis" and isinstance(redis, Redis):
                 proxy = await self.open_proxy(redis)
+                self.proxies.append(proxy)
                 url = url.replace(f":{redis.port}", f":{proxy.port}")
             elif proxied == "postgres" and postgres:
                 proxy = await self.open_proxy(postgres)
+                self.proxies.append(proxy)
                 own_dsn = dsn.replace(f":{postgres.port}", f":{proxy.port}")
             services = ("--redis", url) if url else ()
             services += ("--postgres", own_dsn) if own_dsn else ()
@@ -162,11 +168,9 @@ class Stage:
             self._baselines[replica.number] = replica.footprint()
         return new
 
-    async def open_proxy(self, service: Process) -> Proxy:
+    async def open_proxy(self, service: Process | Replica) -> Proxy:
         proxy = Proxy("127.0.0.1", service.port, seed=self.chance.randrange(1 << 30))
-        await self._stack.enter_async_context(proxy)
-        self.proxies.append(proxy)
-        return proxy
+        return await self._stack.enter_async_context(proxy)
 
     def type(
         self,
@@ -176,21 +180,24 @@ class Stage:
         at: Sequence[Replica] = (),
         room: str = ROOM,
         ledger: Ledger | None = None,
+        client_id: int | None = None,
+        places: Places | None = None,
     ) -> list[Typist]:
         """Let clients type, each on one of these replicas that is up, or on any."""
         new = []
         for number in range(count):
             own = [at[number % len(at)]] if at else self.replicas
 
-            def places(own: Sequence[Replica] = own) -> list[str]:
-                return [replica.address for replica in own if replica.is_up]
+            def up(own: Sequence[Replica] = own) -> list[str]:
+                return [one.address for one in own if one.is_up and not one.is_hidden]
 
             typist = Typist(
                 ledger or self.ledger,
                 room,
-                places,
+                places or up,
                 random.Random(self.chance.random()),
                 per_second=per_second,
+                client_id=client_id,
             )
             self._lives[typist] = self._tasks.create_task(typist.live())
             new.append(typist)
@@ -198,9 +205,15 @@ class Stage:
             self.typists += new
         return new
 
-    def type_elsewhere(self, at: Sequence[Replica] = ()) -> None:
+    def type_elsewhere(self, replica: Replica) -> None:
         """Somebody in a room of their own, on whom the fault should leave no mark."""
-        self.type(1, per_second=30, at=at, room=HEALTHY, ledger=self.healthy)
+        self.type(
+            1,
+            per_second=30,
+            room=HEALTHY,
+            ledger=self.healthy,
+            places=lambda: [replica.address],
+        )
 
     def bury(self, typists: Sequence[Typist]) -> None:
         """These never come back: what they were told is saved must be kept by others."""
@@ -210,13 +223,17 @@ class Stage:
             if typist in self.typists:
                 self.typists.remove(typist)
 
-    async def send_home(self) -> None:
-        tasks = list(self._lives.values())
-        self._lives.clear()
-        self.typists.clear()
-        for task in tasks:
+    async def dismiss(self, typists: Sequence[Typist]) -> None:
+        """These leave as they should."""
+        tasks = [self._lives.pop(typist) for typist in typists]
+        self.typists = [one for one in self.typists if one not in typists]
+        for typist, task in zip(typists, tasks, strict=True):
+            typist.retire()
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def send_home(self) -> None:
+        await self.dismiss(list(self._lives))
 
     # What happens
 
@@ -369,9 +386,11 @@ class Stage:
             code = await replica.drain()
             self.expect(code == 0, f"replica {replica.number} exits with {code}")
         for replica in self.replicas:
-            self.result.violations += complaints(
-                f"replica {replica.number}", replica.log
+            lines = replica.log.splitlines()
+            log = "\n".join(
+                line for line in lines if not any(one in line for one in self.expected)
             )
+            self.result.violations += complaints(f"replica {replica.number}", log)
         if self.looks_into_store:
             stored = await look_into_store(self._store_flags, ROOM)
             found = judge(self.ledger, [*self.views[:1], stored], [])
@@ -381,7 +400,12 @@ class Stage:
         """C7, once the rooms have been put away."""
         before = self._baselines[replica.number]
         deadline = time.monotonic() + min(15.0, self.patience_seconds)
-        while found := grown(f"replica {replica.number}", before, replica.footprint()):
+        while found := grown(
+            f"replica {replica.number}",
+            before,
+            replica.footprint(),
+            slack_bytes=self.slack_bytes,
+        ):
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
@@ -420,8 +444,9 @@ class Scenario:
         ) as stage:
             try:
                 await self.play(stage)
-            except AssertionError as error:
-                stage.result.violations.append(Violation("extra", str(error)))
+            except (AssertionError, OSError, WebSocketException) as error:
+                what = f"{type(error).__name__}: {error}"
+                stage.result.violations.append(Violation("extra", what))
             return await stage.judge()
 
 

@@ -149,12 +149,10 @@ def test_c7_finds_what_was_not_given_back(now: Footprint) -> None:
 
 
 def test_c8_finds_a_healthy_room_that_became_slow() -> None:
-    before = Latencies([0.06] * 200)
+    before = Latencies([0.3] * 200)
 
-    assert slowed("room", before, Latencies([0.11] * 200)) == []
-    assert checks(slowed("room", before, Latencies([0.06] * 190 + [0.2] * 10))) == {
-        "C8"
-    }
+    assert slowed("room", before, Latencies([0.5] * 200)) == []
+    assert checks(slowed("room", before, Latencies([0.3] * 190 + [0.7] * 10))) == {"C8"}
     assert checks(slowed("room", before, Latencies())) == {"C8"}
 
 

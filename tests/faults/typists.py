@@ -45,11 +45,12 @@ class Typist:
         chance: random.Random,
         *,
         per_second: float = 50.0,
+        client_id: int | None = None,
     ) -> None:
         self.name = f"w{next(NAMES)}"
         self.ledger, self.room, self._places = ledger, room, places
         self._chance, self.per_second = chance, per_second
-        self.doc: Doc[Any] = Doc()
+        self.doc: Doc[Any] = Doc() if client_id is None else Doc(client_id=client_id)
         self.text = self.doc.get("text", type=Text)
         self.array: Array[Any] = self.doc.get("array", type=Array)
         self.map: Map[Any] = self.doc.get("map", type=Map)
@@ -60,6 +61,9 @@ class Typist:
         self.opened = 0
         self.closes: list[int | None] = []
         self.epochs: list[str] = []
+        self.renew_seconds = RENEW_SECONDS
+        self.position = 0  # in the log, as the last acknowledgement says
+        self.history: list[bytes] = []  # its own updates
         self.refusals: list[str] = []
         self.notices: list[str] = []
         self.away_seconds: list[float] = []
@@ -70,7 +74,7 @@ class Typist:
         self._away_since = 0.0
         self._number = 0
         self._presence_clock = 0
-        self._sequence = 0
+        self._sequence = self._settled = 0
         self._unsaved: deque[tuple[int, Operation]] = deque()
         self._homeless: set[Operation] = set()  # refused, or sent to who is gone
         self._socket: ClientConnection | None = None
@@ -89,11 +93,14 @@ class Typist:
     def unsaved(self) -> int:
         return len(self._unsaved) + len(self._homeless)
 
+    def retire(self) -> None:
+        """Never connect again; a task group may swallow the cancellation that would say so."""
+        self._is_dead, self.is_typing = True, False
+
     def die(self) -> None:
         """Gone without a word, and for ever."""
-        self._is_dead = True
-        self.is_typing = False
-        if self._socket is not None:
+        self.retire()
+        if self._socket is not None and not self._socket.transport.is_closing():
             self._socket.transport.abort()
 
     async def live(self) -> None:
@@ -125,11 +132,16 @@ class Typist:
                 await self._stay(socket)
         except (OSError, WebSocketException, TimeoutError):
             pass
+        except AttributeError as error:
+            # websockets aborts a transport that is gone already.
+            if "call_soon" not in str(error):
+                raise
 
     async def _stay(self, socket: ClientConnection) -> None:
         if self._is_dead:
             return
-        self._socket, self._sequence, self._is_leaving = socket, 0, False
+        self._socket, self._is_leaving = socket, False
+        self._sequence = self._settled = 0
         self._homeless.update(operation for _, operation in self._unsaved)
         self._unsaved.clear()
         try:
@@ -169,6 +181,7 @@ class Typist:
                 self._meet(reader.read_string(200))
             case 111:
                 self._settle(reader.read_varint())
+                self.position = max(self.position, reader.read_varint())
             case 112:
                 self._refuse(reader.read_varint(), reader.read_string(200))
             case 113:
@@ -200,6 +213,7 @@ class Typist:
             self.away_seconds.append(now - self._away_since)
 
     def _settle(self, sequence: int) -> None:
+        self._settled = sequence
         while self._unsaved and self._unsaved[0][0] <= sequence:
             self.ledger.save(self._unsaved.popleft()[1])
 
@@ -222,7 +236,7 @@ class Typist:
                 + encode_bytes(state)
             )
             await socket.send(b"\x01" + encode_bytes(entry))
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(self.renew_seconds)
 
     async def _type(self, socket: ClientConnection) -> None:
         while True:
@@ -245,14 +259,36 @@ class Typist:
         self._own.clear()
         operation = self._change()
         self.ledger.send(operation)
-        socket = self._socket
-        if socket is None or not self.is_connected:
+        (update,) = self._own
+        self.history.append(update)
+        if self._socket is None or not self.is_connected:
             self._homeless.add(operation)
             return
+        self._unsaved.append((self._sequence + 1, operation))
+        await self.send(update)
+
+    async def bulk(self, size: int, *, key: str = "") -> None:
+        """Much that is no token, on a connection that is there; in place of what is under this key."""
+        self._own.clear()
+        many: Map[Any] = self.doc.get("bulk", type=Map)
+        many[key or str(len(many))] = "x" * size
         (update,) = self._own
+        await self.send(update)
+
+    async def send(self, update: bytes) -> None:
+        """An update, as the next that counts."""
+        assert self._socket is not None
         self._sequence += 1
-        self._unsaved.append((self._sequence, operation))
-        await socket.send(b"\x00\x02" + encode_bytes(update))
+        await self._socket.send(b"\x00\x02" + encode_bytes(update))
+
+    async def barrier(self) -> None:
+        """All that was sent on this connection is saved."""
+        await self.send(b"\x00\x00")
+        sequence = self._sequence
+        async with asyncio.timeout(30):
+            while self._settled < sequence:
+                self._news.clear()
+                await self._news.wait()
 
     def _change(self) -> Operation:
         chance = self._chance
