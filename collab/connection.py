@@ -12,19 +12,28 @@ from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.cluster import ClusterNode, PipelineCommand
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    SlotNotCoveredError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -41,6 +50,40 @@ _MAX_CONNECTIONS = 2 * MAX_IN_FLIGHT  # with those that listen
 _OLDEST_VERSION = 7
 
 _FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+_REDIRECTIONS = 3  # of a key that moves to another node
+_ELSEWHERE = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    OSError,
+)
+_SAID: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (
+        (AuthenticationError, AuthorizationError),
+        "Redis does not accept our user and password",
+    ),
+    (NoPermissionError, "Redis does not let us do this"),
+    (OutOfMemoryError, "Redis is out of memory"),
+    (ReadOnlyError, "this Redis follows another one and takes no writes"),
+    (BusyLoadingError, "Redis is still loading"),
+    (
+        (ClusterDownError, SlotNotCoveredError, AskError, TryAgainError),
+        "the Redis Cluster is not whole",
+    ),
+    ((TimeoutError, RedisTimeoutError), "Redis does not answer in time"),
+    (
+        (RedisConnectionError, RedisClusterException, OSError),
+        "Redis cannot be reached",
+    ),
+)
+_CODES = {
+    "NOREPLICAS": "too few follow it (min-replicas-to-write)",
+    "MISCONF": "it cannot write to its disk",
+    "BUSY": "it is busy with a script",
+}
 
 # In what Redis says when a key is of another type, or a script stumbles over its value.
 _FOREIGN = ("WRONGTYPE", "user_script:", "ID specified in XADD", "not an integer")
@@ -175,8 +218,121 @@ class Call(NamedTuple):
     arguments: Sequence[str | bytes | int]
 
 
+Command = Sequence[str | bytes | float]
+
+
 class ForeignContent(Exception):
     """A key does not hold what we put there: somebody else has written to it."""
+
+
+class _Lone:
+    """One server, alone or whom the sentinels call the primary."""
+
+    def __init__(self, redis: Any, sentinel: Any = None) -> None:
+        self._redis, self._sentinel = redis, sentinel
+
+    async def look(self) -> None:
+        """There is nothing to know."""
+
+    def primaries(self) -> list[Any]:
+        return [self._redis]
+
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """In one go; what each answers or why it failed. Raises when none was answered."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+
+class _Nodes:
+    """The nodes of a Cluster. One that is dead fails for its own keys alone.
+
+    The library's own client gives up for all nodes when one is gone, and asks a dead one what commands there are.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self._is_known = False  # who has which slots
+
+    async def look(self) -> None:
+        if not self._is_known:
+            await self._cluster.nodes_manager.initialize()
+            self._is_known = True
+
+    def primaries(self) -> list[Any]:
+        found: list[Any] = self._cluster.get_primaries()
+        return found
+
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """To each node in this order; what each command answers or why it failed."""
+        answers: list[Any] = [None] * len(commands)
+        left = list(range(len(commands)))
+        for _ in range(_REDIRECTIONS):
+            await self._send(commands, left, answers)
+            left = [at for at in left if isinstance(answers[at], AskError)]
+            if not left:
+                break
+        return answers
+
+    async def _send(
+        self, commands: Sequence[Command], which: Sequence[int], answers: list[Any]
+    ) -> None:
+        parts: dict[str, tuple[Any, list[PipelineCommand]]] = {}
+        for at in which:
+            try:
+                node, is_asking = await self._node(commands[at], answers[at])
+            except SlotNotCoveredError as error:
+                self._is_known, answers[at] = False, error
+                continue
+            _, queue = parts.setdefault(node.name, (node, []))
+            if is_asking:  # on the same connection, just before
+                queue.append(PipelineCommand(-1, "ASKING"))
+            queue.append(PipelineCommand(at, *commands[at]))
+        await asyncio.gather(
+            *(self._ask(node, queue, answers) for node, queue in parts.values())
+        )
+
+    async def _node(self, command: Command, answer: Any) -> tuple[Any, bool]:
+        """Who has the key now, and whether only this once."""
+        manager = self._cluster.nodes_manager
+        if isinstance(answer, MovedError):  # which is an AskError
+            await manager.move_slot(answer)
+        elif isinstance(answer, AskError):
+            node = manager.get_node(host=answer.host, port=answer.port)
+            if node is not None:
+                return node, True
+            self._is_known = False
+        key = command[3] if command[0] == "EVALSHA" else command[1]
+        return manager.get_node_from_slot(self._cluster.keyslot(key)), False
+
+    async def _ask(
+        self, node: Any, queue: Sequence[PipelineCommand], answers: list[Any]
+    ) -> None:
+        try:
+            await node.execute_pipeline(queue)
+        except _FAULTS as error:
+            for each in queue:
+                each.result = error
+        except asyncio.CancelledError:
+            self._is_known = False
+            raise
+        for each in queue:
+            if each.position >= 0:
+                answers[each.position] = each.result
+            if isinstance(each.result, _ELSEWHERE):
+                self._is_known = False
+
+    async def close(self) -> None:
+        await self._cluster.nodes_manager.aclose()
+        await self._cluster.nodes_manager.aclose("startup_nodes")
 
 
 class Client:
@@ -190,130 +346,56 @@ class Client:
         self.endpoint = endpoint
         self._unavailable = unavailable
         self._places = asyncio.Semaphore(MAX_IN_FLIGHT)
-        self._is_stale = False  # what is known of the cluster's nodes
-        self._sentinel: Sentinel | None = None
-        self.raw: (
-            Any  # Redis or RedisCluster, which are typed by halves; for subscriptions
-        )
+        self._way: _Lone | _Nodes
 
     async def __aenter__(self) -> Self:
-        self.raw = self._connect()
+        self._way = _connect(self.endpoint)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.raw.aclose()
-        if not self.is_cluster:
-            await self.raw.connection_pool.disconnect()
-        if self._sentinel is not None:
-            await self._sentinel.aclose()
-
-    @property
-    def is_cluster(self) -> bool:
-        return self.endpoint.kind == "cluster"
-
-    def _connect(self) -> Redis | RedisCluster:
-        place = self.endpoint
-        options: dict[str, Any] = {
-            "username": place.user or None,
-            "password": place.password or None,
-            "protocol": 3,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": _SOCKET_SECONDS,
-            "socket_connect_timeout": _CONNECT_SECONDS,
-            "max_connections": _MAX_CONNECTIONS,
-            "driver_info": None,
-            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        }
-        secure: dict[str, Any] = {}
-        if place.is_secure:
-            secure = {
-                "ssl_ca_certs": str(place.ca) if place.ca else None,
-                "ssl_certfile": str(place.certificate) if place.certificate else None,
-                "ssl_keyfile": str(place.key) if place.key else None,
-            }
-        match place.kind:
-            case "cluster":
-                return RedisCluster(
-                    startup_nodes=[ClusterNode(*each) for each in place.places],
-                    require_full_coverage=False,  # the rooms elsewhere go on
-                    ssl=place.is_secure,
-                    **options,
-                    **secure,
-                )
-            case "sentinel":
-                self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # untyped in redis-py
-                    place.places,
-                    sentinel_kwargs={
-                        "socket_timeout": _SENTINEL_SECONDS,
-                        "socket_connect_timeout": _SENTINEL_SECONDS,
-                        "retry": Retry(NoBackoff(), 0),
-                        "protocol": 3,
-                        "driver_info": None,
-                        "maint_notifications_config": options[
-                            "maint_notifications_config"
-                        ],
-                        "ssl": place.is_secure,
-                        **secure,
-                    },
-                )
-                made: Redis = self._sentinel.master_for(
-                    place.service, ssl=place.is_secure, **options, **secure
-                )
-                return made
-            case "single":
-                host, port = place.places[0]
-                pool = ConnectionPool(
-                    connection_class=SSLConnection if place.is_secure else Connection,
-                    host=host,
-                    port=port,
-                    db=place.database,
-                    **options,
-                    **secure,
-                )
-                return Redis(connection_pool=pool)
+        await self._way.close()
 
     async def check(self) -> None:
         """Whether Redis takes us. Raises ConfigurationError when it never will, and `unavailable`."""
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
-                if self.is_cluster:
-                    await self.raw.initialize()
-                found = await self.raw.execute_command("INFO", "server")
+                await self._way.look()
+                nodes = self._way.primaries()
+                found = [await node.execute_command("INFO", "server") for node in nodes]
         except _FAULTS as error:
             fault = _never(error)
             if fault:
                 raise ConfigurationError(fault) from None
             raise self._translate(error) from None
-        version = str(found["redis_version"])
-        if int(version.partition(".")[0]) < _OLDEST_VERSION:
-            raise ConfigurationError(
-                f"redis: version {version} is too old, {_OLDEST_VERSION}.0 is needed"
-            )
+        for version in (str(each["redis_version"]) for each in found):
+            if int(version.partition(".")[0]) < _OLDEST_VERSION:
+                raise ConfigurationError(
+                    f"redis: version {version} is too old, {_OLDEST_VERSION}.0 is needed"
+                )
 
     async def run(self, *command: str | bytes | float) -> Any:
-        """One command, and its answer."""
+        """One command, whose first argument is its key, and its answer."""
         async with self._limited():
-            return await self.raw.execute_command(*command)
+            (answer,) = await self._way.send([command])
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
     async def run_on_primaries(self, *command: str | int) -> list[Any]:
         """The same to every node that takes writes, and what each answers."""
         async with self._limited():
-            if not self.is_cluster:
-                return [await self.raw.execute_command(*command)]
-            await self.raw.initialize()
-            nodes = self.raw.get_primaries()
-            return [await node.execute_command(*command) for node in nodes]
+            return [
+                await node.execute_command(*command) for node in self._way.primaries()
+            ]
 
     async def config(self, *names: str) -> list[dict[str, str]] | None:
         """What each node that takes writes is set to; None where that is kept from us."""
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
-                if not self.is_cluster:
-                    return [await self.raw.execute_command("CONFIG GET", *names)]
-                await self.raw.initialize()
+                await self._way.look()
                 return [
                     await node.execute_command("CONFIG GET", *names)
-                    for node in self.raw.get_primaries()
+                    for node in self._way.primaries()
                 ]
         except _FAULTS as error:
             is_kept = isinstance(error, NoPermissionError) or "unknown command" in str(
@@ -325,11 +407,8 @@ class Client:
 
     async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
         """The keys of all nodes that have such names, in portions; one may come twice."""
-        nodes = [self.raw]
-        if self.is_cluster:
-            async with self._limited():
-                await self.raw.initialize()
-            nodes = self.raw.get_primaries()
+        async with self._limited():
+            nodes = self._way.primaries()
         for node in nodes:
             cursor = 0
             while True:
@@ -356,15 +435,19 @@ class Client:
         What a call returns, or why it failed: ForeignContent or `unavailable`. Raises `unavailable` when that holds for
         all; then nobody knows which of them were carried out.
         """
+        commands = [
+            ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)
+            for call in calls
+        ]
         async with self._limited():
-            answers = await self._send(calls)
+            answers = await self._way.send(commands)
             unknown = [
                 at for at, one in enumerate(answers) if isinstance(one, NoScriptError)
             ]
             if unknown:
                 for text in {calls[at].script.text for at in unknown}:
                     await self._teach(text)
-                again = await self._send([calls[at] for at in unknown])
+                again = await self._way.send([commands[at] for at in unknown])
                 for at, answer in zip(unknown, again, strict=True):
                     answers[at] = answer
         return [
@@ -372,49 +455,95 @@ class Client:
             for one in answers
         ]
 
-    async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        pipeline = self.raw.pipeline(transaction=False)
-        for script, keys, arguments in calls:
-            pipeline.execute_command(
-                "EVALSHA", script.sha, len(keys), *keys, *arguments
-            )
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        if any(
-            isinstance(one, (RedisConnectionError, RedisTimeoutError))
-            for one in answers
-        ):
-            self._is_stale = True
-        return answers
-
     async def _teach(self, text: str) -> None:
-        if self.is_cluster:
-            for node in self.raw.get_primaries():
-                await node.execute_command("SCRIPT LOAD", text)
-        else:
-            await self.raw.execute_command("SCRIPT LOAD", text)
+        """A node that is away learns it when it is asked again."""
+        nodes = self._way.primaries()
+        taught = await asyncio.gather(
+            *(node.execute_command("SCRIPT LOAD", text) for node in nodes),
+            return_exceptions=True,
+        )
+        faults = [one for one in taught if isinstance(one, BaseException)]
+        if len(faults) == len(taught):
+            raise faults[0]
 
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(COMMAND_SECONDS), self._places:
-                if self.is_cluster and self._is_stale:
-                    # A pipeline that meets a dead node does not look for its successor.
-                    await self.raw.nodes_manager.initialize()
-                    self._is_stale = False
+                await self._way.look()
                 yield
         except _FAULTS as error:
-            self._is_stale = True
             raise self._translate(error) from None
 
     def _translate(self, error: Exception) -> Exception:
-        text = str(error)
-        if isinstance(error, ResponseError) and any(
-            sign in text.partition("script: ")[0] for sign in _FOREIGN
-        ):
+        """What a peer may be told: nothing of addresses or scripts."""
+        text = str(error).partition(" script: ")[0]
+        if isinstance(error, ResponseError) and any(sign in text for sign in _FOREIGN):
             return ForeignContent(text)
-        if isinstance(error, TimeoutError) or not text:
-            return self._unavailable("Redis does not answer in time")
-        return self._unavailable(f"Redis: {text.splitlines()[0]}")
+        for kinds, said in _SAID:
+            if isinstance(error, kinds):
+                return self._unavailable(said)
+        code = text.split()[0] if text else ""
+        return self._unavailable(f"Redis refuses: {_CODES.get(code, code)}")
+
+
+def _connect(place: Endpoint) -> _Lone | _Nodes:
+    options: dict[str, Any] = {
+        "username": place.user or None,
+        "password": place.password or None,
+        "protocol": 3,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": _SOCKET_SECONDS,
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "max_connections": _MAX_CONNECTIONS,
+        "driver_info": None,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    secure: dict[str, Any] = {}
+    if place.is_secure:
+        secure = {
+            "ssl_ca_certs": str(place.ca) if place.ca else None,
+            "ssl_certfile": str(place.certificate) if place.certificate else None,
+            "ssl_keyfile": str(place.key) if place.key else None,
+        }
+    match place.kind:
+        case "cluster":
+            cluster = RedisCluster(
+                startup_nodes=[ClusterNode(*each) for each in place.places],
+                require_full_coverage=False,  # the rooms elsewhere go on
+                ssl=place.is_secure,
+                **options,
+                **secure,
+            )
+            return _Nodes(cluster)
+        case "sentinel":
+            timeouts = {"socket_timeout", "socket_connect_timeout"}
+            theirs = dict.fromkeys(timeouts, _SENTINEL_SECONDS)
+            shared = {"retry", "protocol", "driver_info", "maint_notifications_config"}
+            sentinel = Sentinel(  # type: ignore[no-untyped-call]  # untyped in redis-py
+                place.places,
+                sentinel_kwargs={
+                    **{name: options[name] for name in shared},
+                    **theirs,
+                    "ssl": place.is_secure,
+                    **secure,
+                },
+            )
+            primary = sentinel.master_for(
+                place.service, ssl=place.is_secure, **options, **secure
+            )
+            return _Lone(primary, sentinel)
+        case "single":
+            host, port = place.places[0]
+            pool = ConnectionPool(
+                connection_class=SSLConnection if place.is_secure else Connection,
+                host=host,
+                port=port,
+                db=place.database,
+                **options,
+                **secure,
+            )
+            return _Lone(Redis(connection_pool=pool))
 
 
 def _never(error: BaseException) -> str:
