@@ -48,6 +48,8 @@ MAX_CRASHED_LOADS = 4
 
 log = logs.logger(__name__)
 
+_CANNOT_WRITE = "the store cannot write"
+
 
 class Replica:
     """The rooms of a process. An async context manager: leaving it logs everything and closes the store."""
@@ -155,8 +157,8 @@ class Replica:
         found = []
         if self.is_leaving or self.is_draining:
             found.append("draining")
-        if self.journal.is_failing:
-            found.append("the store cannot write")
+        if self.journal.is_failing and not self.store.is_shared:
+            found.append(_CANNOT_WRITE)
         if self._lag > 5.0:
             found.append("the event loop is late")
         if self.relay is not None and self.relay.stranger:
@@ -166,9 +168,12 @@ class Replica:
     @property
     def worries(self) -> list[str]:
         """What is not as it should be, although this replica serves: others would do no better."""
+        found = []
+        if self.journal.is_failing and self.store.is_shared:
+            found.append(_CANNOT_WRITE)
         if self.relay is not None and not self.relay.bus.is_up:
-            return ["redis does not answer: other replicas are not heard"]
-        return []
+            found.append("redis does not answer: other replicas are not heard")
+        return found
 
     @property
     def has_others(self) -> bool:

@@ -231,6 +231,28 @@ async def test_a_store_that_cannot_write_makes_rooms_read_only_until_it_can() ->
         assert room.update(ada.member, ada.doc.get_update(), precise=True)
 
 
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_a_store_that_cannot_write_sends_traffic_away_unless_all_have_it(
+    is_shared: bool,
+) -> None:
+    store, ada = Store(), Client()
+    store.is_shared = is_shared
+    reasons = ["the store cannot write"]
+    async with make(store) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        store.append_error = StoreUnavailable("disk full")
+        room.update(ada.member, ada.write("x"))
+        await replica.settle()
+
+        troubles, worries = replica.troubles, replica.worries
+
+        store.append_error = None
+        await asyncio.wait_for(ada.line.healed.wait(), 10)
+        assert (troubles, worries) == (([], reasons) if is_shared else (reasons, []))
+        assert replica.troubles == replica.worries == []
+
+
 async def test_a_broken_document_is_rebuilt_and_its_members_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
