@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from peer import Peer
+from provider import Provider
 
 from collab.document.deletions import deletions
 from collab.protocol.statevector import state_vector
@@ -19,13 +19,13 @@ Standing = Sequence[str]
 Rooms = dict[str, dict[str, Standing]]  # room → member → how it stands
 
 
-def content(peer: Peer) -> tuple[str, str, str]:
+def content(provider: Provider) -> tuple[str, str, str]:
     """Digests of the parts; equal for equal documents, in whatever order their bytes come."""
-    document = peer.document
+    document = provider.document
     vector = document.get_state()
     deleted = deletions(document.get_update(vector))
     return (
-        _digest(str(peer.text)),
+        _digest(str(provider.text)),
         _digest(repr(sorted(state_vector(vector).items()))),
         _digest(repr(sorted(deleted.items()))),
     )

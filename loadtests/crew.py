@@ -11,7 +11,7 @@ from typing import NamedTuple
 import gevent
 from convergence import Rooms, problems
 from member import Member
-from peer import Peer, Report
+from provider import Provider, Report
 
 POLL_SECONDS = 0.2
 
@@ -47,8 +47,8 @@ class Crew:
 
     def add(self, room: str, name: str, urls: Sequence[str]) -> Member:
         """A member of this room, not started yet."""
-        peer = Peer(room, name, self._report, run=self.place.nonce)
-        member = Member(peer, urls, self._report, self.chance)
+        provider = Provider(room, name, self._report, run=self.place.nonce)
+        member = Member(provider, urls, self._report, self.chance)
         self.members.append(member)
         return member
 
@@ -69,7 +69,9 @@ class Crew:
         rooms: Rooms = {}
         for member in self.members:
             gevent.sleep(0)  # comparing takes a while, and frames go on coming
-            rooms.setdefault(member.peer.room, {})[member.peer.name] = member.standing()
+            rooms.setdefault(member.provider.room, {})[member.provider.name] = (
+                member.standing()
+            )
         return rooms
 
     def end(self) -> None:

@@ -19,7 +19,7 @@ from locust import LoadTestShape, events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
-from peer import Report
+from provider import Report
 from users import Agent, Editor, Reader, YjsUser
 
 __all__ = ["Agent", "Editor", "Reader", "Shape"]  # locust looks for them here

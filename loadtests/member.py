@@ -1,4 +1,4 @@
-"""A peer with a socket: connects, reads, writes, keeps itself seen, and comes back. Runs under gevent."""
+"""A provider with a socket: connects, reads, writes, keeps itself seen, and comes back. Runs under gevent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import gevent
 from convergence import Standing, content
 from gevent.event import Event
-from peer import AnotherHistory, Peer, Report
+from provider import AnotherHistory, Provider, Report
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
@@ -41,12 +41,16 @@ class Unreachable(Exception):
 
 
 class Member:
-    """A peer's life on the wire, in greenlets of its own: whoever edits the document never waits for a socket."""
+    """A provider's life on the wire, in greenlets of its own: whoever edits the document never waits for a socket."""
 
     def __init__(
-        self, peer: Peer, urls: Sequence[str], report: Report, chance: random.Random
+        self,
+        provider: Provider,
+        urls: Sequence[str],
+        report: Report,
+        chance: random.Random,
     ) -> None:
-        self.peer = peer
+        self.provider = provider
         self.ended = ""  # why it will not come back
         self._urls, self._report, self._chance = urls, report, chance
         self._socket: ClientConnection | None = None
@@ -54,7 +58,7 @@ class Member:
         self._is_over = self._is_dropped = False
         self._has_frames, self._hurry = Event(), Event()
         self._compared: tuple[int, Standing] = (-1, ())
-        peer.on_outgoing = self._has_frames.set
+        provider.on_outgoing = self._has_frames.set
 
     def start(self, *, within_seconds: float = 0.0) -> None:
         """Begin at some moment of these: who is started together does not have to come together."""
@@ -84,15 +88,15 @@ class Member:
 
     def standing(self) -> Standing:
         """What its document is, or why that cannot be compared yet."""
-        peer = self.peer
+        provider = self.provider
         if self.ended:
             return (f"is gone: {self.ended}",)
-        if not peer.is_synced:
+        if not provider.is_synced:
             return ("is not connected",)
-        if peer.unacknowledged:
-            return (f"waits for {len(peer.unacknowledged)} acknowledgements",)
-        if self._compared[0] != peer.version:
-            self._compared = (peer.version, content(peer))
+        if provider.unacknowledged:
+            return (f"waits for {len(provider.unacknowledged)} acknowledgements",)
+        if self._compared[0] != provider.version:
+            self._compared = (provider.version, content(provider))
         return self._compared[1]
 
     def _live(self) -> None:
@@ -101,12 +105,14 @@ class Member:
             # Whoever is let in and sent away again has not arrived.
             if self._connect() and self._carry():
                 attempt = 0
-            self._hurry.wait(self.peer.pause_seconds(attempt, self._chance))
+            self._hurry.wait(self.provider.pause_seconds(attempt, self._chance))
             self._hurry.clear()
             attempt += 1
 
     def _connect(self) -> bool:
-        url = f"{self._chance.choice(self._urls)}/ws/{quote(self.peer.room, safe='')}"
+        url = (
+            f"{self._chance.choice(self._urls)}/ws/{quote(self.provider.room, safe='')}"
+        )
         started = time.monotonic()
         failure: Exception | None = None
         try:
@@ -131,14 +137,14 @@ class Member:
         """Both ways, until the connection is over; whether it ever was in step with the room."""
         assert self._socket is not None
         self._is_dropped = False
-        self.peer.open()
+        self.provider.open()
         writer = gevent.spawn(self._write, self._socket)
         started = time.monotonic()
         try:
             while True:
                 frame = self._socket.recv(timeout=SILENT_SECONDS, decode=False)
                 assert isinstance(frame, bytes)
-                self.peer.receive(frame)
+                self.provider.receive(frame)
         except ConnectionClosed as end:
             closed = end.rcvd
             lost = Lost(closed.code, closed.reason) if closed else Lost(1006)
@@ -150,8 +156,8 @@ class Member:
             lost = Lost(1006, f"not understood: {error}")
         finally:
             writer.kill()
-            was_synced = self.peer.is_synced
-            self.peer.close()
+            was_synced = self.provider.is_synced
+            self.provider.close()
         is_expected = self._is_over or self._is_dropped or lost.code in ORDERLY
         self.drop()  # when it was not the server who ended it
         if 4400 <= lost.code < 4500:
@@ -161,7 +167,7 @@ class Member:
         return was_synced
 
     def _write(self, connection: ClientConnection) -> None:
-        outgoing = self.peer.outgoing
+        outgoing = self.provider.outgoing
         # Those who came together do not have to be renewed together.
         due = time.monotonic() + self._chance.uniform(0.2, 1) * HEARTBEAT_SECONDS
         try:
@@ -171,7 +177,7 @@ class Member:
                 self._has_frames.clear()
                 self._has_frames.wait(max(0.0, due - time.monotonic()))
                 if time.monotonic() >= due:
-                    self.peer.renew()
+                    self.provider.renew()
                     due = time.monotonic() + HEARTBEAT_SECONDS
         except ConnectionClosed:
             pass  # whoever reads tells of it

@@ -24,7 +24,7 @@ class YjsUser(User):
     def __init__(self, environment: object) -> None:
         super().__init__(environment)
         self.member = self.crew.enlist(self.role)
-        self.peer = self.member.peer
+        self.provider = self.member.provider
         self.chance = self.crew.chance
 
     def on_start(self) -> None:
@@ -33,7 +33,7 @@ class YjsUser(User):
 
     @property
     def may_act(self) -> bool:
-        return self.crew.is_writing and not self.peer.is_clogged
+        return self.crew.is_writing and not self.provider.is_clogged
 
     def wait_time(self) -> float:
         """Poisson arrivals: nobody types in step with anybody else."""
@@ -56,15 +56,15 @@ class Editor(YjsUser):
             return
         what = self.chance.random()
         if what < 0.1:
-            self._cursor = self.chance.randrange(len(str(self.peer.text)) + 1)
+            self._cursor = self.chance.randrange(len(str(self.provider.text)) + 1)
         if what > 0.85:
             count = self.chance.randint(1, 12)
             self._cursor = max(0, self._cursor - count)
-            with self.peer.editing() as text:
+            with self.provider.editing() as text:
                 writing.erase(text, self._cursor, count)
         else:
             word = writing.words(1, self.chance)
-            with self.peer.editing() as text:
+            with self.provider.editing() as text:
                 writing.insert(text, self._cursor, word)
             self._cursor += len(word)
 
@@ -78,7 +78,7 @@ class Reader(YjsUser):
     @task
     def look(self) -> None:
         if self.may_act:
-            self.peer.renew(cursor=self.chance.randrange(1000))
+            self.provider.renew(cursor=self.chance.randrange(1000))
 
 
 class Agent(YjsUser):
@@ -94,7 +94,7 @@ class Agent(YjsUser):
             if not self.may_act:
                 return
             passage = writing.words(self.words_per_batch, self.chance)
-            with self.peer.editing() as text:
+            with self.provider.editing() as text:
                 writing.append(text, passage)
             gevent.sleep(self.batch_seconds)
 

@@ -46,7 +46,7 @@ class Sent(NamedTuple):
     is_empty: bool  # a step 2 that brought nothing: acknowledged at once, and not worth a figure
 
 
-class Peer:
+class Provider:
     """A document that one connection at a time keeps in step with a room.
 
     Synchronous: `outgoing` holds the frames to be sent, in order; `on_outgoing` is called when there are some.

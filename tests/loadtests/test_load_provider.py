@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "loadtests"))
 
 from convergence import content, merged, problems
-from peer import AnotherHistory, Peer
+from provider import AnotherHistory, Provider
 
 from collab.errors import InvalidMessage
 from collab.protocol import yjs
@@ -44,30 +44,30 @@ def watch() -> Watch:
 
 
 @pytest.fixture
-def make(watch: Watch) -> Callable[..., Peer]:
-    def made(name: str, *, run: str = "run") -> Peer:
-        return Peer("room", name, watch, run=run, clock=lambda: watch.now)
+def make(watch: Watch) -> Callable[..., Provider]:
+    def made(name: str, *, run: str = "run") -> Provider:
+        return Provider("room", name, watch, run=run, clock=lambda: watch.now)
 
     return made
 
 
-def joined(peer: Peer) -> Peer:
+def joined(provider: Provider) -> Provider:
     """Connected and in step with an empty room."""
-    peer.open()
-    peer.receive(yjs.hello("epoch", is_writable=True))
-    peer.receive(yjs.sync_step_1(EMPTY))
-    peer.receive(NOTHING)
-    peer.receive(yjs.ack(1, 0))
-    peer.outgoing.clear()
-    return peer
+    provider.open()
+    provider.receive(yjs.hello("epoch", is_writable=True))
+    provider.receive(yjs.sync_step_1(EMPTY))
+    provider.receive(NOTHING)
+    provider.receive(yjs.ack(1, 0))
+    provider.outgoing.clear()
+    return provider
 
 
-def write(peer: Peer, words: str) -> None:
-    with peer.editing() as text:
+def write(provider: Provider, words: str) -> None:
+    with provider.editing() as text:
         text.insert(0, words)
 
 
-def pass_on(sender: Peer, *receivers: Peer) -> None:
+def pass_on(sender: Provider, *receivers: Provider) -> None:
     """What one has sent reaches the others, as an honest server would have it."""
     while sender.outgoing:
         frame = sender.outgoing.popleft()
@@ -75,85 +75,85 @@ def pass_on(sender: Peer, *receivers: Peer) -> None:
             receiver.receive(frame)
 
 
-def test_it_asks_for_the_document_and_is_seen(make: Callable[..., Peer]) -> None:
-    peer = make("a")
+def test_it_asks_for_the_document_and_is_seen(make: Callable[..., Provider]) -> None:
+    provider = make("a")
 
-    peer.open()
+    provider.open()
 
-    asked, seen = peer.outgoing
+    asked, seen = provider.outgoing
     assert asked == yjs.sync_step_1(EMPTY)
     assert seen[0] == yjs.AWARENESS
     assert b'"name": "a"' in seen
 
 
 def test_edits_from_before_the_servers_question_are_in_the_answer(
-    make: Callable[..., Peer],
+    make: Callable[..., Provider],
 ) -> None:
-    peer, reader = make("a"), joined(make("b"))
-    peer.open()
-    peer.outgoing.clear()
+    provider, reader = make("a"), joined(make("b"))
+    provider.open()
+    provider.outgoing.clear()
 
-    write(peer, "early")
-    unasked = list(peer.outgoing)
-    peer.receive(yjs.sync_step_1(EMPTY))
-    pass_on(peer, reader)
+    write(provider, "early")
+    unasked = list(provider.outgoing)
+    provider.receive(yjs.sync_step_1(EMPTY))
+    pass_on(provider, reader)
 
     assert unasked == []
     assert str(reader.text) == "early"
 
 
-def test_a_heartbeat_has_a_higher_clock(make: Callable[..., Peer]) -> None:
-    peer = joined(make("a"))
+def test_a_heartbeat_has_a_higher_clock(make: Callable[..., Provider]) -> None:
+    provider = joined(make("a"))
 
-    peer.renew(cursor=7)
-    peer.renew()
+    provider.renew(cursor=7)
+    provider.renew()
 
-    first, second = (Reader(frame, 1).read_bytes() for frame in peer.outgoing)
+    first, second = (Reader(frame, 1).read_bytes() for frame in provider.outgoing)
     assert first != second
     assert b'"cursor": 7' in second
 
 
 def test_nothing_piles_up_while_there_is_no_connection(
-    make: Callable[..., Peer],
+    make: Callable[..., Provider],
 ) -> None:
-    peer = joined(make("a"))
-    peer.close()
+    provider = joined(make("a"))
+    provider.close()
 
-    peer.renew(cursor=1)
-    write(peer, "offline")
+    provider.renew(cursor=1)
+    write(provider, "offline")
 
-    assert not peer.outgoing
-    assert not peer.unacknowledged
+    assert not provider.outgoing
+    assert not provider.unacknowledged
 
 
 def test_a_server_that_takes_nothing_stops_the_edits(
-    make: Callable[..., Peer],
+    make: Callable[..., Provider],
 ) -> None:
-    peer = joined(make("a"))
+    provider = joined(make("a"))
 
-    while not peer.is_clogged:
-        peer.renew()
+    while not provider.is_clogged:
+        provider.renew()
 
-    assert len(peer.outgoing) == 5000
+    assert len(provider.outgoing) == 5000
 
 
 def test_one_acknowledgement_covers_all_before_it(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
-    peer = joined(make("a"))
-    write(peer, "one")
+    provider = joined(make("a"))
+    write(provider, "one")
     watch.now += 0.25
-    write(peer, "two")
+    write(provider, "two")
 
     watch.now += 0.5
-    peer.receive(yjs.ack(3, 9))
+    provider.receive(yjs.ack(3, 9))
 
     assert watch.of("saved") == [0.75, 0.5]
-    assert not peer.unacknowledged
+    assert not provider.unacknowledged
 
 
 def test_an_answer_that_brought_nothing_is_not_counted_as_saved(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
     joined(make("a"))
 
@@ -161,60 +161,62 @@ def test_an_answer_that_brought_nothing_is_not_counted_as_saved(
 
 
 def test_a_refused_update_is_a_failure_with_its_code(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
-    peer = joined(make("a"))
-    write(peer, "one")
+    provider = joined(make("a"))
+    write(provider, "one")
 
-    peer.receive(yjs.refused(2, "store_unavailable", "the disk is full"))
+    provider.receive(yjs.refused(2, "store_unavailable", "the disk is full"))
 
     assert watch.seen[-1] == ("saved", 0.0, "refused: store_unavailable")
-    assert not peer.unacknowledged
+    assert not provider.unacknowledged
 
 
 def test_the_first_sync_is_measured_from_the_open_socket(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
-    peer = make("a")
-    peer.open()
+    provider = make("a")
+    provider.open()
 
     watch.now += 0.125
-    peer.receive(NOTHING)
+    provider.receive(NOTHING)
 
     assert watch.seen == [("initial_sync", 0.125, "")]
 
 
 def test_coming_back_is_measured_from_the_loss(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
-    peer = joined(make("a"))
-    peer.close()
+    provider = joined(make("a"))
+    provider.close()
     watch.now += 1
-    peer.open()
+    provider.open()
     watch.now += 1
 
-    peer.receive(NOTHING)
+    provider.receive(NOTHING)
 
     assert watch.of("reconnect") == [2.0]
     assert len(watch.of("initial_sync")) == 1
 
 
-def test_what_was_not_acknowledged_goes_out_again(make: Callable[..., Peer]) -> None:
-    peer, reader = joined(make("a")), joined(make("b"))
-    write(peer, "unheard")
+def test_what_was_not_acknowledged_goes_out_again(
+    make: Callable[..., Provider],
+) -> None:
+    provider, reader = joined(make("a")), joined(make("b"))
+    write(provider, "unheard")
 
-    peer.close()
-    write(peer, "offline and ")
-    peer.open()
-    peer.receive(yjs.sync_step_1(EMPTY))
-    pass_on(peer, reader)
+    provider.close()
+    write(provider, "offline and ")
+    provider.open()
+    provider.receive(yjs.sync_step_1(EMPTY))
+    pass_on(provider, reader)
 
     assert str(reader.text) == "offline and unheard"
-    assert [sent.sequence for sent in peer.unacknowledged] == [1]
+    assert [sent.sequence for sent in provider.unacknowledged] == [1]
 
 
 def test_an_edit_is_counted_once_by_each_of_the_others(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
     writer, one, two = (joined(make(name)) for name in "abc")
     write(writer, "word")
@@ -228,7 +230,7 @@ def test_an_edit_is_counted_once_by_each_of_the_others(
 
 
 def test_edits_of_the_same_member_count_one_by_one(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
     writer, reader = joined(make("a")), joined(make("b"))
 
@@ -240,7 +242,7 @@ def test_edits_of_the_same_member_count_one_by_one(
 
 
 def test_what_was_there_before_says_nothing_about_speed(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
     writer, late = joined(make("a")), make("b")
     write(writer, "early")
@@ -254,7 +256,7 @@ def test_what_was_there_before_says_nothing_about_speed(
 
 
 def test_edits_of_another_run_are_not_counted(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
     stranger, reader = joined(make("a", run="other")), joined(make("b"))
     write(stranger, "hello")
@@ -265,47 +267,49 @@ def test_edits_of_another_run_are_not_counted(
     assert watch.of("propagation") == []
 
 
-def test_another_history_of_the_room_is_told(make: Callable[..., Peer]) -> None:
-    peer = joined(make("a"))
-    peer.close()
-    peer.open()
+def test_another_history_of_the_room_is_told(make: Callable[..., Provider]) -> None:
+    provider = joined(make("a"))
+    provider.close()
+    provider.open()
 
     with pytest.raises(AnotherHistory):
-        peer.receive(yjs.hello("another", is_writable=True))
+        provider.receive(yjs.hello("another", is_writable=True))
 
 
-def test_the_first_write_may_name_the_history(make: Callable[..., Peer]) -> None:
-    peer = make("a")
+def test_the_first_write_may_name_the_history(make: Callable[..., Provider]) -> None:
+    provider = make("a")
 
-    peer.receive(yjs.hello("", is_writable=True))
-    peer.receive(yjs.hello("epoch", is_writable=True))
-    peer.receive(yjs.hello("epoch", is_writable=False))
+    provider.receive(yjs.hello("", is_writable=True))
+    provider.receive(yjs.hello("epoch", is_writable=True))
+    provider.receive(yjs.hello("epoch", is_writable=False))
 
 
 def test_an_unknown_message_is_passed_over(
-    make: Callable[..., Peer], watch: Watch
+    make: Callable[..., Provider], watch: Watch
 ) -> None:
-    peer = joined(make("a"))
+    provider = joined(make("a"))
 
-    peer.receive(b"\x7a\x01")
-    peer.receive(yjs.KEEP_ALIVE)
+    provider.receive(b"\x7a\x01")
+    provider.receive(yjs.KEEP_ALIVE)
 
     assert [event for event, _, _ in watch.seen] == ["initial_sync"]
 
 
 @pytest.mark.parametrize("frame", [b"", b"\x00\x02\x05\x00", b"\x6f", b"\x80"])
-def test_half_a_message_is_told(make: Callable[..., Peer], frame: bytes) -> None:
-    peer = joined(make("a"))
+def test_half_a_message_is_told(make: Callable[..., Provider], frame: bytes) -> None:
+    provider = joined(make("a"))
 
     with pytest.raises(InvalidMessage):
-        peer.receive(frame)
+        provider.receive(frame)
 
 
-def test_pauses_double_up_to_a_bound_and_are_random(make: Callable[..., Peer]) -> None:
-    peer, chance = make("a"), random.Random(1)
+def test_pauses_double_up_to_a_bound_and_are_random(
+    make: Callable[..., Provider],
+) -> None:
+    provider, chance = make("a"), random.Random(1)
 
     pauses = [
-        [peer.pause_seconds(attempt, chance) for _ in range(200)]
+        [provider.pause_seconds(attempt, chance) for _ in range(200)]
         for attempt in (0, 3, 10_000)
     ]
 
@@ -315,17 +319,19 @@ def test_pauses_double_up_to_a_bound_and_are_random(make: Callable[..., Peer]) -
 
 
 def test_a_server_that_drains_says_when_to_come_back(
-    make: Callable[..., Peer],
+    make: Callable[..., Provider],
 ) -> None:
-    peer, chance = joined(make("a")), random.Random(1)
+    provider, chance = joined(make("a")), random.Random(1)
 
-    peer.receive(yjs.notice("drain", 4000))
+    provider.receive(yjs.notice("drain", 4000))
 
-    assert 4 <= peer.pause_seconds(0, chance) <= 4.2
-    assert peer.pause_seconds(0, chance) <= 0.2
+    assert 4 <= provider.pause_seconds(0, chance) <= 4.2
+    assert provider.pause_seconds(0, chance) <= 0.2
 
 
-def test_documents_with_the_same_edits_are_the_same(make: Callable[..., Peer]) -> None:
+def test_documents_with_the_same_edits_are_the_same(
+    make: Callable[..., Provider],
+) -> None:
     one, two, reader = (joined(make(name)) for name in "abc")
     write(one, "one ")
     write(two, "two ")
@@ -343,7 +349,7 @@ def test_documents_with_the_same_edits_are_the_same(make: Callable[..., Peer]) -
 
 
 def test_a_lost_deletion_is_seen_although_vectors_are_equal(
-    make: Callable[..., Peer],
+    make: Callable[..., Provider],
 ) -> None:
     one, two = joined(make("a")), joined(make("b"))
     write(one, "gone")
