@@ -70,6 +70,16 @@ class SigningKey:
         """Whether who reads it can make tokens."""
         return self.material.is_private
 
+    @property
+    def public(self) -> dict[str, Any]:
+        """Its public half as a JWK. Raises ConfigurationError for a secret, which has none."""
+        if isinstance(self.material, OctKey):
+            raise ConfigurationError(
+                "a secret has no public half: whoever checks with it can sign"
+            )
+        half = self.material.as_dict(private=False)
+        return {**half, "alg": self.algorithm, "use": "sig"}
+
 
 class Keyring(Protocol):
     """Where a verifier finds keys."""

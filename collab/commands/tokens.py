@@ -50,6 +50,13 @@ def mint_token(
         Path | None,
         typer.Option(help="Make a key in a new file first, for its owner's eyes only."),
     ] = None,
+    public: Annotated[
+        bool,
+        typer.Option(
+            "--public",
+            help="Print the public half of the key, which checks what it signs, as a JWKS for jwt_keys, and no token.",
+        ),
+    ] = False,
     tenant: Annotated[str, typer.Option(help="The tenant whose rooms these are.")] = "",
     kind: Annotated[
         Literal["human", "agent", "service"], typer.Option(help="What it is.")
@@ -74,6 +81,10 @@ def mint_token(
 
     if new_key is not None and key is not None:
         raise ConfigurationError("either a key that there is, or a new one")
+    if public:
+        half = (_signer(key) if new_key is None else make_key(new_key)).public
+        show_json({"keys": [half]})
+        return
     if new_key is not None and not sub:
         made = make_key(new_key)
         if json:

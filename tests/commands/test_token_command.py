@@ -147,3 +147,36 @@ async def test_a_link_brings_the_token_where_no_server_is_sent_it(key: Path):
     assert page == "http://127.0.0.1:8000/?room=my%20notes"
     tokens = Tokens(FileKeys(read_keys(key, ALGORITHMS)))
     assert await tokens.verify(Credential(shown), "my notes") is not None
+
+
+@pytest.mark.anyio
+async def test_the_public_half_of_a_key_checks_what_it_signs_and_signs_nothing(
+    tmp_path: Path,
+) -> None:
+    key, half = tmp_path / "key.json", tmp_path / "public.json"
+
+    made = token("--new-key", key, "--public")
+    again = token("--key", key, "--public")
+    half.write_text(made.stdout)
+    signed = token("--sub", "alice", "--room", "notes", "--key", key).stdout.strip()
+    refused = token("--sub", "alice", "--room", "notes", "--key", half)
+
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == again.stdout
+    assert json.loads(key.read_text())["d"] not in made.stdout
+    principal = await Tokens(FileKeys(read_keys(half, ALGORITHMS))).verify(
+        Credential(signed), "notes"
+    )
+    assert principal is not None
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_a_secret_has_no_public_half(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("0123456789abcdef0123456789abcdef")
+
+    done = token("--key", path, "--public")
+
+    assert done.returncode == 2
+    assert "no public half" in done.stderr
+    assert "0123456789" not in done.stdout + done.stderr
