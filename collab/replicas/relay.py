@@ -21,8 +21,9 @@ from collab.errors import (
     InvalidMessage,
 )
 from collab.metrics import Metrics
-from collab.protocol.envelope import RightsChanged, decode, encode
+from collab.protocol.envelope import VERSION, RightsChanged, decode, encode
 from collab.replicas.link import Link
+from collab.replicas.versions import is_near
 from collab.room import Room
 from collab.store.base import Author, Entry, Store
 
@@ -292,7 +293,9 @@ class Relay:
         name, room = link.name, link.room
         if room is None:
             return
-        end = link.seen.end  # what is logged while the store is asked is not in its answer
+        end = (
+            link.seen.end
+        )  # what is logged while the store is asked is not in its answer
         info = await self._store.info(name)
         if link.room is not room:
             return
@@ -366,6 +369,7 @@ class Relay:
         said = {
             "store": self._store.identity,
             "version": collab.__version__,
+            "format": VERSION,  # of what replicas say to each other
             "started": self._started,
         }
         heard = await self.bus.beat(self.me, orjson.dumps(said))
@@ -375,6 +379,8 @@ class Relay:
             log.info("replica gone", replica=name)
             for room in self._due:
                 self._due[room] = self._loop.time()  # it may have logged and not told
+        for name in peers.keys() - self.peers.keys():
+            _look_at_version(name, peers[name])
         self.peers = peers
         for link in self._links.values():
             for name in link.peers:
@@ -417,6 +423,16 @@ class _Everybody:
         """What was said meanwhile is found out by looking now and then."""
 
     def dropped(self) -> None: ...
+
+
+def _look_at_version(replica: str, info: dict[str, Any]) -> None:
+    version = str(info.get("version", ""))[:40]
+    if info.get("format") != VERSION or not is_near(collab.__version__, version):
+        log.warning(
+            "a replica is more than one release away: it may not be understood",
+            replica=replica,
+            version=version,
+        )
 
 
 def _read_info(info: bytes) -> dict[str, Any]:
