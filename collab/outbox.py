@@ -147,6 +147,8 @@ class Audience:
         if full:
             self._fall_behind(full, state_vector())
         if not self._held:
+            if self._frames:
+                self._forget(turn)  # whoever they were kept for has left
             self._first = turn + 1
             return
         self._frames.append(piece)

@@ -212,6 +212,21 @@ def test_nothing_is_kept_when_nobody_is_held() -> None:
     assert not room._frames
 
 
+def test_frames_of_a_writer_who_left_are_no_others_frames() -> None:
+    ada, bob = Reader(), Reader()
+    room = audience(ada, bob)
+    room.hold(ada, 0, 0)
+    room.broadcast([b"x"], 0, vector)
+    room.leave(ada)
+    room.broadcast([b"y"], 1, vector)
+    room.hold(bob, 2, 2)
+    room.broadcast([b"z"], 2, vector)
+
+    room.release(2)
+
+    assert bob.got == [frame(b"x"), frame(b"y"), frame(b"z")]
+
+
 def test_a_turn_without_messages_counts_all_the_same() -> None:
     ada, bob = Reader(), Reader()
     room = audience(ada, bob)
