@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from collab.auth.permissions import READ, Grant
 from collab.auth.records import Granted, Key, Record, Revocation
-from collab.auth.shelves.encoding import decode, encode, encode_name, next_version
+from collab.auth.shelves.encoding import (
+    Decoder,
+    decode,
+    encode,
+    encode_name,
+    next_version,
+)
 from collab.errors import StoreCorrupt
 
 KEY = Key("ck_0", "ci", grants=(Grant("notes", READ),), hash=bytes(32))
@@ -92,3 +98,19 @@ def test_no_field_is_worse_than_not_believed(field: str, said: object) -> None:
         decode(encode_name(KEY), body)
     except StoreCorrupt:
         pass
+
+
+def test_what_has_not_changed_is_not_decoded_again() -> None:
+    decoder = Decoder()
+    first = decoder.decode([(encode_name(r), encode(r)) for r in (KEY, REVOCATION)])
+    later = REVOCATION._replace(expires=3.0)
+
+    second = decoder.decode(
+        [(encode_name(r), encode(r)) for r in (KEY, later, GRANTED)]
+    )
+    third = decoder.decode([])
+
+    assert first == [KEY, REVOCATION]
+    assert second == [KEY, later, GRANTED]
+    assert second[0] is first[0]
+    assert third == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import asdict
 from math import inf
 from typing import Any
@@ -59,6 +60,24 @@ def encode(record: Record) -> bytes:
             )
         case Revocation():
             return orjson.dumps(record._asdict())
+
+
+class Decoder:
+    """Decodes all records again and again, of which few have changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[bytes, Record | None]] = {}
+
+    def decode(self, found: Iterable[tuple[bytes, bytes]]) -> list[Record]:
+        """All of these. Raises StoreCorrupt."""
+        known = self._known
+        self._known = {}
+        for name, body in found:
+            same = known.get(name)
+            if same is None or same[0] != body:
+                same = body, decode(name, body)
+            self._known[name] = same
+        return [record for _, record in self._known.values() if record is not None]
 
 
 def decode(name: bytes, record: bytes) -> Record | None:

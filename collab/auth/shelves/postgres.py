@@ -12,7 +12,7 @@ import asyncpg
 
 from collab.auth.records import Record
 from collab.auth.shelves.base import Held
-from collab.auth.shelves.encoding import decode, encode, encode_name, next_version
+from collab.auth.shelves.encoding import Decoder, encode, encode_name, next_version
 from collab.errors import CollabError, ConfigurationError, StoreUnavailable
 
 COMMAND_SECONDS = 5.0  # of all that one question or change takes, connecting included
@@ -52,6 +52,7 @@ class PostgresShelf:
     def __init__(self, dsn: str, password_file: Path | None = None) -> None:
         self._dsn, self._password_file = dsn, password_file
         self._db: Any = None
+        self._decoder = Decoder()
 
     def __enter__(self) -> Self:
         # The client can only be awaited; who uses a shelf has no event loop, so it brings one along.
@@ -74,8 +75,8 @@ class PostgresShelf:
 
     def read(self) -> Held:
         version, rows = self._do(self._read())
-        records = [decode(name.encode(), record.encode()) for name, record in rows]
-        return Held(version, [each for each in records if each is not None])
+        found = ((name.encode(), record.encode()) for name, record in rows)
+        return Held(version, self._decoder.decode(found))
 
     def write(
         self, version: str, put: Sequence[Record], drop: Sequence[Record]

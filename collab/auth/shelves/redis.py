@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from collab.auth.records import Record
 from collab.auth.shelves.base import NOTHING, Held
-from collab.auth.shelves.encoding import decode, encode, encode_name, next_version
+from collab.auth.shelves.encoding import Decoder, encode, encode_name, next_version
 from collab.connection import Client, Endpoint, ForeignContent, Script
 from collab.errors import StoreCorrupt, StoreUnavailable
 
@@ -37,6 +37,7 @@ class RedisShelf:
 
     def __init__(self, endpoint: Endpoint, cluster: str) -> None:
         self._endpoint, self._key = endpoint, f"{cluster}:access"
+        self._decoder = Decoder()
         self._client: Client
 
     def __enter__(self) -> Self:
@@ -71,8 +72,7 @@ class RedisShelf:
             raise StoreCorrupt(
                 "the keys, grants and revocations in Redis are not whole"
             )
-        records = [decode(name, record) for name, record in found.items()]
-        return Held(version, [each for each in records if each is not None])
+        return Held(version, self._decoder.decode(found.items()))
 
     def write(
         self, version: str, put: Sequence[Record], drop: Sequence[Record]
