@@ -136,9 +136,10 @@ class Link:
 
     def end(self) -> None:
         """The room is closed here; the last who left may not have been told of yet."""
-        changed = self.room and self.room.awareness.take()
-        if changed:
-            self.present(changed[1])
+        if self.room is not None:  # which is false when nobody is there
+            changed = self.room.awareness.take()
+            if changed is not None:
+                self.present(changed[1])
         self.room = None
 
     # From this replica
