@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,10 @@ from collab.auth.failures import Failures
 from collab.auth.keys import Keys
 from collab.auth.registry import Registry
 from collab.auth.tickets import Tickets
+from collab.bus.base import Bus
+from collab.bus.memory import MemoryBus
+from collab.bus.redis import RedisBus
+from collab.connection import Endpoint, endpoint
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
@@ -53,8 +58,10 @@ from collab.server.worker import Figures, Worker
 from collab.settings import Settings
 from collab.store.base import Store
 from collab.store.memory import MemoryStore
+from collab.store.redis.store import RedisStore
 from collab.store.sqlite import SqliteStore
 
+MIN_KEY_BYTES = 32
 TLS_SECONDS = 5.0  # to begin a TLS connection, and to end it
 HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
 RETURN_MILLISECONDS = 1000  # in which who is closed comes back to another replica
@@ -66,6 +73,13 @@ log = logs.logger(__name__)
 def make_store(settings: Settings) -> Store:
     if settings.store_kind == "memory":
         return MemoryStore(deleted_room_seconds=settings.deleted_room_seconds)
+    if settings.store_kind == "redis":
+        return RedisStore(
+            make_endpoint(settings),
+            cluster=settings.cluster,
+            window_seconds=settings.commit_window_ms / 1000,
+            deleted_room_seconds=settings.deleted_room_seconds,
+        )
     if settings.store_kind == "postgres":
         return _postgres(settings)
     return SqliteStore(
@@ -98,7 +112,11 @@ def make_audit(settings: Settings, metrics: Metrics) -> Audit:
 
 
 def make_replica(
-    settings: Settings, store: Store, metrics: Metrics, audit: Audit
+    settings: Settings,
+    store: Store,
+    metrics: Metrics,
+    audit: Audit,
+    bus: Bus | None = None,
 ) -> Replica:
     return Replica(
         store,
@@ -116,7 +134,44 @@ def make_replica(
         max_members_per_room=settings.max_members_per_room,
         child_processes=settings.child_processes,
         audit=audit,
+        bus=bus,
+        cluster_key=_cluster_key(settings.cluster_key_file),
     )
+
+
+def make_bus(settings: Settings, metrics: Metrics) -> Bus | None:
+    """None where nobody else can have the rooms; raises ConfigurationError."""
+    if not settings.redis:
+        return MemoryBus() if settings.store_kind in ("postgres", "redis") else None
+    return RedisBus(make_endpoint(settings), cluster=settings.cluster, metrics=metrics)
+
+
+def make_endpoint(settings: Settings) -> Endpoint:
+    """Where Redis is. Raises ConfigurationError."""
+    return endpoint(
+        settings.redis,
+        password_file=settings.redis_password_file,
+        ca=settings.redis_ca,
+        certificate=settings.redis_certificate,
+        key=settings.redis_key,
+    )
+
+
+def _cluster_key(path: Path | None) -> bytes | None:
+    """Raises ConfigurationError."""
+    if path is None:
+        return None
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cluster_key_file cannot be read: {error.strerror}"
+        ) from None
+    if len(key) < MIN_KEY_BYTES:
+        raise ConfigurationError(
+            f"cluster_key_file holds less than {MIN_KEY_BYTES} bytes: make one with `openssl rand -hex 32`"
+        )
+    return key
 
 
 def make_limits(settings: Settings, metrics: Metrics) -> Limits:
@@ -154,6 +209,12 @@ def make_registry(settings: Settings) -> Registry:
     return Registry(make_shelf(settings))
 
 
+def make_tickets(settings: Settings, replica: Replica) -> Tickets:
+    """Good at every replica that shares the bus."""
+    bus = None if replica.relay is None else replica.relay.bus
+    return Tickets(bus, key=_cluster_key(settings.cluster_key_file))
+
+
 @asynccontextmanager
 async def make_authority(
     settings: Settings, metrics: Metrics, registry: Registry, tickets: Tickets
@@ -172,7 +233,8 @@ async def make_authority(
                     verifiers.append(await stack.enter_async_context(tokens))
                 case "webhook":
                     webhook = make_webhook(settings, metrics)
-                    verifiers.append(await stack.enter_async_context(webhook))
+                    tickets.lender = await stack.enter_async_context(webhook)
+                    verifiers.append(tickets.lender)
         failures = Failures(
             metrics,
             per_minute=settings.auth_failures_per_minute,
@@ -387,12 +449,15 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
     else:
         listening = worker.listening
         metrics.worker_restarts = worker.restarts
-    tickets = Tickets()
     async with (
         _audited(settings, metrics) as audit,
-        make_replica(settings, make_store(settings), metrics, audit) as replica,
+        make_replica(
+            settings, make_store(settings), metrics, audit, make_bus(settings, metrics)
+        ) as replica,
         make_registry(settings) as registry,
-        make_authority(settings, metrics, registry, tickets) as authority,
+        make_authority(
+            settings, metrics, registry, tickets := make_tickets(settings, replica)
+        ) as authority,
         Figures(metrics.registry(), worker) as figures,
     ):
         access = Access(

@@ -39,13 +39,15 @@ class Ops:
 
     async def readyz(self, request: Request) -> Response:
         troubles = [*self._replica.troubles, *self._access.troubles]
-        answer: dict[str, object] = {"status": "unready" if troubles else "ready"}
+        worries = [] if troubles else self._replica.worries
+        status = "unready" if troubles else "degraded" if worries else "ready"
+        answer: dict[str, object] = {"status": status}
         try:
             await self._check(request)
         except CollabError:
             pass  # it is told less, not refused
         else:
-            answer["reasons"] = troubles
+            answer["reasons"] = troubles or worries
         return Json(answer, status_code=503 if troubles else 200)
 
     async def metrics(self, request: Request) -> Response:
