@@ -145,8 +145,8 @@ class MemoryStore:
             known:
         ]:
             room.rows.append(Row(room.position + 1, entry.milliseconds, author, update))
+            room.changed = max(room.changed, entry.milliseconds)
         room.origins[entry.origin] = max(entry.last, room.origins.get(entry.origin, 0))
-        room.changed = max(room.changed, entry.milliseconds)
         return entry._replace(logged=0 if known else room.position)
 
     def _make(self, name: str, epoch: str, created: int) -> _Room:

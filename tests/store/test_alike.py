@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collab.errors import CollabError
-from collab.store.base import Author, Checkpoint, Entry, RoomInfo, Store
+from collab.store.base import Author, Checkpoint, Clock, Entry, RoomInfo, Store
 from collab.store.memory import MemoryStore
+from collab.store.postgres.store import PostgresStore
 from collab.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -138,14 +139,14 @@ class Run:
         everything = asyncio.Event()
 
         def done(answered: Sequence[Entry], error: CollabError | None) -> None:
-            answers.update((id(entry), type(error)) for entry in answered)
+            answers.update((id(one.updates), type(error)) for one in answered)
             if len(answers) == len(entries):
                 everything.set()
 
         self.store.append(entries, done)
         await asyncio.wait_for(everything.wait(), 20)
         self.last = last
-        return [answers[id(entry)] for entry in entries]
+        return [answers[id(one.updates)] for one in entries]
 
     async def seen(self) -> object:
         """All that can be read."""
@@ -169,33 +170,67 @@ class Run:
         return found
 
 
+async def compare(
+    chance: random.Random,
+    model_of: Callable[[Clock], MemoryStore],
+    real_of: Callable[[Clock], Any],
+    *,
+    steps: int,
+) -> None:
+    """Do the same to both, and look at both after each step."""
+    hands = [1_000_000], [1_000_000]
+
+    def real_store() -> Any:
+        return real_of(lambda: hands[1][0])
+
+    model = Run(model_of(lambda: hands[0][0]), hands[0])
+    real = Run(await real_store().__aenter__(), hands[1])
+    try:
+        for number in range(steps):
+            what = step(chance)
+            if what[0] == "reopen":
+                await real.store.__aexit__()
+                real.store = await real_store().__aenter__()
+                await model.store.tidy()
+                model.fences = {room: [] for room in ROOMS}
+                real.fences = {room: [] for room in ROOMS}
+            else:
+                assert await real.do(*what) == await model.do(*what), (number, what)
+            assert await real.seen() == await model.seen(), (number, what)
+    finally:
+        await real.store.__aexit__()
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_random_histories_end_alike(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     sweep_seconds = chance.choice([0, 0.002, 3600])
 
-    hands = [1_000_000], [1_000_000]
-
-    def sqlite() -> SqliteStore:
-        return SqliteStore(
+    await compare(
+        chance,
+        lambda clock: MemoryStore(deleted_room_seconds=500, clock=clock),
+        lambda clock: SqliteStore(
             tmp_path,
             window_seconds=0,
             sweep_seconds=sweep_seconds,
             deleted_room_seconds=500,
-            clock=lambda: hands[1][0],
-        )
+            clock=clock,
+        ),
+        steps=100,
+    )
 
-    memory = MemoryStore(deleted_room_seconds=500, clock=lambda: hands[0][0])
-    model, real = Run(memory, hands[0]), Run(await sqlite().__aenter__(), hands[1])
-    for number in range(100):
-        what = step(chance)
-        if what[0] == "reopen":
-            await real.store.__aexit__()
-            real.store = await sqlite().__aenter__()
-            await model.store.tidy()
-            model.fences = {room: [] for room in ROOMS}
-            real.fences = {room: [] for room in ROOMS}
-        else:
-            assert await real.do(*what) == await model.do(*what), (number, what)
-        assert await real.seen() == await model.seen(), (number, what)
-    await real.store.__aexit__()
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_random_histories_end_alike_in_stores_that_replicas_share(
+    dsn: str, seed: int
+) -> None:
+    await compare(
+        random.Random(seed),
+        lambda clock: MemoryStore(
+            is_shared=True, deleted_room_seconds=500, clock=clock
+        ),
+        lambda clock: PostgresStore(
+            dsn, window_seconds=0, deleted_room_seconds=500, clock=clock
+        ),
+        steps=80,
+    )

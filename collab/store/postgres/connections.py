@@ -63,7 +63,7 @@ class Connections:
         """As `connect`. ConfigurationError for what waiting does not mend."""
         try:
             async with asyncio.timeout(FIRST_SECONDS):
-                return await self.connect()
+                return await self.connect(FIRST_SECONDS)
         except ValueError:  # its text shows the address
             raise ConfigurationError(
                 "postgres: this is no address of a Postgres database"
@@ -82,10 +82,10 @@ class Connections:
         except _FAILURES as error:
             raise translate(error) from None
 
-    async def connect(self) -> Any:
-        """A new connection to a server that takes writes. Raises what `deadline` translates.
+    async def connect(self, seconds: float = COMMAND_SECONDS) -> Any:
+        """A new connection to a server that takes writes: of several in the address the first such.
 
-        StoreUnavailable at once when the last attempt has just failed.
+        Raises what `deadline` translates, and StoreUnavailable at once when the last attempt has just failed.
         """
         loop = asyncio.get_running_loop()
         if loop.time() < self._next:
@@ -95,6 +95,8 @@ class Connections:
                 self._dsn,
                 password=self._password if self._password_file else None,
                 target_session_attrs="read-write",
+                # One that does not answer leaves the others their time.
+                timeout=0.9 * seconds / (self._dsn.count(",") + 1),
                 server_settings={"application_name": self._process},
             )
             try:

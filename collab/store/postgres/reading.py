@@ -66,14 +66,9 @@ class Live(NamedTuple):
     id: int
     name: str
     epoch: str
-    created: int
+    key: int  # what begins the checksums of its records
     fence: int
     position: int
-
-    @property
-    def key(self) -> int:
-        """What begins the checksums of its records."""
-        return room_key(self.name, self.epoch)
 
 
 async def find(db: Any, name: str) -> Live | None:
@@ -111,7 +106,7 @@ def _live(name: str, row: Any) -> Live | None:
         raise StoreCorrupt(f"room {spoken(name)}: its record is damaged")
     if format > FORMAT:
         raise newer_room(name)
-    return Live(id, name, epoch, created, fence, position)
+    return Live(id, name, epoch, room_key(name, epoch), fence, position)
 
 
 async def next_epoch(db: Any, name: str, identity: str) -> str:

@@ -130,7 +130,8 @@ MIGRATIONS = (
         now_ms bigint
     ) RETURNS TABLE (entry int, format int, last bigint, added bigint)
     LANGUAGE plpgsql
-    -- A plan made while the tables were empty would read them whole when they no longer are.
+    -- A plan made while the tables were empty would read them whole when they no longer are; and a table is looked
+    -- into once per name, however few rows the planner takes it to have: so LATERAL with a LIMIT.
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
     AS $$
     #variable_conflict use_column
@@ -142,27 +143,44 @@ MIGRATIONS = (
         SELECT e.name, e.epoch, e.moment, e.crc, e.moment,
             coalesce((SELECT max(r.fence) FROM collab.room r WHERE r.name = e.name), 0)
         FROM unnest(names, epochs, moments, checks) WITH ORDINALITY AS e (name, epoch, moment, crc, n)
-        WHERE NOT EXISTS (SELECT FROM collab.room r WHERE r.name = e.name AND r.deleted IS NULL)
+        LEFT JOIN LATERAL (
+            SELECT r.id FROM collab.room r WHERE r.name = e.name AND r.deleted IS NULL LIMIT 1
+        ) r ON true
+        WHERE r.id IS NULL
         ORDER BY e.name COLLATE "C", e.n
         ON CONFLICT DO NOTHING;
 
-        PERFORM FROM collab.room r WHERE r.name = ANY (names) AND r.deleted IS NULL
-        ORDER BY r.name FOR NO KEY UPDATE;
+        PERFORM FROM (SELECT DISTINCT name COLLATE "C" AS name FROM unnest(names) AS name ORDER BY 1) AS e
+        CROSS JOIN LATERAL (
+            SELECT r.id FROM collab.room r WHERE r.name = e.name AND r.deleted IS NULL LIMIT 1 FOR NO KEY UPDATE
+        ) AS r;
 
-        INSERT INTO collab.owner (room, client, principal, crc)
-        SELECT r.id, o.client, o.principal, o.crc
-        FROM unnest(owned, clients, principals, owner_crcs) AS o (name, client, principal, crc)
-        JOIN collab.room r ON r.name = o.name AND r.deleted IS NULL AND r.format <= 1
-        ORDER BY r.id, o.client
-        ON CONFLICT DO NOTHING;
+        IF cardinality(owned) > 0 THEN
+            INSERT INTO collab.owner (room, client, principal, crc)
+            SELECT r.id, o.client, o.principal, o.crc
+            FROM unnest(owned, clients, principals, owner_crcs) AS o (name, client, principal, crc)
+            CROSS JOIN LATERAL (
+                SELECT r.id FROM collab.room r WHERE r.name = o.name AND r.deleted IS NULL AND r.format <= 1 LIMIT 1
+            ) AS r
+            ORDER BY r.id, o.client
+            ON CONFLICT DO NOTHING;
+
+            RETURN QUERY SELECT -o.n::int, 0, 0::bigint, 0::bigint FROM unnest(owned) WITH ORDINALITY AS o (name, n)
+            WHERE NOT EXISTS (SELECT FROM collab.room r WHERE r.name = o.name AND r.deleted IS NULL);
+        END IF;
 
         -- A statement of its own: it sees what those have committed for whom the locks waited.
         SELECT array_agg(coalesce(r.id, 0) ORDER BY e.n), array_agg(coalesce(r.format, 0) ORDER BY e.n),
             array_agg(coalesce(r.position, 0) ORDER BY e.n), array_agg(coalesce(o.number, 0) ORDER BY e.n)
         INTO ids, formats, positions, known
         FROM unnest(names, epochs, origins) WITH ORDINALITY AS e (name, epoch, origin, n)
-        LEFT JOIN collab.room r ON r.name = e.name AND r.epoch = e.epoch AND r.deleted IS NULL
-        LEFT JOIN collab.origin o ON o.room = r.id AND o.origin = e.origin;
+        LEFT JOIN LATERAL (
+            SELECT r.id, r.format, r.position FROM collab.room r
+            WHERE r.name = e.name AND r.epoch = e.epoch AND r.deleted IS NULL LIMIT 1
+        ) AS r ON true
+        LEFT JOIN LATERAL (
+            SELECT o.number FROM collab.origin o WHERE o.room = r.id AND o.origin = e.origin LIMIT 1
+        ) AS o ON true;
 
         RETURN QUERY SELECT e.n::int, e.format, 0::bigint, 0::bigint
         FROM unnest(formats) WITH ORDINALITY AS e (format, n);
@@ -189,9 +207,6 @@ MIGRATIONS = (
             ON CONFLICT (room, origin) DO UPDATE SET number = excluded.number, changed = excluded.changed
         )
         SELECT f.entry, formats[f.entry], max(f.place), count(*) FROM fresh f GROUP BY f.entry;
-
-        RETURN QUERY SELECT -o.n::int, 0, 0::bigint, 0::bigint FROM unnest(owned) WITH ORDINALITY AS o (name, n)
-        WHERE NOT EXISTS (SELECT FROM collab.room r WHERE r.name = o.name AND r.deleted IS NULL);
     END $$;
 
     -- In place of all but the newest of before; false when a newer one is there or the fence is old. Put there first
@@ -210,7 +225,7 @@ MIGRATIONS = (
         FROM collab.room WHERE id = of_room FOR NO KEY UPDATE;
         SELECT coalesce(max(position), 0) INTO newest
         FROM collab.checkpoint WHERE room = of_room AND position <> at_position;
-        IF is_good IS NOT TRUE OR newest > at_position THEN
+        IF is_good IS NOT TRUE OR newest >= at_position THEN
             DELETE FROM collab.checkpoint WHERE room = of_room AND position = at_position;
             RETURN false;
         END IF;
