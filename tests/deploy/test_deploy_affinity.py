@@ -127,7 +127,7 @@ async def test_a_room_has_one_replica_and_every_replica_has_rooms(
             again = [await chosen(proxy, f"/ws/room{n}?token=x{n}") for n in range(60)]
 
     assert first == again
-    assert min(Counter(first).values()) >= 8
+    assert min(Counter(first).values()) >= 5
     assert len(set(first)) == 3
 
 

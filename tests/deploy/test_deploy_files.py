@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
+import httpx2
 import pytest
 import yaml
 from looking import (
@@ -28,6 +29,7 @@ from looking import (
     variables_of,
 )
 from processes import ROOT, Server
+from proxying import Haproxy
 from services import Process
 
 BIN = Path(sys.executable).parent
@@ -156,7 +158,7 @@ FAULTS: list[tuple[Look, Fault]] = [
     (compose_faults, Fault("compose.yaml", '\'["jwt", "keys"]\'', "jwt", "refuses its settings")),
     (compose_faults, Fault("compose.yaml", 'S: \'["172.30.77.2"]\'', 'S: \'["172.30.77.3"]\'', "does not believe the proxy")),
     (compose_faults, Fault("compose.yaml", "subnet: 172.30.77.0/24", "subnet: 172.30.78.0/24", "not in its network")),
-    (compose_faults, Fault("compose.yaml", "[redis-password, cluster-key, jwt-key]", "[redis-password, cluster-key]", "has no /run/secrets/jwt-key")),
+    (compose_faults, Fault("compose.yaml", "[redis-password, cluster-key, jwt-keys]", "[redis-password, cluster-key]", "has no /run/secrets/jwt-keys")),
     (compose_faults, Fault("compose.yaml", "networks: [store]", "networks: [store, clients]", "reaches Redis")),
     (compose_faults, Fault("compose.yaml", "networks: [store]", "networks: [stores]", "stores")),
     (compose_faults, Fault("compose.yaml", "internal: true", "internal: false", "reaches the world")),
@@ -172,7 +174,7 @@ FAULTS: list[tuple[Look, Fault]] = [
     (base, Fault(f"{BASE}/kustomization.yaml", "--from-literal=cluster-key", "--from-literal=key", "no cluster-key")),
     (base, Fault(f"{BASE}/settings.env", "COLLAB_IDLE_ROOM_SECONDS", "COLLAB_IDLE_SECOND", "COLLAB_IDLE_SECOND is no setting")),
     (base, Fault(f"{BASE}/settings.env", "COLLAB_AUTH=", "# COLLAB_AUTH=", "refuses its settings")),
-    (base, Fault(f"{BASE}/settings.env", "collab/jwt-key.json", "collab/jwt.json", "not mounted")),
+    (base, Fault(f"{BASE}/settings.env", "collab/jwt-keys.json", "collab/jwt.json", "not mounted")),
     (base, Fault(f"{BASE}/settings.env", "redis:6379", "redis:6380", "at no Service")),
     (base, Fault(f"{BASE}/settings.env", "DRAIN_SECONDS=20", "DRAIN_SECONDS=50", "while it drains")),
     (base, Fault(f"{BASE}/settings.env", "NOTICE_SECONDS=5", "NOTICE_SECONDS=40", "while it drains")),
@@ -385,6 +387,43 @@ def test_the_shipped_redis_wants_its_password_and_writes_before_it_answers(
     assert "NOAUTH" in stranger.stdout
     assert settings == ["yes", "always", "noeviction"]
     assert "horse" not in arguments
+
+
+def test_the_settings_of_the_compose_file_make_one_server_of_two_replicas(
+    serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    collab = (sys.executable, "-m", "collab")
+    key = tmp_path / "signing-key"
+    made = run(*collab, "token", "--new-key", key, "--public")
+    (tmp_path / "jwt-keys").write_text(made.stdout)
+    claims = ("--sub", "ada", "--room", "notes", "--write")
+    token = run(*collab, "token", "--key", key, *claims).stdout.strip()
+    (tmp_path / "redis-password").write_text("correct-horse\n")
+    (tmp_path / "cluster-key").write_text("0123456789abcdef" * 4 + "\n")
+    with Shell(*scripts()["compose"]) as redis:
+        for name, value in compose["services"]["replica1"]["environment"].items():
+            here = value.replace("/run/secrets", str(tmp_path))
+            here = here.replace("//redis:6379", f"//127.0.0.1:{redis.port}")
+            monkeypatch.setenv(name, here)
+        first, second = serve(), serve()
+
+        edit = {"splices": [{"root": "text", "index": 0, "insert": "hello"}]}
+        signed = {"Authorization": f"Bearer {token}"}
+        with Haproxy([first.port, second.port]) as proxy:
+            document = "/v1/rooms/notes/document"
+            stranger = httpx2.get(proxy.url + document)
+            edited = httpx2.patch(first.url + document, json=edit, headers=signed)
+            read = [
+                httpx2.get(f"{one.url}{document}?format=text", headers=signed).text
+                for one in (second, proxy)
+            ]
+        ready = httpx2.get(f"{second.url}/readyz").json()
+
+    assert stranger.status_code == 401
+    assert edited.status_code == 200
+    assert read == ["hello", "hello"]
+    assert ready == {"status": "ready", "reasons": []}
 
 
 def test_the_password_of_redis_is_where_the_server_reads_it() -> None:
