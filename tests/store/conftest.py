@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis_user import make_user, of_user
 from services import Cluster, Postgres, Redis
 
 from collab.connection import Endpoint, endpoint
-
-DEPLOYING = Path(__file__).parents[2] / "deploy" / "README.md"
 
 
 @pytest.fixture(scope="session")
@@ -40,23 +38,13 @@ def redis_place(redis: Redis) -> Endpoint:
 
 @pytest.fixture
 def redis_as_its_user(redis: Redis, tmp_path: Path) -> Endpoint:
-    """As the user of the documentation."""
-    return as_documented(redis.url, [redis], tmp_path)
+    password = make_user([redis], tmp_path)
+    return endpoint(of_user(redis.url), password_file=password)
 
 
 @pytest.fixture(scope="session")
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """As that user too, who has to ask for more there."""
     with Cluster() as cluster:
-        directory = tmp_path_factory.mktemp("cluster")
-        yield as_documented(cluster.url, cluster.nodes, directory)
-
-
-def as_documented(url: str, nodes: Sequence[Redis], directory: Path) -> Endpoint:
-    found = re.search(r"```\n(ACL SETUSER collab .*?)```", DEPLOYING.read_text(), re.S)
-    assert found
-    for node in nodes:
-        node.do(*found[1].replace("PASSWORD", "secret").split())
-    password = directory / "password"
-    password.write_text("secret")
-    return endpoint(url.replace("//", "//collab@"), password_file=password)
+        password = make_user(cluster.nodes, tmp_path_factory.mktemp("cluster"))
+        yield endpoint(of_user(cluster.url), password_file=password)
