@@ -13,7 +13,6 @@ from typing import Any
 
 import hiredis
 
-from collab import logs
 from collab.bus.backoff import Backoff
 from collab.bus.base import MAX_BODY_BYTES
 from collab.bus.keys import Names, names
@@ -22,8 +21,6 @@ from collab.bus.slots import Slots
 from collab.bus.wire import Dialer, NotPrimary, Place, Wire, pack, reason_of
 from collab.connection import COMMAND_SECONDS
 from collab.metrics import Metrics
-
-log = logs.logger(__name__)
 
 # Of one room, of all rooms, and of one pipeline. A room beyond its own gives up all that waits, and compares documents.
 ROOM_ENTRIES, ROOM_BYTES = 1_000, 2 * MAX_BODY_BYTES
@@ -380,7 +377,7 @@ class _Lane:
                     break
                 bodies.append(body)
                 size += len(body)
-            if not bodies:
+            if not bodies:  # it would be too much for this one
                 self._ready = {queue.channel: queue, **self._ready}
                 break
             count += len(bodies)
