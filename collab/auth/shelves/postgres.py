@@ -127,11 +127,16 @@ class PostgresShelf:
 
     async def _connected(self) -> Any:
         if self._db is None or self._db.is_closed():
-            self._db = await asyncpg.connect(
-                self._dsn,
-                password=self._password if self._password_file else None,
-                target_session_attrs="read-write",
-            )
+            try:
+                self._db = await asyncpg.connect(
+                    self._dsn,
+                    password=self._password if self._password_file else None,
+                    target_session_attrs="read-write",
+                )
+            except ValueError:  # which shows the address
+                raise ConfigurationError(
+                    "the address of Postgres cannot be understood"
+                ) from None
         return self._db
 
     def _password(self) -> str:
@@ -152,8 +157,9 @@ class PostgresShelf:
         """Bring the tables to the newest form. Raises ConfigurationError for newer ones, or when it may not."""
         db = await self._connected()
         if await self._tables() < len(MIGRATIONS):
+            # Before the transaction, which would not see what another one has made while this one waited.
+            await db.execute(f"SELECT pg_advisory_lock({_LOCK})")
             async with db.transaction():
-                await db.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
                 if not await db.fetchval("SELECT to_regnamespace('collab')"):
                     await db.execute("CREATE SCHEMA collab")
                 done = await self._tables()
@@ -163,6 +169,7 @@ class PostgresShelf:
                     await db.execute(
                         "UPDATE collab.access_about SET tables = $1", len(MIGRATIONS)
                     )
+            await db.execute(f"SELECT pg_advisory_unlock({_LOCK})")
         oldest = await db.fetchval("SELECT oldest FROM collab.access_about")
         if oldest > len(MIGRATIONS):
             raise ConfigurationError(
@@ -197,8 +204,6 @@ def _translated(error: Exception) -> Exception:
     match error:
         case TimeoutError():
             return StoreUnavailable("Postgres does not answer in time")
-        case asyncpg.ClientConfigurationError():  # it shows the address
-            return ConfigurationError("the address of Postgres cannot be understood")
         case asyncpg.PostgresError() if isinstance(error, _MISCONFIGURED):
             return ConfigurationError(f"Postgres does not let us in: {error}")
         case asyncpg.PostgresError() | asyncpg.InterfaceError() | OSError():
