@@ -503,6 +503,22 @@ async def test_a_damaged_record_that_a_checkpoint_covers_is_no_matter(
         assert await tail(ours) == [(3, b"c")]
 
 
+async def test_a_log_of_large_and_small_entries_comes_back_in_pages(
+    redis: Redis, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PAGE_BYTES", 2000)
+    updates = [bytes([at % 256]) * (at * 101 % 3000) for at in range(1, 301)]
+    async with opened(redis, cluster) as ours:
+        for at, update in enumerate(updates, 1):
+            ours.append([entry(at, update)], lambda *_: None)
+        await append(ours, entry(301, b"last"))
+
+        found = await tail(ours)
+
+        assert [update for _, update in found] == [*updates, b"last"]
+        assert len(await ours.history("notes", after=100, limit=50)) == 50
+
+
 async def test_a_missing_record_is_found(redis: Redis, cluster: str) -> None:
     async with opened(redis, cluster) as ours:
         for at, update in enumerate((b"a", b"b", b"c"), 1):
@@ -557,6 +573,30 @@ async def test_a_foreign_key_in_the_place_of_a_room_is_that_rooms_trouble_alone(
         for room in ("list", "ahead"):
             with pytest.raises(StoreCorrupt):
                 await ours.load(room)
+
+
+async def test_junk_in_the_fields_of_a_room_is_that_rooms_trouble_alone(
+    redis: Redis, cluster: str
+) -> None:
+    junk = {
+        "format": "x",
+        "live": b"\xff",
+        "position:e1": "9" * 99,
+        "deleted:e0": "x",
+        "fence:e1": "-",
+        b"\xff": "x",
+    }
+    async with opened(redis, cluster) as ours:
+        for number, (field, value) in enumerate(junk.items()):
+            await append(ours, entry(1, b"a", room=f"r{number}"))
+            redis.do("HSET", key(cluster, "room", f"r{number}"), field, value)  # type: ignore[arg-type]
+        await append(ours, entry(1, b"a", room="fine"))
+
+        for number in range(len(junk)):
+            with pytest.raises(StoreCorrupt):
+                await ours.load(f"r{number}")
+        await ours.tidy()
+        assert [info.name for info in await ours.rooms()] == ["fine"]
 
 
 async def test_a_log_whose_room_is_gone_is_not_written_over(

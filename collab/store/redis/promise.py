@@ -28,6 +28,11 @@ class Promise(NamedTuple):
         """Whether it drops keys that nobody has put an end to, and so a room's."""
         return self.policy.startswith("allkeys-")
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is written down soon."""
+        return self.fsync in ("always", "everysec", "unknown")
+
     def __str__(self) -> str:
         if self.fsync == "none":
             text = "nothing survives the end of Redis, for it keeps no append-only file (appendonly no)"

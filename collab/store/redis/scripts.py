@@ -75,23 +75,46 @@ return answers
 """
 )
 
-# The room as it is, with the time of Redis in microseconds, and the epoch of the history that a first entry begins.
+# A fence (the time of Redis in microseconds, and behind all that count), the epoch of the history that a first entry
+# begins, and the room as it is.
 OPEN = Script(
     """
 local room, next = unpack(KEYS)
-local time, epoch = redis.call('TIME'), false
-if redis.call('HEXISTS', room, 'live') == 0 then
+local time, live, epoch = redis.call('TIME'), redis.call('HGET', room, 'live'), false
+local fence = time[1] * 1000000 + time[2]
+if live then
+    fence = math.max(fence, tonumber(redis.call('HGET', room, 'fence:' .. live) or 0) + 1)
+else
     epoch = redis.call('GET', next)
     if not epoch then
         epoch = ARGV[1]
         redis.call('SET', next, epoch, 'EX', ARGV[2])
     end
 end
-return {time[1] * 1000000 + time[2], epoch or '', redis.call('HGETALL', room)}
+return {fence, epoch or '', redis.call('HGETALL', room)}
 """
 )
 
 READ = Script("return redis.call('HGETALL', KEYS[1])")
+
+# Entries from one place on, until they are enough in number or bytes; 1 where the log goes on.
+PAGE = Script(
+    """
+local start, most, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local found, bytes, count = {}, 0, 1
+while #found < most and bytes < most_bytes do
+    local some = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', count)
+    for _, entry in ipairs(some) do
+        found[#found + 1] = entry
+        for _, word in ipairs(entry[2]) do bytes = bytes + #word end
+    end
+    if #some < count then return {0, found} end
+    start = '(' .. some[#some][1]
+    count = math.min(2 * count, 64)
+end
+return {1, found}
+"""
+)
 
 # The owner that came first stays. Before there is a room they wait for it.
 BIND = Script(

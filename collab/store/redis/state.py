@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
 
 from collab import logs
-from collab.errors import RoomUnavailable
+from collab.errors import RoomUnavailable, StoreCorrupt
 from collab.names import spoken
 from collab.store.base import RoomInfo
 from collab.store.records import Damaged
 from collab.store.redis.entries import FORMAT, unseal
 
 log = logs.logger(__name__)
+
+
+_NUMBER = re.compile(rb"\d{1,19}")
+_SHAPES = {
+    **dict.fromkeys(
+        b"format created changed position bytes history fence purge".split(), _NUMBER
+    ),
+    b"live": re.compile(rb"[\x20-\x7e]+"),
+    b"deleted": re.compile(rb"\d{1,9} \d{1,19}"),
+    b"rejected": re.compile(rb"(\d{1,19} [^\n]*\n)*"),
+}
 
 
 class Kept(NamedTuple):
@@ -29,11 +41,13 @@ class Kept(NamedTuple):
 
 
 class State:
-    """One room. Raises RoomUnavailable when a newer version has written it."""
+    """One room. Raises RoomUnavailable when a newer version has written it, StoreCorrupt when a foreign writer has."""
 
     def __init__(self, room: str, flat: Sequence[bytes]) -> None:
         self.room = room
         self.fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not all(map(_is_ours, self.fields.items())):
+            raise foreign(room)
         if int(self.fields.get(b"format", 0)) > FORMAT:
             raise RoomUnavailable(
                 f"room {spoken(room)} was written by a newer version of the server"
@@ -58,6 +72,11 @@ class State:
                 continue
         return found
 
+    @property
+    def may_trim(self) -> bool:
+        """Whether the live history has an end for its log, and two checkpoints."""
+        return bool(self._get("history", self.live) and self._get("old", self.live))
+
     def rejected(self, epoch: str) -> set[int]:
         """Positions to be left out."""
         lines = (self._get("rejected", epoch) or b"").splitlines()
@@ -65,12 +84,11 @@ class State:
 
     def deleted(self) -> list[str]:
         """Epochs whose content is still there, the one deleted last at the end."""
-        found = [
-            (int(value.split()[0]), epoch)
-            for field, value in self.fields.items()
-            if field.startswith(b"deleted:")
-            and f"purge:{(epoch := field[8:].decode())}".encode() in self.fields
-        ]
+        found = []
+        for field, value in self.fields.items():
+            epoch = field.removeprefix(b"deleted:")
+            if epoch != field and b"purge:" + epoch in self.fields:
+                found.append((int(value.partition(b" ")[0]), epoch.decode()))
         return [epoch for _, epoch in sorted(found)]
 
     def restorable(self, now: int) -> str:
@@ -93,7 +111,7 @@ class State:
             max(created, self.number("changed", epoch)),
             self._metadata(epoch),
             None if history is None else int(history),
-            None if deleted is None else int(deleted.split()[1]),
+            None if deleted is None else int(deleted.partition(b" ")[2]),
         )
 
     def _metadata(self, epoch: str) -> dict[str, object]:
@@ -108,3 +126,21 @@ class State:
             log.error("damaged metadata", room=self.room)
             return {}
         return found
+
+
+def _is_ours(field: tuple[bytes, bytes]) -> bool:
+    """Whether it can be read: what it says is for the scripts, which alone write it."""
+    name, value = field
+    shape = _SHAPES.get(name.partition(b":")[0])
+    try:
+        name.decode()
+    except ValueError:
+        return False
+    return shape is None or shape.fullmatch(value) is not None
+
+
+def foreign(room: str) -> StoreCorrupt:
+    """What is said of a room whose keys are not as we left them."""
+    return StoreCorrupt(
+        f"room {spoken(room)}: a key of it in Redis holds what others have written"
+    )

@@ -13,13 +13,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, NamedTuple, Self, TypeVar
 from zlib import crc32
 
 from collab import logs
 from collab.connection import Call, Client, Endpoint, ForeignContent
 from collab.errors import (
+    CollabError,
     ConfigurationError,
     Conflict,
     RoomNotFound,
@@ -62,7 +63,7 @@ from collab.store.redis.entries import (
 )
 from collab.store.redis.processes import ALIVE_SECONDS, is_surely_dead, new_name
 from collab.store.redis.promise import Promise, look
-from collab.store.redis.state import Kept, State
+from collab.store.redis.state import Kept, State, foreign
 
 log = logs.logger(__name__)
 
@@ -73,6 +74,7 @@ LOADING_SECONDS = 7 * 24 * 3600  # that a load which never ended is remembered
 UPLOAD_SECONDS = 600  # to put the pieces of a checkpoint there
 PIECE_BYTES = 4 << 20  # of a checkpoint, so that each goes in time
 PAGE = 500  # entries or rooms asked for at once
+PAGE_BYTES = 4 << 20
 MAX_LOADS = (
     10_000  # whose fences are known; a compactor of an older one changes nothing
 )
@@ -173,14 +175,17 @@ class RedisStore:
                     each.cancel()
 
     async def _again(self, seconds: float, run: Callable[[], Awaitable[None]]) -> None:
+        """Each trouble is said once, not each time."""
+        said = ""
         while True:
             await asyncio.sleep(seconds)
             try:
                 await run()
-            except StoreUnavailable as error:
-                log.warning("redis does not answer", reason=str(error))
-            except (ForeignContent, RoomUnavailable, StoreCorrupt) as error:
-                log.error("redis holds what is not ours", reason=str(error))
+                said = ""
+            except CollabError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("redis is not as it should be", reason=said)
 
     async def _beat(self) -> None:
         """Say that this process lives, and that the keys are still the same ones."""
@@ -196,7 +201,8 @@ class RedisStore:
         """Its settings may be changed while it runs."""
         promise = await look(self._reader)
         if promise != self.promise:
-            log.info(
+            tell = log.info if promise.is_kept else log.warning
+            tell(
                 "what redis promises of what is saved",
                 promise=str(promise),
                 eviction=promise.policy,
@@ -235,14 +241,14 @@ class RedisStore:
         try:
             answer = await self._reader.call(script, keys, *arguments)
         except ForeignContent:
-            raise _foreign(room) from None
+            raise foreign(room) from None
         match answer:
             case b"newer":
                 raise RoomUnavailable(
                     f"room {spoken(room)} was written by a newer version of the server"
                 )
             case b"foreign":
-                raise _foreign(room)
+                raise foreign(room)
             case b"none":
                 raise RoomNotFound(f"there is no room {spoken(room)}")
             case b"there":
@@ -370,18 +376,20 @@ class RedisStore:
         self, room: str, epoch: str, after: int
     ) -> AsyncGenerator[Piece | None, None]:
         """Entries with positions greater than `after`, in order; None for one that is damaged."""
-        (key,) = self._keys(room, f"{epoch}:log")
-        start = f"{after + 1}-0"
-        while True:
-            page = await self._reader.run("XRANGE", key, start, "+", "COUNT", PAGE)
-            for place, fields in page:
+        keys = self._keys(room, f"{epoch}:log")
+        start, is_more = f"{after + 1}-0", 1
+        while is_more:
+            is_more, page = await self._call(
+                room, scripts.PAGE, keys, start, PAGE, PAGE_BYTES
+            )
+            for place, words in page:
+                fields = dict(zip(words[::2], words[1::2], strict=True))
                 try:
                     yield unpack_entry(room, epoch, place, fields)
                 except Damaged:
                     yield None
-            if len(page) < PAGE:
-                return
-            start = f"({page[-1][0].decode()}"
+            if page:
+                start = f"({page[-1][0].decode()}"
 
     async def _owners(self, room: str, epoch: str) -> dict[int, str]:
         (key,) = self._keys(room, f"{epoch}:owners")
@@ -558,7 +566,7 @@ class RedisStore:
         return found
 
     async def _states(self, rooms: Sequence[str]) -> list[State]:
-        """As far as they can be read: a room of a newer version is not shown."""
+        """As far as they can be read: one of a newer version is not shown, nor one that others have written to."""
         calls = [Call(scripts.READ, self._keys(room, "room"), ()) for room in rooms]
         states = []
         answers = await self._reader.call_all(calls) if calls else []
@@ -568,8 +576,8 @@ class RedisStore:
             try:
                 if not isinstance(answer, Exception):
                     states.append(State(room, answer))
-            except RoomUnavailable:
-                continue
+            except (RoomUnavailable, StoreCorrupt) as error:
+                log.debug("room passed over", room=room, reason=str(error))
         return states
 
     # Deleting
@@ -595,22 +603,35 @@ class RedisStore:
         await self._settle(state)
         return state.info(epoch)
 
-    async def _settle(self, state: State) -> None:
-        """Purge what is over its time, and put the room where it belongs in the listings."""
-        room, now = state.room, self._clock()
-        for epoch in state.deleted():
-            if state.number("purge", epoch) <= now:
-                names = ("log", "origins", "owners", "a", "b")
-                keys = self._keys(room, "room", *(f"{epoch}:{name}" for name in names))
-                await self._call(room, scripts.PURGE, keys, FORMAT, epoch, now)
-        for index, belongs in (
-            (self._live_index, bool(state.live)),
-            (self._deleted_index, bool(state.restorable(now))),
-        ):
-            if belongs:
-                await self._reader.run("ZADD", index, 0, room)
-            else:
-                await self._reader.run("ZREM", index, room)
+    async def _settle(self, *states: State) -> None:
+        """Purge what is over its time, and put the rooms where they belong in the listings."""
+        now = self._clock()
+        for state in states:
+            for epoch in state.deleted():
+                if state.number("purge", epoch) <= now:
+                    await self._purge(state.room, epoch, now)
+        belonging: tuple[tuple[str, Callable[[State], str]], ...] = (
+            (self._live_index, lambda state: state.live),
+            (self._deleted_index, lambda state: state.restorable(now)),
+        )
+        for index, belongs in belonging:
+            rooms = [state.room for state in states]
+            scores = await self._reader.run("ZMSCORE", index, *rooms)
+            listed = {
+                room
+                for room, score in zip(rooms, scores, strict=True)
+                if score is not None
+            }
+            right = {state.room for state in states if belongs(state)}
+            for command, wrong in (("ZADD", right - listed), ("ZREM", listed - right)):
+                for room in wrong:
+                    words = (0, room) if command == "ZADD" else (room,)
+                    await self._reader.run(command, index, *words)
+
+    async def _purge(self, room: str, epoch: str, now: int) -> None:
+        names = ("log", "origins", "owners", "a", "b")
+        keys = self._keys(room, "room", *(f"{epoch}:{name}" for name in names))
+        await self._call(room, scripts.PURGE, keys, FORMAT, epoch, now)
 
     async def _tidy_in_turn(self) -> None:
         """One replica is enough."""
@@ -623,10 +644,13 @@ class RedisStore:
         async for keys in self._reader.scan(f"{self._cluster}:{{*}}:room"):
             tags = (key[len(self._cluster) + 1 :].rpartition(":")[0] for key in keys)
             rooms = [room for tag in tags if (room := key_in_tag(tag)) is not None]
-            for state in await self._states(rooms):
-                await self._settle(state)
-                if state.live:
-                    await self._trim(state.room, state.live)
+            states = await self._states(rooms)
+            if states:
+                await self._settle(*states)
+            for state in states:
+                if state.may_trim:
+                    with suppress(StoreCorrupt):
+                        await self._trim(state.room, state.live)
         for bucket in range(BUCKETS):
             await self._remember(bucket, "", b"")
 
@@ -703,12 +727,6 @@ class RedisStore:
     async def end_load(self, room: str) -> None:
         names = self._crashed.pop(room, [self._name])
         await self._reader.run("HDEL", *self._keys(room, "loading"), *names)
-
-
-def _foreign(room: str) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"room {spoken(room)}: a key of it in Redis holds what others have written"
-    )
 
 
 def _same(one: Mapping[bytes, bytes], other: Mapping[bytes, bytes], epoch: str) -> bool:
