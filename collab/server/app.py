@@ -31,7 +31,6 @@ from collab.auth.tickets import Tickets
 from collab.bus.base import Bus
 from collab.bus.memory import MemoryBus
 from collab.bus.redis import RedisBus
-from collab.connection import Endpoint, endpoint
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
@@ -49,7 +48,7 @@ from collab.server.origins import Origins
 from collab.server.proxies import Proxies, Trusted
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
-from collab.server.shelves import make_shelf
+from collab.server.shelves import make_endpoint, make_shelf
 from collab.server.sockets import Sockets
 from collab.server.tls import Tls
 from collab.server.upgrade import Upgrade
@@ -144,17 +143,6 @@ def make_bus(settings: Settings, metrics: Metrics) -> Bus | None:
     if not settings.redis:
         return MemoryBus() if settings.store_kind in ("postgres", "redis") else None
     return RedisBus(make_endpoint(settings), cluster=settings.cluster, metrics=metrics)
-
-
-def make_endpoint(settings: Settings) -> Endpoint:
-    """Where Redis is. Raises ConfigurationError."""
-    return endpoint(
-        settings.redis,
-        password_file=settings.redis_password_file,
-        ca=settings.redis_ca,
-        certificate=settings.redis_certificate,
-        key=settings.redis_key,
-    )
 
 
 def _cluster_key(path: Path | None) -> bytes | None:
