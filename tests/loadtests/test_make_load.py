@@ -16,6 +16,7 @@ import anyio
 import pytest
 from anyio import to_thread
 from processes import ROOT, Server
+from services import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -196,13 +197,15 @@ async def test_a_run_on_a_server_of_its_own_passes_and_leaves_its_reports(
         await connect(f"{found[1]}/ws/room")
 
 
-async def test_a_storm_from_two_processes_at_two_addresses_converges(
-    tmp_path: Path, server: Server
+async def test_a_storm_from_two_processes_on_two_replicas_converges(
+    tmp_path: Path, serve: Callable[..., Server]
 ) -> None:
-    addresses = f"{server.url},{server.address}/"
-    flags = ("--users", "8", "--rooms", "2", "--shape", "storm", "--processes", "2")
+    with Redis() as redis:
+        one, two = (serve("--redis", redis.url) for _ in range(2))
+        flags = ("--users", "8", "--rooms", "2", "--shape", "storm", "--processes", "2")
+        addresses = f"{one.url},{two.address}/"
 
-    done = await load(tmp_path, *SHORT, *flags, "--url", addresses)
+        done = await load(tmp_path, *SHORT, *flags, "--url", addresses)
 
     assert done.returncode == 0, done.stdout + done.stderr
     stats = json.loads(reports(tmp_path)["stats.json"])
