@@ -20,10 +20,10 @@ class Names(NamedTuple):
 
 
 @lru_cache(maxsize=10_000)
-def names(cluster: str, channel: str) -> Names:
-    """Of a room, or of the channel of all replicas."""
+def names(cluster: str, database: int, channel: str) -> Names:
+    """Of a room, or of the channel of all replicas. Channels in Redis know no databases, so the number is in the name."""
     numbering, stream, sharded = (
         key_of(cluster, channel, what)
-        for what in ("bus-numbering", "bus-stream", "bus-channel")
+        for what in ("bus-numbering", "bus-stream", f"bus-channel-{database}")
     )
     return Names(numbering, stream, sharded, key_slot(numbering.encode()))

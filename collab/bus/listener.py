@@ -12,7 +12,7 @@ import hiredis
 
 from collab.bus.backoff import Backoff
 from collab.bus.base import EVERYBODY, Published, Subscriber
-from collab.bus.keys import Names, names
+from collab.bus.keys import Names
 from collab.bus.scripts import decode
 from collab.bus.slots import Slots
 from collab.bus.wire import Dialer, NotPrimary, Place, Wire, pack, reason_of
@@ -41,10 +41,15 @@ class Listener:
     """Subscribers by channel. An async context manager."""
 
     def __init__(
-        self, dialer: Dialer, slots: Slots, *, cluster: str, metrics: Metrics
+        self,
+        dialer: Dialer,
+        slots: Slots,
+        *,
+        names: Callable[[str], Names],
+        metrics: Metrics,
     ) -> None:
         self.dialer, self.slots, self.metrics = dialer, slots, metrics
-        self._cluster = cluster
+        self._names = names
         self._channels: dict[str, _Channel] = {}
         self._placeless: set[_Channel] = set()  # nobody is known to have their slots
         self._ears: dict[Place, _Ear] = {}
@@ -74,7 +79,7 @@ class Listener:
 
     def subscribe(self, channel: str, subscriber: Subscriber) -> None:
         self.unsubscribe(channel)
-        wanted = _Channel(names(self._cluster, channel), subscriber)
+        wanted = _Channel(self._names(channel), subscriber)
         self._channels[channel] = wanted
         self._place(wanted)
 
@@ -89,7 +94,7 @@ class Listener:
     def assign(self) -> None:
         """Slots have moved, or are known at last."""
         # All replicas' channel is listened to even while nobody wants it: so it is known whether anything passes.
-        self._ear(names(self._cluster, EVERYBODY).slot)
+        self._ear(self._names(EVERYBODY).slot)
         for channel in self._channels.values():
             self._place(channel)
         known = self.slots.places

@@ -15,7 +15,7 @@ import hiredis
 
 from collab.bus.backoff import Backoff
 from collab.bus.base import MAX_BODY_BYTES
-from collab.bus.keys import Names, names
+from collab.bus.keys import Names
 from collab.bus.scripts import PUBLISH, publish_command, say_command
 from collab.bus.slots import Slots
 from collab.bus.wire import Dialer, NotPrimary, Place, Wire, pack, reason_of
@@ -62,12 +62,12 @@ class Publisher:
         dialer: Dialer,
         slots: Slots,
         *,
-        cluster: str,
+        names: Callable[[str], Names],
         metrics: Metrics,
         dropped: Callable[[str], None],
     ) -> None:
         self.dialer, self.slots, self.metrics = dialer, slots, metrics
-        self._cluster = cluster
+        self._names = names
         self._dropped = dropped
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[Place, _Lane] = {}
@@ -105,7 +105,7 @@ class Publisher:
         """Put it behind what waits of this room."""
         queue = self._queues.get(channel)
         if queue is None:
-            queue = _Queue(channel, names(self._cluster, channel))
+            queue = _Queue(channel, self._names(channel))
             self._queues[channel] = queue
             self._put(queue)
         queue.bodies.append(body)
@@ -125,7 +125,7 @@ class Publisher:
 
     def say(self, channel: str, body: bytes) -> None:
         """Send it along with the next pipeline, if there is one soon."""
-        of = names(self._cluster, channel)
+        of = self._names(channel)
         lane = self._lane(of.slot)
         if lane is None or len(body) > MAX_BODY_BYTES:
             self.metrics.bus_dropped += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Self
 
 from collab import logs
@@ -38,14 +39,17 @@ class RedisBus:
     def __init__(self, endpoint: Endpoint, *, cluster: str, metrics: Metrics) -> None:
         self.metrics = metrics
         self._cluster = cluster
+        self._names = partial(names, cluster, endpoint.database)
         self._client = Client(endpoint, unavailable=BusUnavailable)
         dialer = Dialer(endpoint)
         self._slots = Slots(dialer, self._reassign)
-        self._listener = Listener(dialer, self._slots, cluster=cluster, metrics=metrics)
+        self._listener = Listener(
+            dialer, self._slots, names=self._names, metrics=metrics
+        )
         self._publisher = Publisher(
             dialer,
             self._slots,
-            cluster=cluster,
+            names=self._names,
             metrics=metrics,
             dropped=self._dropped,
         )
@@ -114,7 +118,7 @@ class RedisBus:
 
     async def position(self, channel: str) -> tuple[str, int]:
         try:
-            numbering = names(self._cluster, channel).numbering
+            numbering = self._names(channel).numbering
             return _numbering(await self._run("HMGET", numbering, "epoch", "number"))
         except ForeignContent:
             self.metrics.bus_foreign += 1
@@ -136,7 +140,7 @@ class RedisBus:
         self, channel: str, epoch: str, after: int
     ) -> list[Published] | None:
         """The stream first, then how far the numbering is: what came between is read in the next round."""
-        of = names(self._cluster, channel)
+        of = self._names(channel)
         found: list[Published] = []
         while len(found) <= KEPT_ENTRIES:
             last = after + len(found)

@@ -23,7 +23,7 @@ from collab.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 
-NOTES = names("collab", "notes")
+NOTES = names("collab", 0, "notes")
 
 
 @pytest.fixture
@@ -631,14 +631,21 @@ async def test_kept_values_go_by_themselves_and_foreign_ones_are_none(
     assert buses[1].metrics.bus_foreign == 1
 
 
+@pytest.mark.parametrize(
+    ("clusters", "databases"), [(("one", "two"), (0, 0)), (("one", "one"), (0, 3))]
+)
 async def test_two_clusters_on_one_redis_do_not_hear_each_other(
-    server: Redis,
+    server: Redis, clusters: tuple[str, str], databases: tuple[int, int]
 ) -> None:
-    place = endpoint(server.url)
-    async with (
-        RedisBus(place, cluster="one", metrics=Metrics()) as first,
-        RedisBus(place, cluster="two", metrics=Metrics()) as second,
-    ):
+    first, second = (
+        RedisBus(
+            endpoint(f"redis://127.0.0.1:{server.port}/{database}"),
+            cluster=cluster,
+            metrics=Metrics(),
+        )
+        for cluster, database in zip(clusters, databases, strict=True)
+    )
+    async with first, second:
         ears = [await listen(first), await listen(second)]
 
         first.publish("notes", b"first")

@@ -199,7 +199,7 @@ def test_a_message_over_the_limit_is_nothing() -> None:
 
 def test_all_of_a_room_is_in_one_slot() -> None:
     for room in ("notes", "a{b}c", "acme\x1f}{", "é"):
-        of = names("collab", room)
+        of = names("collab", 0, room)
 
         tags = {
             name[name.index("{") + 1 : name.index("}")]
