@@ -21,12 +21,14 @@ from tempfile import TemporaryDirectory
 from collab import logs
 from collab.errors import ConfigurationError
 from collab.server import banner
-from collab.server.worker import READY
+from collab.server.worker import READY, ask, socket_of
 from collab.settings import Settings
 
 START_SECONDS = 60.0  # for a worker to become ready
 STABLE_SECONDS = 10.0  # who lives longer has not died at once
 MAX_DEATHS = 6  # at once, one after the other, in one place
+CHECK_SECONDS = 5.0  # between two looks whether a worker answers
+HUNG_SECONDS = 30.0  # without an answer, after which it is killed
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 DRAIN_PATIENCE_SECONDS = 20.0  # beyond its window, for a worker to drain
 FORCED_SECONDS = 5.0  # for a worker to end that was told to end at once
@@ -82,9 +84,11 @@ class Supervisor:
         listening: Sequence[socket.socket],
         *,
         patience_seconds: float,
+        hung_seconds: float = HUNG_SECONDS,
     ) -> None:
         """`patience_seconds`: how long a child may take to drain."""
         self._command, self._patience_seconds = tuple(command), patience_seconds
+        self._hung_seconds = hung_seconds
         self._places = [Place(at, each) for at, each in enumerate(listening, start=1)]
         self._children: set[Child] = set()  # all that run, those that drain among them
         self._is_ending = asyncio.Event()
@@ -92,11 +96,14 @@ class Supervisor:
         self._code = 0
 
     async def run(self, started: Callable[[], None]) -> int:
-        """Until a signal, or until a child cannot be kept alive; returns the exit code. `started`: all listen."""
+        """Until a signal, or until a child cannot be kept alive; returns the exit code. `started`: all listen.
+
+        Raises ConfigurationError when there is no room for temporary files.
+        """
         self._loop = asyncio.get_running_loop()
         self._heed_signals()
         try:
-            with TemporaryDirectory(prefix="collab-") as directory:
+            with _temporary() as directory:
                 self._directory = Path(directory)
                 if await self._begin():
                     log.info("workers are ready", workers=len(self._places))
@@ -105,6 +112,7 @@ class Supervisor:
                         tasks.create_task(self._roll())
                         for place in self._places:
                             tasks.create_task(self._keep(place))
+                            tasks.create_task(self._watch(place))
                 codes = [await child.process.wait() for child in self._children]
         finally:
             for number in self._signals:
@@ -189,11 +197,27 @@ class Supervisor:
             self._give_up(code, f"worker {place.number} ends again and again")
             return
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**place.deaths)
-        try:
-            async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):
-                await self._is_ending.wait()
-        except TimeoutError:
+        if not await self._ends_within(pause * random.uniform(0.5, 1.0)):
             place.child = await self._start(place)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        """Wait so long, or until all are to end."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._is_ending.wait()
+        except TimeoutError:
+            return False
+
+    async def _watch(self, place: Place) -> None:
+        """Kill a child that lives and does not answer: what connects to its socket would wait for ever."""
+        child, heard = place.child, self._loop.time()
+        while not await self._ends_within(min(CHECK_SECONDS, self._hung_seconds / 3)):
+            is_heard = await ask(socket_of(self._directory, place.number)) is not None
+            if is_heard or place.child is not child:
+                child, heard = place.child, self._loop.time()
+            elif child is not None and self._loop.time() - heard > self._hung_seconds:
+                log.error("a worker does not answer and is killed", number=place.number)
+                child.tell(signal.SIGKILL)
 
     def _give_up(self, code: int, what: str) -> None:
         self._code = 128 - code if code < 0 else code or 1
@@ -262,6 +286,15 @@ class Supervisor:
     def _kill(self) -> None:
         for child in self._children:
             child.tell(signal.SIGKILL)
+
+
+def _temporary() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="collab-")
+    except OSError as error:
+        raise ConfigurationError(
+            f"workers need a directory for their sockets, and there is none for temporary files: {error.strerror or error}"
+        ) from None
 
 
 def oversee(settings: Settings, command: Sequence[str]) -> int:

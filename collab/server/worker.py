@@ -60,7 +60,7 @@ class Figures:
 
     async def __aenter__(self) -> Self:
         if self._worker is not None:
-            path = self._worker.directory / f"{self._worker.number}.sock"
+            path = socket_of(self._worker.directory, self._worker.number)
             self._server = await asyncio.start_unix_server(self._hand_out, path)
         return self
 
@@ -74,7 +74,7 @@ class Figures:
             return generate_latest(self._registry)
         paths = sorted(self._worker.directory.glob("*.sock"))
         async with asyncio.TaskGroup() as tasks:
-            asked = {int(path.stem): tasks.create_task(_ask(path)) for path in paths}
+            asked = {int(path.stem): tasks.create_task(ask(path)) for path in paths}
         return join({number: task.result() for number, task in asked.items()}).encode()
 
     async def _hand_out(
@@ -86,7 +86,12 @@ class Figures:
         writer.close()
 
 
-async def _ask(path: Path) -> str | None:
+def socket_of(directory: Path, number: int) -> Path:
+    """Where a worker hands out its figures."""
+    return directory / f"{number}.sock"
+
+
+async def ask(path: Path) -> str | None:
     """The figures of one worker; None when it does not answer in time."""
     try:
         async with asyncio.timeout(FIGURES_SECONDS):

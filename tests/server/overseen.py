@@ -44,7 +44,12 @@ def main(count: str, port: str, *flags: str) -> int:
     logs.configure(log_format="json", level="info")
     listening = bind("127.0.0.1", int(port), int(count))
     command = [sys.executable, "-m", "collab", "worker", "--store", "memory", *flags]
-    supervisor = Supervisor(command, listening, patience_seconds=40)
+    supervisor = Supervisor(
+        command,
+        listening,
+        patience_seconds=40,
+        hung_seconds=float(os.environ.get("HUNG_SECONDS", "30")),
+    )
     is_secure = "--tls-key" in flags
     return asyncio.run(
         supervisor.run(lambda: banner.show(listening[0], is_secure=is_secure))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,25 @@ async def test_a_killed_worker_is_replaced_and_its_clients_come_back(
     assert second in server.workers
     assert sorted(restarts.values()) == [0, 1]
     assert sum(counts.values()) == 20
+
+
+async def test_a_worker_that_hangs_is_replaced(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUNG_SECONDS", "3")
+    server = start()
+    first, second = server.workers
+
+    os.kill(first, signal.SIGSTOP)
+    replaced = await asyncio.to_thread(
+        eventually,
+        lambda: len(server.workers) == 2 and first not in server.workers,
+        seconds=30,
+    )
+
+    assert replaced
+    assert second in server.workers
+    assert "does not answer" in server.logs()
 
 
 async def is_cut(client: ClientConnection, pid: int) -> bool:
@@ -224,6 +244,16 @@ async def test_a_hangup_reaches_every_worker(start: Start, tmp_path: Path) -> No
 
 def program(text: str) -> list[str]:
     return [sys.executable, "-c", text]
+
+
+async def test_where_nothing_can_be_written_it_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    overseer = Supervisor(program(""), bind("127.0.0.1", 0, 2), patience_seconds=5)
+
+    with pytest.raises(ConfigurationError, match="temporary files"):
+        await overseer.run(lambda: None)
 
 
 async def test_a_worker_that_cannot_start_ends_everything_at_once(
