@@ -207,6 +207,28 @@ async def test_the_slower_of_two_compactors_changes_nothing(
     assert (await store.load("notes")).checkpoint == Checkpoint(5, b"5")
 
 
+async def test_a_checkpoint_of_what_a_failover_has_undone_is_refused(
+    store: PostgresStore, dsn: str
+) -> None:
+    await append(store, entry(1, b"a", b"lost"))
+    stored = await store.load("notes")
+    # As at a standby that has become the primary before it had heard of everything.
+    await execute(
+        dsn,
+        "DELETE FROM collab.log WHERE position = 2",
+        "DELETE FROM collab.origin",
+        "UPDATE collab.room SET position = 1",
+    )
+    await append(store, entry(1, b"other", origin="elsewhere"))
+
+    is_stored = await store.checkpoint(
+        "notes", Checkpoint(stored.position, b"a lost"), fence=stored.fence
+    )
+
+    assert not is_stored
+    assert await log_of(store) == [b"a", b"other"]
+
+
 async def test_a_load_under_way_elsewhere_is_no_crash_and_one_cut_short_is(
     dsn: str, store: PostgresStore
 ) -> None:

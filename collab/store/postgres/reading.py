@@ -119,15 +119,21 @@ async def next_epoch(db: Any, name: str, identity: str) -> str:
     return hashlib.sha256(f"{identity}:{count}:{name}".encode()).hexdigest()[:16]
 
 
-async def load(
-    db: Any, name: str, identity: str, limit: asyncio.Timeout
-) -> tuple[Stored, int]:
-    """What opening the room needs, and how many damaged checkpoints were left aside."""
+class Loaded(NamedTuple):
+    """What opening a room needs, and what the store keeps of it to itself."""
+
+    stored: Stored
+    damaged: int = 0  # checkpoints that were left aside
+    head: int | None = None  # the checksum of the last row
+
+
+async def load(db: Any, name: str, identity: str, limit: asyncio.Timeout) -> Loaded:
+    """Checkpoint and tail. Raises StoreCorrupt for a hole or a damaged row that no checkpoint covers."""
     fence = await db.fetchval("SELECT nextval('collab.fence')")
     live = await find(db, name)
     if live is None:
         epoch = await next_epoch(db, name, identity)
-        return Stored("", 0, None, (), {}, fence, epoch), 0
+        return Loaded(Stored("", 0, None, (), {}, fence, epoch))
     checkpoint, damaged = await _newest(db, live, limit)
     start = checkpoint.position if checkpoint else 0
     rejected = {
@@ -138,11 +144,11 @@ async def load(
     }
     allow(limit, await db.fetchval(_TAIL_SIZE, live.id, start, None))
     tail: list[tuple[int, bytes]] = []
-    last = start
+    last, head = start, None
     for row in await db.fetch(_TAIL, live.id, start, None):
         if row["position"] != last + 1 or not _is_intact(live, row):
             raise _lost(name, last + 1)
-        last += 1
+        last, head = last + 1, row["crc"]
         if last not in rejected:
             tail.append((last, row["update"]))
     if last != live.position:
@@ -154,7 +160,8 @@ async def load(
         )
         if crc == owner_checksum(name, client, principal)
     }
-    return Stored(live.epoch, last, checkpoint, tail, owners, fence), damaged
+    stored = Stored(live.epoch, last, checkpoint, tail, owners, fence)
+    return Loaded(stored, damaged, head)
 
 
 def _lost(name: str, position: int) -> StoreCorrupt:

@@ -210,9 +210,10 @@ MIGRATIONS = (
     END $$;
 
     -- In place of all but the newest of before; false when a newer one is there or the fence is old. Put there first
-    -- and judged then, so that a large one does not hold up those who append.
+    -- and judged then, so that a large one does not hold up those who append. `head` is the checksum of the last row in
+    -- it, where that is known: after a failover that lost commits, other updates may stand at the same positions.
     CREATE FUNCTION collab.checkpoint_1(
-        of_room bigint, at_position bigint, at_fence bigint, moment bigint, checksum bigint, content bytea
+        of_room bigint, at_position bigint, at_fence bigint, moment bigint, checksum bigint, content bytea, head bigint
     ) RETURNS boolean LANGUAGE plpgsql AS $$
     DECLARE newest bigint; is_good boolean;
     BEGIN
@@ -225,6 +226,11 @@ MIGRATIONS = (
         FROM collab.room WHERE id = of_room FOR NO KEY UPDATE;
         SELECT coalesce(max(position), 0) INTO newest
         FROM collab.checkpoint WHERE room = of_room AND position <> at_position;
+        IF head IS NOT NULL THEN
+            is_good := is_good AND EXISTS (
+                SELECT FROM collab.log WHERE room = of_room AND position = at_position AND crc = head
+            );
+        END IF;
         IF is_good IS NOT TRUE OR newest >= at_position THEN
             DELETE FROM collab.checkpoint WHERE room = of_room AND position = at_position;
             RETURN false;

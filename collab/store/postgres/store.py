@@ -66,6 +66,7 @@ _END_LOADS = """
     WITH ended AS (DELETE FROM collab.load WHERE room = ANY ($1) AND process = $2)
     DELETE FROM collab.crash WHERE room = ANY ($1)
 """
+_MAX_HEADS = 10_000  # loads of which it is known where they ended; the oldest give way
 _MAX_ENDED = 10_000  # loads that ended while Postgres was away
 
 
@@ -94,6 +95,7 @@ class PostgresStore:
             self._connections, window_seconds=window_seconds, clock=clock
         )
         self._clock, self._deleted_room_seconds = clock, deleted_room_seconds
+        self._heads: dict[int, tuple[int, int]] = {}  # fence → last position, checksum
         self._ended: set[str] = set()  # loads whose notes could not be removed yet
         self._purged = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -150,19 +152,21 @@ class PostgresStore:
     ) -> bool:
         position, snapshot = checkpoint
         now = self._clock()
+        at, head = self._heads.get(fence, (0, None))
         async with self._connections.borrowed() as (db, limit):
             live = await reading.find(db, room)
             if live is None or fence < live.fence or position > live.position:
                 return False
             allow(limit, len(snapshot))
             is_stored: bool = await db.fetchval(
-                "SELECT collab.checkpoint_1($1, $2, $3, $4, $5, $6)",
+                "SELECT collab.checkpoint_1($1, $2, $3, $4, $5, $6, $7)",
                 live.id,
                 position,
                 fence,
                 now,
                 checkpoint_checksum(live.key, position, now, snapshot),
                 snapshot,
+                head if at == position else None,
             )
             return is_stored
 
@@ -272,8 +276,13 @@ class PostgresStore:
 
     async def load(self, room: str) -> Stored:
         async with self._snapshot() as (db, limit):
-            stored, damaged = await reading.load(db, room, self.identity, limit)
-        self._count_damaged(room, damaged)
+            loaded = await reading.load(db, room, self.identity, limit)
+        self._count_damaged(room, loaded.damaged)
+        stored = loaded.stored
+        if loaded.head is not None:
+            if len(self._heads) >= _MAX_HEADS:
+                del self._heads[next(iter(self._heads))]
+            self._heads[stored.fence] = (stored.position, loaded.head)
         return stored
 
     async def history(
