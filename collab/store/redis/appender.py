@@ -176,9 +176,7 @@ class Appender:
                 pack_entry(entry),
             )
         names = ("room", f"{epoch}:log", f"{epoch}:origins", f"{epoch}:owners")
-        keys = [
-            key_of(self._cluster, room, name) for name in (*names, "next", "waiting")
-        ]
+        keys = [key_of(self._cluster, room, name) for name in (*names, "waiting")]
         return Call(scripts.APPEND, keys, arguments)
 
     def _fail(self, appends: Sequence[_Append], error: CollabError | None) -> None:

@@ -16,7 +16,7 @@ TRIMMED_AT_ONCE = 500  # entries, so that others are served in between
 
 APPEND = Script(
     """
-local room, log, origins, owners, next, waiting = unpack(KEYS)
+local room, log, origins, owners, waiting = unpack(KEYS)
 local format, epoch = ARGV[1], ARGV[2]
 local found = redis.call('HMGET', room, 'format', 'live', 'deleted:' .. epoch, 'position:' .. epoch,
     'changed:' .. epoch)
@@ -38,7 +38,6 @@ if is_new then
         redis.call('RENAME', waiting, owners)
         redis.call('PERSIST', owners)
     end
-    redis.call('DEL', next)
 end
 
 local position, changed, bytes = tonumber(found[4] or 0), tonumber(found[5] or 0), 0
@@ -75,23 +74,15 @@ return answers
 """
 )
 
-# A fence (the time of Redis in microseconds, and behind all that count), the epoch of the history that a first entry
-# begins, and the room as it is.
+# A fence (the time of Redis in microseconds, and behind all that count) and the room as it is.
 OPEN = Script(
     """
-local room, next = unpack(KEYS)
-local time, live, epoch = redis.call('TIME'), redis.call('HGET', room, 'live'), false
+local time, live = redis.call('TIME'), redis.call('HGET', KEYS[1], 'live')
 local fence = time[1] * 1000000 + time[2]
 if live then
-    fence = math.max(fence, tonumber(redis.call('HGET', room, 'fence:' .. live) or 0) + 1)
-else
-    epoch = redis.call('GET', next)
-    if not epoch then
-        epoch = ARGV[1]
-        redis.call('SET', next, epoch, 'EX', ARGV[2])
-    end
+    fence = math.max(fence, tonumber(redis.call('HGET', KEYS[1], 'fence:' .. live) or 0) + 1)
 end
-return {fence, epoch or '', redis.call('HGETALL', room)}
+return {fence, redis.call('HGETALL', KEYS[1])}
 """
 )
 
@@ -131,15 +122,14 @@ return 1
 
 CREATE = Script(
     """
-local room, log, owners, next, waiting = unpack(KEYS)
-local format, epoch, is_given, now, metadata, history = unpack(ARGV)
-local found = redis.call('HMGET', room, 'format', 'live', 'deleted:' .. epoch)
+local room, log, owners, waiting = unpack(KEYS)
+local format, epoch, deletions, now, metadata, history = unpack(ARGV)
+local found = redis.call('HMGET', room, 'format', 'live', 'deleted:' .. epoch, 'deletions')
 if found[1] and tonumber(found[1]) > tonumber(format) then return 'newer' end
 if found[2] then return 'there' end
 if found[3] then return 'over' end
 if redis.call('EXISTS', log) == 1 then return 'foreign' end
-local expected = redis.call('GET', next)
-if is_given == '0' and expected and expected ~= epoch then return 'again' end
+if deletions ~= '' and deletions ~= (found[4] or '0') then return 'again' end
 redis.call('HSET', room, 'format', format, 'live', epoch, 'created:' .. epoch, now, 'changed:' .. epoch, now,
     'position:' .. epoch, 0, 'bytes:' .. epoch, 0, 'metadata:' .. epoch, metadata)
 if history ~= '' then redis.call('HSET', room, 'history:' .. epoch, history) end
@@ -147,7 +137,6 @@ if redis.call('EXISTS', waiting) == 1 then
     redis.call('RENAME', waiting, owners)
     redis.call('PERSIST', owners)
 end
-redis.call('DEL', next)
 return 1
 """
 )
@@ -243,13 +232,13 @@ return count == {TRIMMED_AT_ONCE} and 1 or 0
 # Leaves a tombstone where a room lives; with `is_purged` the time of all that was kept of the name has come.
 DELETE = Script(
     """
-local room, next, waiting = unpack(KEYS)
+local room, waiting = unpack(KEYS)
 local format, now, purge, is_purged = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local all = redis.call('HGETALL', room)
 local found = {}
 for at = 1, #all, 2 do found[all[at]] = all[at + 1] end
 if found['format'] and tonumber(found['format']) > tonumber(format) then return 'newer' end
-redis.call('DEL', waiting, next)
+redis.call('DEL', waiting)
 local live = found['live']
 if live then
     local number = redis.call('HINCRBY', room, 'deletions', 1)
@@ -269,7 +258,7 @@ return 1
 
 RESTORE = Script(
     """
-local room, next = unpack(KEYS)
+local room = KEYS[1]
 local format, epoch, now = unpack(ARGV)
 local found = redis.call('HMGET', room, 'format', 'live', 'purge:' .. epoch)
 if found[1] and tonumber(found[1]) > tonumber(format) then return 'newer' end
@@ -279,7 +268,6 @@ local time = redis.call('TIME')
 redis.call('HSET', room, 'live', epoch, 'fence:' .. epoch,
     string.format('%.0f', time[1] * 1000000 + time[2]))
 redis.call('HDEL', room, 'deleted:' .. epoch, 'purge:' .. epoch)
-redis.call('DEL', next)
 return redis.call('HGETALL', room)
 """
 )

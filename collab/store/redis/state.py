@@ -21,7 +21,8 @@ log = logs.logger(__name__)
 _NUMBER = re.compile(rb"\d{1,19}")
 _SHAPES = {
     **dict.fromkeys(
-        b"format created changed position bytes history fence purge".split(), _NUMBER
+        b"format created changed position bytes history fence purge deletions".split(),
+        _NUMBER,
     ),
     b"live": re.compile(rb"[\x20-\x7e]+"),
     b"deleted": re.compile(rb"\d{1,9} \d{1,19}"),
@@ -53,6 +54,11 @@ class State:
                 f"room {spoken(room)} was written by a newer version of the server"
             )
         self.live = self.fields.get(b"live", b"").decode()
+
+    @property
+    def deletions(self) -> int:
+        """How many histories have ended."""
+        return int(self.fields.get(b"deletions", 0))
 
     def _get(self, field: str, epoch: str) -> bytes | None:
         return self.fields.get(f"{field}:{epoch}".encode())

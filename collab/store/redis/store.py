@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import (
     AsyncGenerator,
@@ -69,7 +70,7 @@ log = logs.logger(__name__)
 
 T = TypeVar("T")
 
-NEXT_SECONDS = 24 * 3600  # that the epoch and owners of a room wait for its first entry
+WAITING_SECONDS = 24 * 3600  # that the owners of a room wait for its first entry
 LOADING_SECONDS = 7 * 24 * 3600  # that a load which never ended is remembered
 UPLOAD_SECONDS = 600  # to put the pieces of a checkpoint there
 PIECE_BYTES = 4 << 20  # of a checkpoint, so that each goes in time
@@ -293,7 +294,7 @@ class RedisStore:
             epoch = (live or b"").decode()
             keys = self._keys(room, "room", f"{epoch}:owners", "waiting")
             answer = await self._call(
-                room, scripts.BIND, keys, epoch, NEXT_SECONDS, *words
+                room, scripts.BIND, keys, epoch, WAITING_SECONDS, *words
             )
             if answer != b"again":
                 return
@@ -304,25 +305,24 @@ class RedisStore:
     async def load(self, room: str) -> Stored:
         before: Mapping[bytes, bytes] = {}
         for _ in range(ATTEMPTS):
-            time, epoch, flat = await self._call(
-                room,
-                scripts.OPEN,
-                self._keys(room, "room", "next"),
-                secrets.token_hex(8),
-                NEXT_SECONDS,
-            )
+            fence, flat = await self._call(room, scripts.OPEN, self._keys(room, "room"))
             state = State(room, flat)
             if not state.live:
-                self._note(room, time, _Seen("", 0, b""))
-                return Stored("", 0, None, (), {}, time, epoch.decode())
+                self._note(room, fence, _Seen("", 0, b""))
+                return Stored("", 0, None, (), {}, fence, self._next_epoch(state))
             try:
-                return await self._load(state, time)
+                return await self._load(state, fence)
             except StoreCorrupt:
                 # Another replica may have put a checkpoint there, or trimmed the log, while we read: look again.
                 if _same(state.fields, before, state.live):
                     raise
                 before = state.fields
         raise StoreUnavailable("the room changes all the time")
+
+    def _next_epoch(self, state: State) -> str:
+        """The same for every replica that asks until then, and another one after each deletion; nothing is written."""
+        seed = f"{self.identity}\0{state.room}\0{state.deletions}"
+        return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
     async def _load(self, state: State, fence: int) -> Stored:
         room, epoch = state.room, state.live
@@ -483,16 +483,16 @@ class RedisStore:
         """Without `epoch` it takes the one under which another replica may have the room open and empty."""
         encoded, kept = encode_metadata(metadata), checked_history(history_seconds)
         for _ in range(ATTEMPTS):
-            expected = await self._reader.run("GET", *self._keys(room, "next"))
-            chosen = epoch or (expected or b"").decode() or secrets.token_hex(8)
+            state = await self._state(room)
+            chosen = epoch or self._next_epoch(state)
             names = f"{chosen}:log", f"{chosen}:owners"
             answer = await self._call(
                 room,
                 scripts.CREATE,
-                self._keys(room, "room", *names, "next", "waiting"),
+                self._keys(room, "room", *names, "waiting"),
                 FORMAT,
                 chosen,
-                int(bool(epoch)),
+                "" if epoch else state.deletions,
                 self._clock(),
                 seal(room, "metadata", encoded),
                 "" if kept is None else kept,
@@ -585,7 +585,7 @@ class RedisStore:
     async def delete(self, room: str, *, purge: bool = False) -> None:
         now = self._clock()
         until = now + int(self._deleted_room_seconds * 1000)
-        keys = self._keys(room, "room", "next", "waiting")
+        keys = self._keys(room, "room", "waiting")
         await self._call(room, scripts.DELETE, keys, FORMAT, now, until, int(purge))
         await self._settle(await self._state(room))
 
@@ -597,7 +597,7 @@ class RedisStore:
         epoch = state.restorable(now)
         if not epoch:
             raise RoomNotFound(f"there is no deleted room {spoken(room)}, or no longer")
-        keys = self._keys(room, "room", "next")
+        keys = self._keys(room, "room")
         flat = await self._call(room, scripts.RESTORE, keys, FORMAT, epoch, now)
         state = State(room, flat)
         await self._settle(state)
