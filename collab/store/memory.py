@@ -137,7 +137,7 @@ class MemoryStore:
         if room is None:
             if entry.epoch in self._tombstones.get(name, ()):
                 raise RoomNotFound(f"room {spoken(name)} was deleted")
-            room = self._make(name, entry.epoch, self._clock())
+            room = self._make(name, entry.epoch, entry.milliseconds)
         if room.epoch != entry.epoch:
             raise RoomNotFound(f"room {spoken(name)} has begun anew")
         known = max(0, room.origins.get(entry.origin, 0) + 1 - entry.position)
