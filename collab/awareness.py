@@ -234,10 +234,10 @@ class Awareness:
             (client, state.clock, state.json) for client, state in self._states.items()
         )
 
-    def states(self) -> list[tuple[int, int, bytes, Owner]]:
-        """Client, clock, JSON and owner of everybody who is here."""
+    def states(self) -> list[tuple[int, bytes, Owner, str]]:
+        """Client, JSON, connection and principal of everybody who is here."""
         return [
-            (client, state.clock, state.json, state.owner)
+            (client, state.json, state.owner, state.principal)
             for client, state in self._states.items()
         ]
 

@@ -373,8 +373,8 @@ class Replica:
     async def _read(self, name: str) -> Room:
         if self.relay is None:
             return await self._restore(name)
-        link = await self.relay.attach(name)
         try:
+            link = await self.relay.attach(name)
             room = await self._restore(name)
         except BaseException:
             self.relay.detach(name)

@@ -80,7 +80,7 @@ class Relay:
         self._links: dict[str, Link] = {}
         self._located: dict[str, asyncio.Event] = {}
         self._due: dict[str, float] = {}  # room → when its digest is said
-        self._reloading: dict[str, bool] = {}  # room → whether to read once more
+        self._reloading: dict[Link, bool] = {}  # whether to read once more
         # Rises within a process and from one to the next.
         self._sequence = time.time_ns() // 1000
         self._has_canary = self._is_comparing = False
@@ -263,16 +263,16 @@ class Relay:
 
     def reload(self, link: Link) -> None:
         """One reading at a time; a call during it means once more after it."""
-        if link.name in self._reloading:
-            self._reloading[link.name] = True
+        if link in self._reloading:
+            self._reloading[link] = True
         else:
-            self._reloading[link.name] = False
+            self._reloading[link] = False
             self._host.start(self._reload(link))
 
     async def _reload(self, link: Link) -> None:
         try:
             while self._links.get(link.name) is link:
-                self._reloading[link.name] = False
+                self._reloading[link] = False
                 try:
                     await self._catch_up(link)
                 except CollabError as error:
@@ -283,10 +283,10 @@ class Relay:
                     )
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
-                if not self._reloading[link.name]:
+                if not self._reloading[link]:
                     return
         finally:
-            del self._reloading[link.name]
+            del self._reloading[link]
 
     async def _catch_up(self, link: Link) -> None:
         """Take in from the store what was not seen; restate what it has lost; let go of a room that has ended."""

@@ -38,8 +38,10 @@ class Ops:
         return Json({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        troubles = [*self._replica.troubles, *self._access.troubles]
-        worries = [] if troubles else self._replica.worries
+        replica, access = self._replica, self._access
+        troubles, worries = replica.troubles, replica.worries
+        # What all replicas read in one place none of them reads better than another.
+        (worries if replica.store.is_shared else troubles).extend(access.troubles)
         status = "unready" if troubles else "degraded" if worries else "ready"
         answer: dict[str, object] = {"status": status}
         try:

@@ -21,15 +21,15 @@ MAX_GUESTS_PER_PRINCIPAL = 100
 
 
 async def read(call: Call) -> models.Presence:
-    """At this server; a room that nobody is in is not opened for it."""
+    """On every replica, as far as this one has heard; a room that nobody is in here is not opened for it."""
     room = call.api.replica.live(call.key)
     found = []
-    for client, _, json, owner in room.awareness.states() if room else ():
+    for client, json, owner, principal in room.awareness.states() if room else ():
         author = getattr(owner, "author", None)
         found.append(
             models.Present(
                 client=client,
-                principal=author.principal if author else "",
+                principal=author.principal if author else principal,
                 connection=author.connection if author else "",
                 state=orjson.loads(json),
             )
