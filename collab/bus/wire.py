@@ -11,6 +11,7 @@ from typing import Any, cast
 import hiredis
 
 from collab.connection import Endpoint
+from collab.errors import ConfigurationError
 
 Place = tuple[str, int]  # host and port of a server
 
@@ -144,6 +145,7 @@ class Dialer:
     """Opens wires to the servers of an endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        """Raises ConfigurationError when a certificate cannot be used."""
         self.endpoint = endpoint
         self._tls = _tls(endpoint) if endpoint.is_secure else None
 
@@ -188,9 +190,14 @@ class Dialer:
 
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        cafile=str(endpoint.ca) if endpoint.ca else None
-    )
-    if endpoint.certificate and endpoint.key:
-        context.load_cert_chain(endpoint.certificate, endpoint.key)
+    try:
+        context = ssl.create_default_context(
+            cafile=str(endpoint.ca) if endpoint.ca else None
+        )
+        if endpoint.certificate and endpoint.key:
+            context.load_cert_chain(endpoint.certificate, endpoint.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            f"redis_ca, redis_certificate or redis_key cannot be used: {error.strerror or error}"
+        ) from None
     return context

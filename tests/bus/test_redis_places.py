@@ -17,6 +17,7 @@ from collab.bus.base import EVERYBODY
 from collab.bus.keys import names
 from collab.bus.redis import RedisBus
 from collab.connection import Endpoint, endpoint
+from collab.errors import ConfigurationError
 from collab.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -276,3 +277,15 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
             await ear.until(lambda: bool(ear.entries))
         async with make(url) as bus:
             await eventually(lambda: bus.troubles == ["tls"])
+
+
+def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("no certificate")
+
+    for place in (
+        endpoint("rediss://r", ca=file),
+        endpoint("rediss://r", certificate=file, key=file),
+    ):
+        with pytest.raises(ConfigurationError, match="redis_ca"):
+            make(place)
