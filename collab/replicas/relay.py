@@ -293,13 +293,13 @@ class Relay:
         name, room = link.name, link.room
         if room is None:
             return
-        end = (
-            link.seen.end
-        )  # what is logged while the store is asked is not in its answer
+        # What is logged while the store is asked is not in its answer.
+        end = link.seen.end
         info = await self._store.info(name)
         if link.room is not room:
             return
         if info is None:
+            link.created = None
             if end:
                 self._restate(link, room)
             return
