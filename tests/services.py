@@ -154,13 +154,13 @@ class Redis(Process):
         ]
 
     @contextmanager
-    def client(self) -> Iterator[redis.Redis]:
+    def client(self, *, is_decoded: bool = True) -> Iterator[redis.Redis]:
         """A plain client, past any proxy."""
         with redis.Redis(
             port=self.port,
             password=self.password or None,
             socket_timeout=5,
-            decode_responses=True,
+            decode_responses=is_decoded,
         ) as client:
             yield client
 

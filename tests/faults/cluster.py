@@ -106,12 +106,12 @@ class Replica:
         return await self.wait()
 
     async def wait(self) -> int:
-        assert self._process is not None
+        process = self._process
+        assert process is not None
         async with asyncio.timeout(END_SECONDS):
-            code = await self._process.wait()
-        self.is_up = False
-        self._process._transport.close()  # type: ignore[attr-defined]  # its pipe too
-        self._process = None
+            code = await process.wait()
+        self.is_up, self._process = False, None
+        process._transport.close()  # type: ignore[attr-defined]  # its pipe too
         return code
 
     async def end(self) -> None:

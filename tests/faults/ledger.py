@@ -184,6 +184,18 @@ def waiting(views: Sequence[View]) -> list[Violation]:
     ]
 
 
+def disordered(entries: Iterable[tuple[str, int]]) -> list[Violation]:
+    """C5: what one replica has published of a room, as (replica, its number), comes in its order and once."""
+    last: dict[str, int] = {}
+    wrong = 0
+    for sender, number in entries:
+        wrong += number <= last.get(sender, -1)
+        last[sender] = number
+    return (
+        [Violation("C5", f"the stream: {wrong} out of order", wrong)] if wrong else []
+    )
+
+
 def misplaced(live: Iterable[int], views: Sequence[View]) -> list[Violation]:
     """C6: exactly those who are there are seen."""
     live = frozenset(live)

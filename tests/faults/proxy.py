@@ -94,7 +94,7 @@ class Proxy:
         self.up.is_held = self.down.is_held = True
 
     def heal(self) -> None:
-        """Everything passes again, as it would without us."""
+        """Everything passes again, as it would without us; connections that are rewritten stay so until a reset."""
         for way in (self.up, self.down):
             way.is_held = False
             way.latency_seconds = way.jitter_seconds = way.bytes_per_second = 0.0
@@ -161,10 +161,8 @@ class Proxy:
         queue: asyncio.Queue[tuple[float, bytes]],
     ) -> None:
         now = asyncio.get_running_loop().time
-        rewrite: Rewrite | None = None
+        rewrite = way.rewrite() if way.rewrite is not None else None
         while chunk := await reader.read(CHUNK_BYTES):
-            if way.rewrite is not None and rewrite is None:
-                rewrite = way.rewrite()
             if rewrite is not None:
                 chunk = rewrite(chunk)
             delay = way.latency_seconds + self._chance.random() * way.jitter_seconds

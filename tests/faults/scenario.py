@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,11 +93,13 @@ class Stage:
         self.replicas: list[Replica] = []
         self.typists: list[Typist] = []
         self.proxies: list[Proxy] = []  # one for each replica, to Redis or Postgres
+        self.redis: Redis | None = None  # that of the replicas
         self.views: list[View] = []
         self.may_lose = ""  # why what was acknowledged may be gone, where the level of the acknowledgement said so
         self.looks_into_store = True
         self.slack_bytes = SLACK_BYTES
         self.expected: tuple[str, ...] = ()  # in the log lines of exceptions
+        self._dsn = ""
         self._store_flags: dict[str, Any] = {}
         self._began = time.monotonic()
         self._healed_at = 0.0
@@ -100,7 +109,7 @@ class Stage:
         self._lives: dict[Typist, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(self.ledger.close)
+        self._stack.callback(lambda: self.ledger.close())
         self._stack.push_async_callback(self._end_replicas)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._stack.push_async_callback(self.send_home)
@@ -131,9 +140,14 @@ class Stage:
         redis: Redis | Sentinels | Cluster | None = None,
         postgres: Postgres | None = None,
         proxied: Literal["", "redis", "postgres"] = "",
+        is_started: bool = True,
+        program: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> list[Replica]:
         """Start replicas; with `proxied` each reaches that service through a proxy of its own."""
-        dsn = await asyncio.to_thread(postgres.new_dsn) if postgres else ""
+        if postgres and not self._dsn:
+            self._dsn = await asyncio.to_thread(postgres.new_dsn)
+        dsn = self._dsn if postgres else ""
         self._store_flags = {"data": self.directory / "replica0"}
         if redis:
             self._store_flags["redis"] = redis.url
@@ -158,15 +172,21 @@ class Stage:
                     number,
                     self.directory,
                     (*FLAGS, *services, *flags),
-                    program=self.program,
+                    program=program or self.program,
+                    env=env,
                 )
             )
         self.replicas += new
-        await asyncio.gather(*(replica.start() for replica in new))
-        for replica in new:
-            await look(replica.address, "warm")
-            self._baselines[replica.number] = replica.footprint()
+        if is_started:
+            await asyncio.gather(*(replica.start() for replica in new))
+            for replica in new:
+                await look(replica.address, "warm")
+                self.note_size(replica)
         return new
+
+    def note_size(self, replica: Replica) -> None:
+        """What C7 holds it against."""
+        self._baselines[replica.number] = replica.footprint()
 
     async def open_proxy(self, service: Process | Replica) -> Proxy:
         proxy = Proxy("127.0.0.1", service.port, seed=self.chance.randrange(1 << 30))
@@ -222,6 +242,11 @@ class Stage:
             self._lives.pop(typist).cancel()
             if typist in self.typists:
                 self.typists.remove(typist)
+
+    async def part(self, typists: Sequence[Typist]) -> None:
+        """As `bury`, and those at other replicas have heard of it: a fault that follows need not hide it."""
+        self.bury(typists)
+        await asyncio.sleep(0.15)
 
     async def dismiss(self, typists: Sequence[Typist]) -> None:
         """These leave as they should."""
@@ -281,6 +306,12 @@ class Stage:
     def fault(self, what: str) -> None:
         self.ledger.note(what)
 
+    def start_over(self, ledger: Ledger) -> None:
+        """The room is another one from here on: nothing of what was saved may be in it."""
+        self.ledger.close()
+        self.ledger = ledger
+        self._stack.callback(ledger.close)
+
     def healed(self) -> None:
         """From now on the time to converge counts."""
         self._healed_at = time.monotonic()
@@ -311,7 +342,7 @@ class Stage:
         await self._look()
         await self._leave()
         result.logged_seconds = self.ledger.worst_seconds_to_saved
-        result.acked = len(self.ledger.saved)
+        result.acked += len(self.ledger.saved)
         result.seconds = time.monotonic() - self._began
         return result
 
@@ -323,7 +354,6 @@ class Stage:
                 self._say_what_is_not_quiet()
                 break
             await asyncio.sleep(0.02)
-        self.result.converge_seconds = time.monotonic() - self._healed_at
         self.result.away_seconds = max(
             (seconds for one in self.typists for seconds in one.away_seconds[1:]),
             default=0.0,
@@ -351,18 +381,22 @@ class Stage:
         """Fresh readers of two kinds through every replica; they may have to wait for presence, and for nothing else."""
         live = [one.doc.client_id for one in self.typists]
         up = [replica for replica in self.replicas if replica.is_up]
-        own = [one.view() for one in self.typists]
         deadline = time.monotonic() + min(PRESENCE_SECONDS, self.patience_seconds)
+        seconds = 0.0
         async with YjsReader() as yjs:
             while True:
                 self.views = []
                 for replica in up:
                     self.views.append(await look(replica.address, ROOM))
                     self.views.append(await yjs.look(replica.address, ROOM))
+                own = [one.view() for one in self.typists]
                 found = judge(self.ledger, [*self.views, *own], live)
+                if not any(violation.check != "C6" for violation in found):
+                    seconds = seconds or time.monotonic() - self._healed_at
                 if not found or time.monotonic() > deadline:
                     break
                 await asyncio.sleep(0.3)
+        self.result.converge_seconds = seconds or time.monotonic() - self._healed_at
         self._add(found)
 
     def _add(self, found: Sequence[Violation]) -> None:

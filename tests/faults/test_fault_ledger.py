@@ -17,6 +17,7 @@ from ledger import (
     View,
     Violation,
     complaints,
+    disordered,
     doubled,
     grown,
     judge,
@@ -118,6 +119,14 @@ def test_c4_finds_what_is_there_twice_or_was_never_written(
 
 def test_c5_finds_what_waits(ledger: Ledger) -> None:
     assert checks(waiting([GOOD, replace(OTHER, is_waiting=True)])) == {"C5"}
+
+
+def test_c5_finds_a_stream_in_which_what_one_replica_said_is_exchanged_or_twice() -> (
+    None
+):
+    assert disordered([("a", 1), ("b", 7), ("a", 2), ("b", 9)]) == []
+    assert checks(disordered([("a", 1), ("b", 7), ("a", 3), ("a", 2)])) == {"C5"}
+    assert checks(disordered([("a", 1), ("a", 1)])) == {"C5"}
 
 
 @pytest.mark.parametrize("present", [{1, 2, 3}, {1}], ids=["ghost", "unseen"])

@@ -48,7 +48,7 @@ class Typist:
         client_id: int | None = None,
     ) -> None:
         self.name = f"w{next(NAMES)}"
-        self.ledger, self.room, self._places = ledger, room, places
+        self.ledger, self.room, self.places = ledger, room, places
         self._chance, self.per_second = chance, per_second
         self.doc: Doc[Any] = Doc() if client_id is None else Doc(client_id=client_id)
         self.text = self.doc.get("text", type=Text)
@@ -108,7 +108,7 @@ class Typist:
         attempt = 0
         self._away_since = asyncio.get_running_loop().time()
         while not self._is_dead and not self.is_barred:
-            places = self._places()
+            places = self.places()
             place = self._chance.choice(places) if places else ""
             opened = self.opened
             if place:
