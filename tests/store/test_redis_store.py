@@ -25,7 +25,7 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.store.base import Author, Checkpoint, Entry, Remembered
-from collab.store.redis import scripts, store
+from collab.store.redis import answers, compacting, loading, scripts
 from collab.store.redis.processes import PLACE
 from collab.store.redis.promise import look
 from collab.store.redis.store import RedisStore
@@ -510,7 +510,7 @@ async def test_a_damaged_record_that_a_checkpoint_covers_is_no_matter(
 async def test_a_log_of_large_and_small_entries_comes_back_in_pages(
     redis: Redis, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PAGE_BYTES", 2000)
+    monkeypatch.setattr(loading, "PAGE_BYTES", 2000)
     updates = [bytes([at % 256]) * (at * 101 % 3000) for at in range(1, 301)]
     async with opened(redis, cluster) as ours:
         for at, update in enumerate(updates, 1):
@@ -537,7 +537,7 @@ async def test_a_missing_record_is_found(redis: Redis, cluster: str) -> None:
 async def test_behind_a_damaged_checkpoint_stands_the_older_one(
     redis: Redis, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PIECE_BYTES", 10)  # so that there are some
+    monkeypatch.setattr(compacting, "PIECE_BYTES", 10)  # so that there are some
     async with opened(redis, cluster) as ours:
         await append(ours, entry(1, *[b"%d" % at for at in range(1, 9)]))
         for position in (4, 6):
@@ -601,6 +601,23 @@ async def test_junk_in_the_fields_of_a_room_is_that_rooms_trouble_alone(
                 await ours.load(f"r{number}")
         await ours.tidy()
         assert [info.name for info in await ours.rooms()] == ["fine"]
+
+
+async def test_foreign_keys_in_the_place_of_what_all_rooms_share_stop_no_room(
+    alone: Redis,
+) -> None:
+    async with opened(alone) as ours:
+        for name in ("rooms", "deleted", "identity", "{answers-0}:kept"):
+            alone.do("DEL", f"collab:{name}")
+            alone.do("LPUSH", f"collab:{name}", "junk")
+        alone.do("LPUSH", key("collab", "loading"), "junk")
+
+        assert await errors(ours, entry(1, b"a")) == [None]
+        assert await tail(ours) == [(1, b"a")]
+        for attempt in (ours._beat(), ours.rooms(), ours.begin_load("notes")):
+            with pytest.raises(StoreCorrupt):
+                await attempt
+        assert await ours.ends(["notes", "other"]) == {"notes": 1}
 
 
 async def test_a_log_whose_room_is_gone_is_not_written_over(
@@ -680,8 +697,8 @@ async def test_of_a_purged_room_only_the_tombstone_stays(alone: Redis) -> None:
 async def test_answers_are_bounded_in_bytes_too(
     redis: Redis, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "BUCKETS", 1)
-    monkeypatch.setattr(store, "MAX_ANSWERS_BYTES", 3000)
+    monkeypatch.setattr(answers, "BUCKETS", 1)
+    monkeypatch.setattr(answers, "MAX_ANSWERS_BYTES", 3000)
     async with opened(redis, cluster) as ours:
         for number in range(5):
             await ours.remember(f"k{number}", b"d", bytes(900))
