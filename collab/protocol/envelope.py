@@ -76,7 +76,24 @@ class RightsChanged(NamedTuple):
     sender: str
 
 
-Message = Updates | Presence | WhoIsHere | Digest | Difference | Ended | RightsChanged
+class Distrusted(NamedTuple):
+    """Ask your own backend anew what the principals of a tenant may do, or one of them ("" is all)."""
+
+    sender: str
+    tenant: str
+    principal: str
+
+
+Message = (
+    Updates
+    | Presence
+    | WhoIsHere
+    | Digest
+    | Difference
+    | Ended
+    | RightsChanged
+    | Distrusted
+)
 
 _KINDS: tuple[type[Message], ...] = (
     Updates,
@@ -86,11 +103,13 @@ _KINDS: tuple[type[Message], ...] = (
     Difference,
     Ended,
     RightsChanged,
+    Distrusted,
 )
 
 # Tags of fields; a number once given is never used for something else.
 _SENDER, _EPOCH, _SEQUENCE, _LAST, _OWNER, _UPDATE = 1, 2, 3, 4, 5, 6
 _CLIENT, _CLOCK, _JSON, _VECTOR, _DELETES, _TO = 7, 8, 9, 10, 11, 12
+_TENANT, _PRINCIPAL = 13, 14
 
 
 def encode(message: Message, channel: str, key: bytes | None) -> bytes:
@@ -159,6 +178,9 @@ def _fields(message: Message) -> Iterator[tuple[int, bytes]]:
             yield _EPOCH, epoch.encode()
             if update is not None:
                 yield _UPDATE, update
+        case Distrusted(_, tenant, principal):
+            yield _TENANT, tenant.encode()
+            yield _PRINCIPAL, principal.encode()
         case WhoIsHere() | Ended() | RightsChanged():
             pass
 
@@ -225,6 +247,8 @@ def _message(kind: type[Message], fields: Iterable[tuple[int, bytes]]) -> Messag
             found.text(_EPOCH),
             updates[0] if updates else None,
         )
+    if kind is Distrusted:
+        return Distrusted(sender, found.text(_TENANT), found.text(_PRINCIPAL))
     if kind is WhoIsHere:
         return WhoIsHere(sender)
     return Ended(sender) if kind is Ended else RightsChanged(sender)

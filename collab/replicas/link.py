@@ -24,6 +24,7 @@ from collab.metrics import Metrics
 from collab.protocol.envelope import (
     Difference,
     Digest,
+    Distrusted,
     Ended,
     Message,
     Presence,
@@ -266,7 +267,7 @@ class Link:
                     self._receive(room, epoch, update)
             case Ended():
                 self._wire.reload(self)
-            case RightsChanged() | Updates():
+            case RightsChanged() | Distrusted() | Updates():
                 pass  # not said in a room, or not in this way
 
     # Order

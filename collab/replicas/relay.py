@@ -21,7 +21,7 @@ from collab.errors import (
     InvalidMessage,
 )
 from collab.metrics import Metrics
-from collab.protocol.envelope import VERSION, RightsChanged, decode, encode
+from collab.protocol.envelope import VERSION, Distrusted, RightsChanged, decode, encode
 from collab.replicas.link import Link
 from collab.replicas.versions import is_near
 from collab.room import Room
@@ -73,6 +73,7 @@ class Relay:
         self.bus = bus
         self.peers: dict[str, dict[str, Any]] = {}  # that live, this one not among them
         self.rights_changed: Callable[[], None] = _nothing
+        self.distrusted: Callable[[str, str], None] = lambda tenant, principal: None
         self.stranger = ""  # a replica whose store is not ours
         self._store, self._host, self._metrics, self._key = store, host, metrics, key
         # For jitter alone, which differs from replica to replica.
@@ -175,6 +176,11 @@ class Relay:
     def say_rights_changed(self) -> None:
         """Tell the others to read the registry again."""
         body = encode(RightsChanged(self.me), EVERYBODY, self._key)
+        self.bus.say(EVERYBODY, body)
+
+    def say_distrusted(self, tenant: str, principal: str) -> None:
+        """Tell the others to ask the backend anew; see `Rechecker.distrust`."""
+        body = encode(Distrusted(self.me, tenant, principal), EVERYBODY, self._key)
         self.bus.say(EVERYBODY, body)
 
     def tidy(self, now: float) -> None:
@@ -352,8 +358,11 @@ class Relay:
         except InvalidMessage:
             self._metrics.bus_refused += 1
             return
-        if isinstance(message, RightsChanged) and message.sender != self.me:
-            self.rights_changed()
+        match message:
+            case RightsChanged(sender) if sender != self.me:
+                self.rights_changed()
+            case Distrusted(sender, tenant, principal) if sender != self.me:
+                self.distrusted(tenant, principal)
 
     async def _keep_beating(self) -> None:
         while True:

@@ -61,6 +61,7 @@ class Access:
         self._woken = asyncio.Event()
         if replica.relay is not None:
             replica.relay.rights_changed = self._woken.set
+            replica.relay.distrusted = self._distrust
         if not authority.is_open:
             replica.metrics.gauges["rights_age_seconds"] = lambda: (
                 self.registry.age_seconds
@@ -202,6 +203,18 @@ class Access:
         except TimeoutError:
             pass
         self._woken.clear()
+
+    async def recheck(self, tenant: str, principal: str = "") -> None:
+        """Look whether rights have changed, in the registry and wherever somebody else decides, at every replica."""
+        await self.authority.poll()
+        self._distrust(tenant, principal)
+        self.review()
+        if self._replica.relay is not None:
+            self._replica.relay.say_distrusted(tenant, principal)
+
+    def _distrust(self, tenant: str, principal: str) -> None:
+        self.authority.distrust(tenant, principal)
+        self._woken.set()
 
     def _changed(self) -> None:
         """Something was granted, revoked or made by this process."""

@@ -13,6 +13,7 @@ from collab.protocol import envelope
 from collab.protocol.envelope import (
     Difference,
     Digest,
+    Distrusted,
     Ended,
     Message,
     Presence,
@@ -54,6 +55,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Difference, names, names, names, st.none() | blobs),
     st.builds(Ended, names),
     st.builds(RightsChanged, names),
+    st.builds(Distrusted, names, names, names),
 )
 keys = st.none() | st.binary(min_size=32, max_size=64)
 
@@ -79,6 +81,7 @@ WRITTEN: list[tuple[Message, str]] = [
     (Difference("a", "b", "e1", None), "0100050101610c016202026531"),
     (Ended("a"), "010006010161"),
     (RightsChanged("a"), "010007010161"),
+    (Distrusted("a", "acme", "ann"), "0100080101610d0461636d650e03616e6e"),
 ]
 
 
@@ -123,7 +126,7 @@ def test_unknown_fields_are_passed_over() -> None:
     assert decode(body, "room", None) == WhoIsHere("a")
 
 
-@pytest.mark.parametrize("kind", [0, 8, 127, 128, MAX_NUMBER])
+@pytest.mark.parametrize("kind", [0, 9, 127, 128, MAX_NUMBER])
 def test_an_unknown_kind_is_no_message(kind: int) -> None:
     assert decode(plain(kind, (1, b"a")), "room", None) is None
     assert decode(plain(kind), "room", None) is None

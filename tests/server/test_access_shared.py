@@ -160,3 +160,18 @@ async def test_what_is_known_stays_in_force_while_nobody_can_look(
         assert there.access.troubles == ["keys and revocations cannot be read"]
         shelf.is_away = False
         await until(lambda: not there.access.troubles)
+
+
+async def test_the_backend_is_asked_anew_by_every_replica_when_one_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REVIEW_SECONDS", 1000.0)
+    async with two(Shelf(), Hub()) as (here, there):
+        asked: list[tuple[str, str]] = []
+        for site in (here, there):
+            site.access.authority.distrust = lambda *who: asked.append(who)  # type: ignore[method-assign]
+
+        await here.access.recheck("acme", "ada")
+
+        await until(lambda: len(asked) == 2)
+        assert asked == [("acme", "ada")] * 2

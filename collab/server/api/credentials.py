@@ -140,9 +140,7 @@ async def recheck(call: Call) -> None:
     wanted: models.Recheck = call.body
     _expect_control(call)
     access = call.api.access
-    await access.authority.poll()
-    access.authority.distrust(call.principal.tenant, wanted.principal or "")
-    access.review()
+    await access.recheck(call.principal.tenant, wanted.principal or "")
 
 
 def _registry(call: Call) -> Registry:
