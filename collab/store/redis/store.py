@@ -47,7 +47,7 @@ log = logs.logger(__name__)
 
 WAITING_SECONDS = 24 * 3600  # that the owners of a room wait for its first entry
 BEAT_SECONDS = ALIVE_SECONDS / 4
-CHECK_SECONDS = 60.0
+CHECK_SECONDS = 20.0
 TIDY_SECONDS = 300
 EVICTS = (
     "redis: its maxmemory-policy is {policy}, which throws rooms away when memory is full:"
