@@ -10,6 +10,7 @@ from collab.awareness import Awareness
 from collab.document.document import Document
 from collab.errors import PermissionDenied, Refused, StoreUnavailable
 from collab.room import Room, RoomState
+from collab.store.base import Author
 
 
 def make(*clients: Client, **options: object) -> Room:
@@ -314,3 +315,91 @@ def test_strict_durability_shows_an_update_to_nobody_before_it_is_logged() -> No
     room.log(entry.last)
 
     assert bob.read() == "x"
+
+
+# From other replicas
+
+
+def test_what_another_replica_has_logged_reaches_the_members_and_not_the_log() -> None:
+    bob = Client("bob")
+    room = make(bob)
+
+    room.merge(Client("ada").write("x"), "ada")
+    entry = room.take(0)
+
+    assert entry is None
+    assert bob.read() == "x"
+    assert room.is_clean
+
+
+def test_a_writer_gets_what_another_replica_sent_behind_its_own() -> None:
+    ada = Client("ada")
+    room = make(ada)
+    room.update(ada.member, ada.write("x"))
+    entry = room.take(0)
+    assert entry is not None
+    room.merge(Client("bob").write("y"), "bob")
+    room.take(0)
+    assert ada.messages == []
+
+    room.log(entry.last)
+
+    assert len(ada.messages) == 2
+
+
+def test_what_is_owed_in_a_turn_of_others_is_paid_with_it() -> None:
+    ada = Client("ada")
+    room = make(ada)
+    room.merge(Client("bob").write("y"), "bob")
+    room.owe(ada.member, b"\x05\x00")
+
+    room.take(0)
+
+    assert ada.messages[-1] == b"\x05\x00"
+
+
+def test_strict_durability_holds_nobody_for_what_others_have_logged() -> None:
+    bob = Client("bob")
+    room = make(bob, is_strict=True)
+
+    room.merge(Client("ada").write("x"), "ada")
+    room.take(0)
+
+    assert bob.read() == "x"
+
+
+def test_a_repeat_from_another_replica_is_nothing() -> None:
+    announced: list[Room] = []
+    room = make(changed=announced.append)
+    update = Client("ada").write("x")
+    room.merge(update, "ada")
+    room.take(0)
+
+    room.merge(update, "ada")
+
+    assert len(announced) == 1
+
+
+def test_all_of_a_document_can_be_logged_again() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = make(ada, bob)
+    room.update(ada.member, ada.write("x"))
+    room.take(0)
+
+    room.restate(Author("", "replica"))
+    entry = room.take(0)
+
+    assert entry is not None
+    assert entry.updates == [room.document.snapshot()]
+    assert len(bob.messages) == 1
+
+
+def test_entries_name_the_room_as_this_process_holds_it() -> None:
+    ada = Client("ada")
+    room = make(ada, origin="here", position=7)
+    room.update(ada.member, ada.write("x"))
+
+    entry = room.take(0)
+
+    assert entry is not None
+    assert (entry.origin, entry.position) == ("here", 8)

@@ -393,3 +393,56 @@ def test_documents_and_observers_leave_no_memory_behind() -> None:
         live_once()
 
     assert resident() - before < 8 << 20
+
+
+# From other replicas
+
+
+def test_what_another_replica_let_in_is_taken_in_and_known_by_its_owner() -> None:
+    document, ada = Document(), Writer()
+    (update,) = ada.write("x")
+
+    changes = document.merge(update, "ada")
+
+    assert changes == [update]
+    assert document.owners == {ada.doc.client_id: "ada"}
+
+
+def test_limits_and_binding_were_asked_where_it_was_let_in() -> None:
+    document = Document(binding="enforce", max_update_bytes=1, max_document_bytes=1)
+    ada = Writer()
+    one, two = ada.write("x", "y")
+    document.merge(one, "ada")
+
+    document.merge(two, "eve")
+
+    assert document.conflicts == 0
+    assert document.owners == {ada.doc.client_id: "ada"}
+
+
+def test_what_comes_too_early_waits_and_comes_out_with_what_it_waited_for() -> None:
+    document, ada = Document(), Writer()
+    one, two = ada.write("x", "y")
+
+    early = document.merge(two, "ada")
+    then = document.merge(one, "ada")
+
+    assert early == []
+    assert len(then) == 2
+    assert len(document.gate) == 0
+
+
+def test_documents_with_the_same_deletions_have_the_same_hash() -> None:
+    one, other, ada = Document(), Document(), Writer()
+    first, second = ada.write("abc", "def")
+    gone, gone_too = ada.erase(0, 1), ada.erase(3, 4)
+    for update in (first, second, gone, gone_too):
+        one.merge(update, "")
+    for update in (first, second, gone_too, gone, gone):
+        other.merge(update, "")
+    before = Document()
+    before.merge(first, "")
+    before.merge(second, "")
+
+    assert one.deletes() == other.deletes()
+    assert one.deletes() != before.deletes()
