@@ -6,12 +6,13 @@ import asyncio
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from collab.commands.base import AsJson, Data, Tenant, command, existing, show_json
+from collab.commands.flags import located
 from collab.errors import (
     CollabError,
     ConfigurationError,
@@ -20,6 +21,10 @@ from collab.errors import (
     StoreCorrupt,
 )
 from collab.names import SEPARATOR, room_key, room_name, split_key, spoken
+from collab.settings import Settings
+
+if TYPE_CHECKING:
+    from collab.store.base import Store
 
 
 class Format(StrEnum):
@@ -32,6 +37,7 @@ class Format(StrEnum):
 
 
 @command("export")
+@located
 def export_room(
     room: str,
     format: Annotated[
@@ -57,14 +63,15 @@ def export_room(
         Path | None, typer.Option(help="File to write to; standard output otherwise.")
     ] = None,
     tenant: Tenant = "",
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
     """Write what a room holds. Works beside a running server."""
     from collab.audit.chain import note
     from collab.document.export import to_json, to_markdown, to_text
 
-    update = asyncio.run(_snapshot(room_key(tenant, room), data, at))
-    note(data, "room.export", room=room, tenant=tenant, format=format.value)
+    update = asyncio.run(_snapshot(room_key(tenant, room), where, at))
+    note(where.data, "room.export", room=room, tenant=tenant, format=format.value)
     match format:
         case Format.UPDATE:
             content = update
@@ -82,17 +89,37 @@ def export_room(
         output.write_bytes(content)
 
 
-async def _snapshot(room: str, data: Path, at: int) -> bytes:
-    from collab.document.document import Document
-    from collab.store.sqlite import SqliteStore
+def _store(where: Settings) -> Store:
+    """To look into, beside those who have it open."""
+    match where.store_kind:
+        case "memory":
+            raise ConfigurationError("store memory is the server's own: ask it at /v1")
+        case "sqlite":
+            from collab.store.sqlite import SqliteStore
 
-    existing(data)
-    async with SqliteStore(data, is_read_only=True) as store:
+            return SqliteStore(existing(where.data), is_read_only=True)
+        case _:
+            from collab.server.app import make_store
+
+            return make_store(where)
+
+
+def _not_there(room: str, where: Settings) -> RoomNotFound:
+    place = str(where.data) if where.store_kind == "sqlite" else where.store_kind
+    return RoomNotFound(f"there is no room {spoken(room)} in {place}")
+
+
+async def _snapshot(room: str, where: Settings, at: int) -> bytes:
+    from collab.document.document import Document
+
+    async with _store(where) as store:
         stored = await store.load(room)
     if not stored.epoch:
-        raise RoomNotFound(f"there is no room {spoken(room)} in {data}")
+        raise _not_there(room, where)
+    if at and where.store_kind != "sqlite":
+        raise ConfigurationError("only a data directory is asked how a room was")
     if at:
-        return _snapshot_at(room, data, at)
+        return _snapshot_at(room, where.data, at)
     snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
     return Document.load(snapshot, [update for _, update in stored.tail]).snapshot()
 
@@ -201,6 +228,7 @@ async def _merge(room: str, update: bytes, data: Path, *, is_new: bool) -> int:
 
 
 @command("inspect")
+@located
 def inspect(
     room: Annotated[
         str, typer.Argument(help="One room in detail; all rooms when it is not said.")
@@ -215,15 +243,15 @@ def inspect(
         bool, typer.Option("--deleted", help="The deleted rooms that can be restored.")
     ] = False,
     json: AsJson = False,
-    data: Data = Path("data"),
+    *,
+    where: Settings,
 ) -> None:
-    """Say what a data directory holds. Works beside a running server."""
-    existing(data)
+    """Say which rooms there are, or what one of them holds. Works beside a running server."""
     if room:
-        _show_room(asyncio.run(_inspect_room(room_key(tenant, room), data)), json=json)
+        _show_room(asyncio.run(_inspect_room(room_key(tenant, room), where)), json=json)
     else:
         prefix = f"{room_name(tenant)}{SEPARATOR}" if tenant else ""
-        found = asyncio.run(_inspect(data, prefix, is_deleted=deleted))
+        found = asyncio.run(_inspect(where, prefix, is_deleted=deleted))
         _show_rooms(found, json=json)
 
 
@@ -250,13 +278,11 @@ def _show_rooms(found: list[dict[str, Any]], *, json: bool) -> None:
 
 
 async def _inspect(
-    data: Path, prefix: str, *, is_deleted: bool
+    where: Settings, prefix: str, *, is_deleted: bool
 ) -> list[dict[str, Any]]:
-    from collab.store.sqlite import SqliteStore
-
     rooms: list[dict[str, Any]] = []
     after = ""
-    async with SqliteStore(data, is_read_only=True) as store:
+    async with _store(where) as store:
         while page := await store.rooms(
             prefix=prefix, after=after, limit=1000, deleted=is_deleted
         ):
@@ -272,16 +298,15 @@ def _named(key: str) -> dict[str, str]:
     return {"room": name, "tenant": tenant}
 
 
-async def _inspect_room(room: str, data: Path) -> dict[str, Any]:
+async def _inspect_room(room: str, where: Settings) -> dict[str, Any]:
     from collab.document.document import Document
     from collab.document.export import roots
-    from collab.store.sqlite import SqliteStore
 
-    async with SqliteStore(data, is_read_only=True) as store:
+    async with _store(where) as store:
         stored = await store.load(room)
         info = await store.info(room)
     if not stored.epoch or info is None:
-        raise RoomNotFound(f"there is no room {spoken(room)} in {data}")
+        raise _not_there(room, where)
     checkpoint = stored.checkpoint
     document = Document.load(
         checkpoint.snapshot if checkpoint else None,
