@@ -321,6 +321,18 @@ async def test_rooms_are_listed_by_page_and_prefix(store: Store) -> None:
     assert infos[0][5:] == (1000, 1000, {}, None, None)
 
 
+async def test_where_logs_end_is_told_of_many_rooms_at_once(store: Store) -> None:
+    await append(store, entry(1, b"a", b"b"), entry(1, b"a", room="other"))
+    await append(store, entry(1, b"a", room="gone"), entry(3, b"c"))
+    await store.create("empty", {})
+    await store.delete("gone")
+
+    ends = await store.ends(["notes", "other", "gone", "empty", "never"])
+
+    assert ends == {"notes": 3, "other": 1, "empty": 0}
+    assert await store.ends([]) == {}
+
+
 async def test_a_deleted_room_is_gone_and_its_late_entries_are_refused(
     store: Store,
 ) -> None:
