@@ -16,6 +16,7 @@ import anyio
 import pytest
 from anyio import to_thread
 from processes import ROOT, Server
+from proxying import Haproxy
 from services import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -212,6 +213,21 @@ async def test_a_storm_from_two_processes_on_two_replicas_converges(
     counted = {entry["name"]: entry["num_requests"] for entry in stats}
     assert counted["reconnect"] >= 8
     assert counted["connect"] == 8 + counted["reconnect"]
+
+
+async def test_many_users_behind_haproxy_end_with_every_room_the_same_on_both_replicas(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    with Redis() as redis:
+        flags = ("--redis", redis.url, "--trusted-proxies", "127.0.0.1")
+        replicas = [serve(*flags) for _ in range(2)]
+        with Haproxy([replica.port for replica in replicas]) as proxy:
+            asked = ("--users", "60", "--rooms", "6", "--seconds", "8")
+
+            done = await load(tmp_path, *asked, "--url", proxy.url)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed: every room the same everywhere" in done.stdout
 
 
 async def test_a_run_that_is_ended_ends_its_server_too(tmp_path: Path) -> None:
