@@ -53,6 +53,7 @@ class Journal:
         retry_seconds: float = 0.25,
     ) -> None:
         self.is_failing = False
+        self.fault: StoreUnavailable | None = None  # the last one, while it is failing
         self.unsaved_updates = 0
         self.unsaved_bytes = 0
         self._store, self._metrics, self._clock = store, metrics, clock
@@ -170,6 +171,7 @@ class Journal:
         self._store.append(entries, self._done)
 
     def _fail(self, error: StoreUnavailable) -> None:
+        self.fault = error
         if not self.is_failing:
             self.is_failing = True
             self._failed(error)
@@ -179,7 +181,7 @@ class Journal:
         if self._returned or self.unsaved_bytes > self._max_bytes // 2:
             return
         self._pause = self._first_pause
-        self.is_failing = False
+        self.is_failing, self.fault = False, None
         self._healed()
 
     def _wake(self) -> None:

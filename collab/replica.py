@@ -158,7 +158,7 @@ class Replica:
         if self.is_leaving or self.is_draining:
             found.append("draining")
         if self.journal.is_failing and not self.store.is_shared:
-            found.append(_CANNOT_WRITE)
+            found.append(f"{_CANNOT_WRITE}: {self.journal.fault}")
         if self._lag > 5.0:
             found.append("the event loop is late")
         if self.relay is not None and self.relay.stranger:
@@ -170,7 +170,7 @@ class Replica:
         """What is not as it should be, although this replica serves: others would do no better."""
         found = []
         if self.journal.is_failing and self.store.is_shared:
-            found.append(_CANNOT_WRITE)
+            found.append(f"{_CANNOT_WRITE}: {self.journal.fault}")
         if self.relay is not None and not self.relay.bus.is_up:
             found.append("redis does not answer: other replicas are not heard")
         return found

@@ -237,7 +237,7 @@ async def test_a_store_that_cannot_write_sends_traffic_away_unless_all_have_it(
 ) -> None:
     store, ada = Store(), Client()
     store.is_shared = is_shared
-    reasons = ["the store cannot write"]
+    reasons = ["the store cannot write: disk full"]
     async with make(store) as replica:
         room = await replica.open("r")
         replica.join(room, ada.member)
