@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import tables
 from processes import eventually
+from services import Redis
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -85,6 +86,7 @@ def test_every_block_is_tried() -> None:
         "key",
         "auth",
         "revoke",
+        "replicas",
         "export",
         "install",
         "test",
@@ -147,6 +149,26 @@ def test_the_readme_works_word_by_word(tmp_path: Path) -> None:
     assert (before, ended) == (201, True)
     assert '"subject":"ada"' in told
     assert "hold" in told
+
+
+def test_two_replicas_on_one_port_start_with_the_command_of_the_readme(
+    tmp_path: Path,
+) -> None:
+    settings = {"COLLAB_PORT": "0", "COLLAB_DATA": str(tmp_path / "data")}
+
+    with Redis() as redis:
+        command = BLOCKS["replicas"].replace("redis://127.0.0.1:6379", redis.url)
+        with running(["sh", "-c", "exec " + command], ROOT, **settings) as server:
+            line = server.wait_for(lambda line: line.startswith("listening on"))
+            address = line.split()[-1]
+            heard = eventually(
+                lambda: (
+                    'collab_replicas{worker="1"} 2.0'
+                    in httpx2.get(f"{address}/metrics").text
+                )
+            )
+
+    assert heard
 
 
 def greeting(block: str) -> str:
