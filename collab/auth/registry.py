@@ -20,6 +20,7 @@ from hmac import compare_digest
 from math import inf
 from typing import ParamSpec, Self, TypeVar
 
+from collab import logs
 from collab.auth.permissions import Grant, Kind, Principal, allowed
 from collab.auth.records import (
     ANY_TENANT,
@@ -47,6 +48,8 @@ ATTEMPTS = 10  # to change what others are changing too
 
 _NO_HASH = bytes(32)
 _LONE = re.compile("[\ud800-\udfff]")  # halves of characters, which no text holds
+
+log = logs.logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -418,8 +421,9 @@ class Registry:
         version = self._shelf.write(NOTHING, list(self._records.values()), ())
         if version is None:
             self._read()  # somebody else was first
-        else:
-            self._held = version
+            return
+        self._held = version
+        log.warning("keys, grants and revocations were gone, and are put back")
 
     def _write(self, work: Callable[[Draft], T]) -> T:
         """Make a change to what the shelf holds now; forget what is long over."""

@@ -7,10 +7,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from endpoints import answer, endpoint
 from processes import Server, close_code, eventually
 from services import Postgres, Redis
 from websockets.asyncio.client import ClientConnection, connect
@@ -176,6 +178,49 @@ async def test_ten_who_show_one_ticket_at_both_get_in_once(pair: Pair) -> None:
     )
 
     assert sorted(map(str, codes)) == ["0", *["4401"] * 9]
+
+
+@pytest.mark.slow
+async def test_a_backend_goes_on_deciding_where_its_ticket_was_used(
+    serve: Serve, redis: Redis, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef0123456789abcdef")
+    said = {"principal": "alice", "operations": ["read", "write"]}
+    way = ("--redis", redis.url, "--cluster", "asking", "--auth", "webhook")
+
+    async with endpoint(answer(said)) as backend, httpx2.AsyncClient() as client:
+        flags = (*way, "--webhook-url", backend.url, "--webhook-cache-seconds", "1")
+        flags += ("--webhook-secret-file", str(secret))
+        first = await asyncio.to_thread(serve, *flags)
+        second = await asyncio.to_thread(serve, *flags)
+        bearer = {"authorization": "Bearer opaque"}
+        made = await client.post(
+            f"{first.url}/v1/tickets", json={"room": "notes"}, headers=bearer
+        )
+
+        async def may() -> list[str]:
+            """What the socket at the second server may do."""
+            found = await client.get(
+                f"{second.url}/v1/rooms/notes/members", headers=bearer
+            )
+            operations: list[str] = found.json()["members"][0]["operations"]
+            return operations
+
+        address = f"{second.address}/ws/notes?ticket={made.json()['ticket']}"
+        async with connect(address) as socket:
+            await socket.recv()
+            before = await may()
+            backend.answering = answer(said | {"operations": ["read"]})
+            async with asyncio.timeout(10):
+                while await may() == before:
+                    pass
+            after = await may()
+            backend.answering = answer(b"", 401)
+            code = await close_code(socket)
+
+    assert made.status_code == 201, made.text
+    assert (before, after, code) == (["read", "write"], ["read"], 4401)
 
 
 async def test_two_servers_on_one_machine_write_one_audit_log(pair: Pair) -> None:
