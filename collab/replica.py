@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal, Self
 
@@ -665,6 +665,13 @@ class Replica:
         """Take no new rooms, and log everything that has come; members stay until their sockets are closed."""
         self.is_draining = True
         await self.settle()
+
+    async def acknowledge(self, rooms: Iterable[Room]) -> None:
+        """Wait until all that was said in these rooms so far is logged and acknowledged, or cannot be for the moment."""
+        if self.journal.is_failing:
+            return
+        waits = [self.logged(room, room.position) for room in rooms]
+        await asyncio.gather(*waits, return_exceptions=True)
 
     async def settle(self) -> bool:
         """Wait until everything that has come is logged and acknowledged; False when it cannot be."""

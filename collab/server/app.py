@@ -8,8 +8,9 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from math import ceil
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,6 +50,7 @@ from collab.server.proxies import Proxies, Trusted
 from collab.server.responses import answer_error
 from collab.server.rooms import Rooms
 from collab.server.shelves import make_endpoint, make_shelf
+from collab.server.socket import Socket
 from collab.server.sockets import Sockets
 from collab.server.tls import Tls
 from collab.server.upgrade import Upgrade
@@ -64,6 +66,8 @@ MIN_KEY_BYTES = 32
 TLS_SECONDS = 5.0  # to begin a TLS connection, and to end it
 HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
 RETURN_MILLISECONDS = 1000  # in which who is closed comes back to another replica
+QUIET_SECONDS = 2.0  # that a drain waits for everything to be logged
+GOODBYES_SECONDS = 0.05  # between two groups that are closed
 GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
 
 log = logs.logger(__name__)
@@ -399,25 +403,35 @@ class Server(uvicorn.Server):
         try:
             if not self._has_retired:
                 await asyncio.sleep(self._settings.drain_notice_seconds)
-            await self._replica.drain()
+            # While people type there may be no quiet moment.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await self._replica.drain()
             await self._settle_handshakes()
-            open_sockets = list(self._sockets)
-            window = min(
-                self._settings.drain_seconds, len(open_sockets) / GOODBYES_PER_SECOND
-            )
-            # Alone, this one must have ended before there is anywhere to go; with others, nobody need wait for that.
-            has_others = self._has_retired or self._replica.has_others
-            retry = RETURN_MILLISECONDS if has_others else int(window * 1000) + 500
-            for each in open_sockets:
-                each.notify("drain", retry)
-            for each in open_sockets:
-                await asyncio.sleep(window / len(open_sockets))
-                await (
-                    self._replica.drain()
-                )  # whatever it has said meanwhile is logged and acknowledged
-                each.goodbye()
+            await self._part(list(self._sockets))
         finally:
             self.should_exit = True
+
+    async def _part(self, sockets: Sequence[Socket]) -> None:
+        """Tell everybody, and close one after the other; whatever each has said is logged and acknowledged before."""
+        window = min(self._settings.drain_seconds, len(sockets) / GOODBYES_PER_SECOND)
+        # Alone, this one must have ended before there is anywhere to go; with others, nobody need wait for that.
+        has_others = self._has_retired or self._replica.has_others
+        retry = RETURN_MILLISECONDS if has_others else int(window * 1000) + 500
+        for each in sockets:
+            each.notify("drain", retry)
+        begun, closed = self._loop.time(), 0
+        while closed < len(sockets):
+            await asyncio.sleep(min(GOODBYES_SECONDS, window))
+            passed = self._loop.time() - begun
+            due = ceil(len(sockets) * passed / window) if window else len(sockets)
+            group = sockets[closed:due]
+            await self._replica.acknowledge(
+                {member.room for each in group for member in each.members()}
+            )
+            for each in group:
+                each.goodbye()
+            closed += len(group)
 
     async def _settle_handshakes(self) -> None:
         """Who was let in before the drain becomes a socket first, so that it is told like all others."""
