@@ -31,7 +31,6 @@ from collab.auth.registry import Registry
 from collab.auth.tickets import Tickets
 from collab.bus.base import Bus
 from collab.bus.memory import MemoryBus
-from collab.bus.redis import RedisBus
 from collab.errors import CollabError, ConfigurationError
 from collab.metrics import Metrics
 from collab.replica import Replica
@@ -59,7 +58,6 @@ from collab.server.worker import Figures, Worker
 from collab.settings import Settings
 from collab.store.base import Store
 from collab.store.memory import MemoryStore
-from collab.store.redis.store import RedisStore
 from collab.store.sqlite import SqliteStore
 
 MIN_KEY_BYTES = 32
@@ -77,6 +75,9 @@ def make_store(settings: Settings) -> Store:
     if settings.store_kind == "memory":
         return MemoryStore(deleted_room_seconds=settings.deleted_room_seconds)
     if settings.store_kind == "redis":
+        # Heavy, and only for who has one.
+        from collab.store.redis.store import RedisStore
+
         return RedisStore(
             make_endpoint(settings),
             cluster=settings.cluster,
@@ -145,7 +146,9 @@ def make_replica(
 def make_bus(settings: Settings, metrics: Metrics) -> Bus | None:
     """None where nobody else can have the rooms; raises ConfigurationError."""
     if not settings.redis:
-        return MemoryBus() if settings.store_kind in ("postgres", "redis") else None
+        return MemoryBus() if settings.store_kind == "postgres" else None
+    from collab.bus.redis import RedisBus
+
     return RedisBus(make_endpoint(settings), cluster=settings.cluster, metrics=metrics)
 
 
