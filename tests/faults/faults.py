@@ -7,6 +7,7 @@ import rows_delivery
 import rows_process
 import rows_redis
 import rows_store
+import stock
 from scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -14,6 +15,7 @@ SCENARIOS: dict[str, Scenario] = {
     for rows in (rows_process, rows_redis, rows_delivery, rows_store, rows_clients)
     for row in rows.ROWS
 }
+STOCK = stock.with_stock_clients(SCENARIOS.values())
 # What the fault table asks for here; the rest of it has tests of its own elsewhere.
 ASKED = [*range(1, 16), 21, *range(23, 29), 33, 35, 39]
 

@@ -65,7 +65,7 @@ async def trimmed(stage: Stage, *, store: Store) -> None:
     here = [one for number, one in enumerate(stage.typists) if number % len(replicas)]
     before = len(stage.ledger.saved)
     await stage.until(lambda: len(stage.ledger.saved) > before + 40, "others type on")
-    stream = names("collab", ROOM).stream
+    stream = names("collab", 0, ROOM).stream
     trimmed = await asyncio.to_thread(redis.do, "XTRIM", stream, "MAXLEN", 0)
     stage.expect(int(str(trimmed)) > 0, "there was something to trim")
     stage.bury(here[-1:])
@@ -86,7 +86,7 @@ async def in_order(stage: Stage, *, store: Store) -> None:
 
 def published(redis: Redis) -> list[tuple[str, int]]:
     """Sender and its own number of each entry that the stream of the room holds."""
-    stream = names("collab", ROOM).stream
+    stream = names("collab", 0, ROOM).stream
     with redis.client(is_decoded=False) as client:
         found = client.execute_command("XRANGE", stream, "-", "+")
     entries = []
