@@ -174,8 +174,7 @@ class _Ear:
                 if not self._wire.is_primary:
                     raise NotPrimary("another may be the primary now")
                 self._leaving.clear()
-                for channel in list(self._channels.values()):
-                    self._ask_for(channel)
+                self._ask_for(*self._channels.values())
                 self.trouble = ""
                 await self._watch(self._wire)
             except (OSError, hiredis.HiredisError) as error:
@@ -207,20 +206,25 @@ class _Ear:
             await asyncio.wait((wire.lost,), timeout=_LOOK_SECONDS)
         raise ConnectionResetError("the connection has ended")
 
-    def _ask_for(self, channel: _Channel) -> None:
-        if self._wire is not None:
-            channel.asked_at = time.monotonic()
-            self._wire.write(pack("SSUBSCRIBE", channel.name))
+    def _ask_for(self, *channels: _Channel) -> None:
+        if self._wire is None or not channels:
+            return
+        now = time.monotonic()
+        for channel in channels:
+            channel.asked_at = now
+        # One command each: those of one command must be in one slot.
+        self._wire.write(*(pack("SSUBSCRIBE", one.name) for one in channels))
 
     def _ask_again(self) -> None:
         """For what is not confirmed in time, since it was refused."""
         late = time.monotonic() - COMMAND_SECONDS
-        is_late = False
-        for channel in self._channels.values():
-            if not channel.is_confirmed and channel.asked_at < late:
-                self._ask_for(channel)
-                is_late = True
-        if is_late:
+        lacking = [
+            channel
+            for channel in self._channels.values()
+            if not channel.is_confirmed and channel.asked_at < late
+        ]
+        self._ask_for(*lacking)
+        if lacking:
             self.trouble = self.trouble or "timeout"
         elif self._refused_at < late:
             self.trouble = ""

@@ -165,7 +165,11 @@ class RedisBus:
     async def beat(self, replica: str, info: bytes) -> Mapping[str, bytes]:
         most = int(PEER_SECONDS * 1000)
         self.metrics.bus_round_trips += 1
-        alive = await self._client.call(BEAT, [self._roster], replica, info, most)
+        try:
+            alive = await self._client.call(BEAT, [self._roster], replica, info, most)
+        except ForeignContent:
+            self.metrics.bus_foreign += 1
+            raise BusUnavailable("the roster of replicas is not ours") from None
         return {
             name.decode(errors="replace"): said
             for name, said in zip(alive[::2], alive[1::2], strict=True)
