@@ -146,7 +146,12 @@ def make_replica(
 def make_bus(settings: Settings, metrics: Metrics) -> Bus | None:
     """None where nobody else can have the rooms; raises ConfigurationError."""
     if not settings.redis:
-        return MemoryBus() if settings.store_kind == "postgres" else None
+        if settings.store_kind != "postgres":
+            return None
+        log.warning(
+            "without redis another replica would hear of edits within half a minute only"
+        )
+        return MemoryBus()
     from collab.bus.redis import RedisBus
 
     return RedisBus(make_endpoint(settings), cluster=settings.cluster, metrics=metrics)
