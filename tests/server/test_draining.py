@@ -12,7 +12,7 @@ from processes import Server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
-CLIENTS, ROOMS = 60, 10
+CLIENTS, ROOMS = 60, 3
 # A drain takes less than a second here; one that waits for a moment in which nobody types may never end.
 END_SECONDS = 20.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from collab.protocol.varint import encode_bytes
 
 pytestmark = pytest.mark.anyio
 
-HERD = 500
+HERD = int(os.environ.get("HERD", "500"))
 ROOMS = 50
 # Many times what it takes; a server that serves one after the other, or starves those who are there, needs longer.
 ALL_SECONDS = 60.0
