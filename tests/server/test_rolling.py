@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
+import httpx2
 import pytest
 from commuters import commuting, crew, judge, until
 from overseen import children
 from processes import Server, eventually
 from services import Redis
+from websockets.asyncio.client import ClientConnection, connect
+
+from collab.bus.base import PEER_SECONDS
+from collab.protocol.varint import encode_bytes
+from collab.replicas.relay import BEAT_SECONDS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -98,3 +105,39 @@ async def test_people_come_back_from_a_worker_that_was_killed(
         await judge(commuters, [server.address])
 
     assert await asyncio.to_thread(server.terminate) == 0
+
+
+async def test_who_was_on_a_replica_that_drains_is_gone_from_the_others_at_once(
+    serve: Callable[..., Server], flags: list[str]
+) -> None:
+    going, staying = serve(*flags), serve(*flags)
+    async with (
+        connect(f"{going.address}/ws/r") as ada,
+        connect(f"{staying.address}/ws/r") as bob,
+    ):
+        await ada.send(presence(b'{"name":"ada"}'))
+        await hears(bob, b'{"name":"ada"}')
+        begun = time.monotonic()
+        code, _ = await asyncio.gather(
+            asyncio.to_thread(going.terminate), hears(bob, b"null")
+        )
+        ended = time.monotonic()
+        async with httpx2.AsyncClient(base_url=staying.url) as client:
+            while "\ncollab_replicas 1.0\n" not in (await client.get("/metrics")).text:
+                # Later it would be missed, without a word.
+                assert time.monotonic() - ended < PEER_SECONDS - BEAT_SECONDS
+
+    assert code == 0
+    assert ended - begun < PEER_SECONDS
+
+
+def presence(state: bytes) -> bytes:
+    """What a client with the id 7 says of itself."""
+    entry = b"\x01\x07\x01" + encode_bytes(state)
+    return b"\x01" + encode_bytes(entry)
+
+
+async def hears(client: ClientConnection, state: bytes) -> None:
+    async with asyncio.timeout(30):
+        while state not in await client.recv(decode=False):
+            pass
