@@ -252,6 +252,17 @@ class _Lone:
             await self._sentinel.aclose()
 
 
+class _Sentinels(Sentinel):
+    """They are asked once a failover, so nobody keeps connections to them."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        try:
+            return await super().discover_master(service_name)
+        finally:
+            for one in self.sentinels:
+                await one.connection_pool.disconnect(inuse_connections=False)
+
+
 class _Nodes:
     """The nodes of a Cluster. One that is dead fails for its own keys alone.
 
@@ -520,7 +531,7 @@ def _connect(place: Endpoint) -> _Lone | _Nodes:
             timeouts = {"socket_timeout", "socket_connect_timeout"}
             theirs = dict.fromkeys(timeouts, _SENTINEL_SECONDS)
             shared = {"retry", "protocol", "driver_info", "maint_notifications_config"}
-            sentinel = Sentinel(  # type: ignore[no-untyped-call]  # untyped in redis-py
+            sentinel = _Sentinels(  # type: ignore[no-untyped-call]  # untyped in redis-py
                 place.places,
                 sentinel_kwargs={
                     **{name: options[name] for name in shared},

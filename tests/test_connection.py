@@ -313,6 +313,9 @@ async def test_behind_sentinels_the_new_primary_is_found() -> None:
 
             assert await until(lambda: ours.call(ADD, ["sum"], 1)) == 2
 
+            for one in group.sentinels:
+                assert "sentinel|masters" not in str(one.do("CLIENT", "LIST"))
+
 
 async def test_a_cluster_answers_for_all_its_slots_and_after_a_failover() -> None:
     with Cluster(has_followers=True) as cluster:
