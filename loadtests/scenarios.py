@@ -16,6 +16,7 @@ from statistics import median
 
 import client
 import http_load
+import replicas
 import traces
 from client import Result
 from servers import REPOSITORY, Kind, Server
@@ -655,5 +656,10 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
         slow,
         rights,
         rest,
+        replicas.crossing,
+        replicas.absent,
+        replicas.comparing,
+        replicas.recovery,
+        replicas.restarting,
     )
 }

@@ -1,15 +1,12 @@
 """What many replicas cost: an edit that crosses, rooms that idle, Redis that returns, a rolling restart.
 
-Run `python loadtests/bench_replicas.py [cross elsewhere idle recover rolling] [--store redis|postgres] [--seconds N] [--json FILE]`
-from the repository. Servers, Redis and Postgres are real and on this machine, started for the run; CPU is the operating system's
-account of each process. One process of clients writes at one replica and listens at another, so one clock measures the way.
+Servers, Redis and Postgres are real and on this machine, started for the run, on whichever core is free; CPU is the operating system's account
+of each process. One process of clients writes at one replica and listens at another, so one clock measures the way.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import statistics
@@ -17,11 +14,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import uvloop
@@ -37,8 +34,12 @@ from services import Postgres, Redis  # noqa: E402
 
 from collab.protocol.varint import Reader, encode_bytes  # noqa: E402
 
+if TYPE_CHECKING:
+    from scenarios import Bench
+
 ROOMS, EDITS_PER_SECOND = 100, 1000
 IDLE_ROOMS = 1000
+COMPARED_SECONDS = 60.0  # each room is compared two to four times in it
 CLIENTS, REPLICAS = 300, 3
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_SECONDS = 60.0
@@ -182,10 +183,10 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-async def cross(chosen: argparse.Namespace) -> dict[str, float]:
+async def cross(store: str, seconds: float) -> dict[str, float]:
     """1,000 edits a second over 100 rooms, written at one replica, heard at the other."""
     with ExitStack() as stack:
-        cluster = Cluster(stack, chosen.store, 2)
+        cluster = Cluster(stack, store, 2)
         one, other = cluster.servers
         async with pairs(one, other, ROOMS) as made:
             writers = [writer for writer, _ in made]
@@ -201,7 +202,7 @@ async def cross(chosen: argparse.Namespace) -> dict[str, float]:
                 metric(each, "collab_bus_round_trips_total") for each in cluster.servers
             )
             reads, started = cluster.reads(), time.perf_counter()
-            count = await write_for(writers, EDITS_PER_SECOND, chosen.seconds)
+            count = await write_for(writers, EDITS_PER_SECOND, seconds)
             took = time.perf_counter() - started
             await until(
                 lambda: all(
@@ -239,10 +240,10 @@ async def cross(chosen: argparse.Namespace) -> dict[str, float]:
     }
 
 
-async def elsewhere(chosen: argparse.Namespace) -> dict[str, float]:
+async def elsewhere(store: str, seconds: float) -> dict[str, float]:
     """The same edits, and what they cost a replica that has none of the rooms."""
     with ExitStack() as stack:
-        cluster = Cluster(stack, chosen.store, 2)
+        cluster = Cluster(stack, store, 2)
         one, other = cluster.servers
         async with pairs(one, one, ROOMS) as made:
             writers = [writer for writer, _ in made]
@@ -251,26 +252,26 @@ async def elsewhere(chosen: argparse.Namespace) -> dict[str, float]:
                 cpu_seconds(other.pid),
                 metric(other, "collab_bus_received_total"),
             )
-            await asyncio.sleep(chosen.seconds)
+            await asyncio.sleep(seconds)
             idle = cpu_seconds(other.pid) - before
             before = cpu_seconds(other.pid)
-            count = await write_for(writers, EDITS_PER_SECOND, chosen.seconds)
+            count = await write_for(writers, EDITS_PER_SECOND, seconds)
             busy = cpu_seconds(other.pid) - before
             heard = metric(other, "collab_bus_received_total") - heard
     return {
         "messages heard per edit": heard / count,
-        "CPU without edits, ms/s": 1000 * idle / chosen.seconds,
-        "CPU during edits, ms/s": 1000 * busy / chosen.seconds,
+        "CPU without edits, ms/s": 1000 * idle / seconds,
+        "CPU during edits, ms/s": 1000 * busy / seconds,
     }
 
 
-async def idle(chosen: argparse.Namespace) -> dict[str, float]:
+async def idle(store: str, seconds: float) -> dict[str, float]:
     """1,000 rooms open on two replicas, in which nothing happens: what their comparing costs."""
     with ExitStack() as stack:
-        cluster = Cluster(stack, chosen.store, 2, "--idle-room-seconds", "3600")
+        cluster = Cluster(stack, store, 2, "--idle-room-seconds", "3600")
         await asyncio.sleep(3.0)
         before = cpu_seconds(cluster.servers[0].pid)
-        await asyncio.sleep(chosen.seconds)
+        await asyncio.sleep(seconds)
         empty = cpu_seconds(cluster.servers[0].pid) - before
         for server in cluster.servers:
             for number in range(IDLE_ROOMS):
@@ -281,29 +282,28 @@ async def idle(chosen: argparse.Namespace) -> dict[str, float]:
         await asyncio.sleep(
             35.0
         )  # until what their opening and writing brought about is over
-        seconds = max(60.0, chosen.seconds)  # two rounds of comparing
         before = cpu_seconds(cluster.servers[0].pid)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(COMPARED_SECONDS)
         full = cpu_seconds(cluster.servers[0].pid) - before
         rooms = metric(cluster.servers[0], "collab_rooms")
     return {
         "rooms": rooms,
-        "CPU without rooms, % of a core": 100 * empty / chosen.seconds,
-        "CPU with rooms, % of a core": 100 * full / seconds,
+        "CPU without rooms, % of a core": 100 * empty / seconds,
+        "CPU with rooms, % of a core": 100 * full / COMPARED_SECONDS,
     }
 
 
-async def recover(chosen: argparse.Namespace) -> dict[str, float]:
-    """Redis is killed for 5 s while people type; from its return on: how long until all of it has crossed."""
+async def recover(store: str, seconds: float) -> dict[str, float]:
+    """Redis is killed while people type; from its return on: how long until all of it has crossed."""
     found = []
     for _ in range(3):
         with ExitStack() as stack:
-            cluster = Cluster(stack, "postgres", 2)
+            cluster = Cluster(stack, store, 2)
             async with pairs(*cluster.servers, 20) as made:
                 writers = [writer for writer, _ in made]
                 await write_for(writers, 100, 2.0)
                 cluster.redis.kill()
-                await write_for(writers, 100, 5.0)
+                await write_for(writers, 100, seconds)
                 cluster.redis.start()
                 back = time.perf_counter()
                 typing = asyncio.create_task(write_for(writers, 100, 2.0))
@@ -400,10 +400,10 @@ class Person:
             pass  # it goes with the whole document when the client is back
 
 
-async def rolling(chosen: argparse.Namespace) -> dict[str, float]:
+async def rolling(store: str, seconds: float) -> dict[str, float]:
     """Three replicas restarted one after the other under 300 clients who type."""
     with ExitStack() as stack:
-        cluster = Cluster(stack, chosen.store, REPLICAS)
+        cluster = Cluster(stack, store, REPLICAS)
         people = [Person(number, cluster.servers) for number in range(CLIENTS)]
         async with asyncio.TaskGroup() as tasks:
             lives = [tasks.create_task(person.live()) for person in people]
@@ -460,39 +460,115 @@ async def _lost(servers: list[Server], people: list[Person]) -> int:
     return missing
 
 
-SCENARIOS = {each.__name__: each for each in (cross, elsewhere, idle, recover, rolling)}
+# As scenarios of the benchmark
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "scenarios",
-        nargs="*",
-        help=f"of {', '.join(SCENARIOS)}; all when none is named",
+def _measure(
+    bench: Bench,
+    name: str,
+    once: Callable[[str, float], Coroutine[Any, Any, dict[str, float]]],
+    *,
+    stores: tuple[str, ...],
+    seconds: float,
+    rounds: int = 1,
+) -> dict[str, dict[str, float]]:
+    """Fill the scenario's figures, by store; returns their medians. All processes share both cores."""
+    os.sched_setaffinity(0, {bench.core, bench.load_core})
+    try:
+        figures: dict[str, dict[str, list[float]]] = {}
+        for _ in range(rounds):
+            for store in stores:
+                found = uvloop.run(once(store, seconds))
+                for what, value in found.items():
+                    figures.setdefault(f"with {store}", {}).setdefault(what, []).append(
+                        value
+                    )
+    finally:
+        os.sched_setaffinity(0, {bench.load_core})
+    bench.figures[name] = figures
+    return {
+        store: {what: statistics.median(values) for what, values in measures.items()}
+        for store, measures in figures.items()
+    }
+
+
+def crossing(bench: Bench) -> None:
+    """Two replicas, 1,000 edits a second over 100 rooms written at one and heard at the other, on two cores with Redis and the clients."""
+    found = _measure(
+        bench,
+        "crossing",
+        cross,
+        stores=("redis", "postgres"),
+        seconds=4.0 if bench.is_quick else 15.0,
+        rounds=bench.rounds,
     )
-    parser.add_argument("--store", choices=("redis", "postgres"), default="redis")
-    parser.add_argument(
-        "--seconds", type=float, default=10.0, help="of each measured part"
+    for store, figures in found.items():
+        bench.aim("crossing", f"p50 {store}", figures["p50 ms"], 5, unit=" ms")
+        bench.aim("crossing", f"p99 {store}", figures["p99 ms"], 25, unit=" ms")
+        trips = figures["bus round trips per edit"]
+        bench.aim("crossing", f"round trips of the bus per edit {store}", trips, 0.2)
+
+
+def absent(bench: Bench) -> None:
+    """The same edits, and a replica that has none of their rooms."""
+    found = _measure(
+        bench,
+        "absent",
+        elsewhere,
+        stores=("redis",),
+        seconds=5.0 if bench.is_quick else 15.0,
     )
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    chosen = parser.parse_args()
-    for name in chosen.scenarios:
-        if name not in SCENARIOS:
-            parser.error(
-                f"there is no scenario {name}: choose from {', '.join(SCENARIOS)}"
-            )
-    figures = {}
-    for name in chosen.scenarios or SCENARIOS:
-        sys.stderr.write(f"{name} …\n")
-        figures[name] = uvloop.run(SCENARIOS[name](chosen))
-        sys.stdout.write(
-            f"{name}, store {'postgres' if name == 'recover' else chosen.store}\n"
+    heard = found["with redis"]["messages heard per edit"]
+    bench.aim("absent", "messages that it hears per edit", heard, 0)
+
+
+def comparing(bench: Bench) -> None:
+    """1,000 rooms open on two replicas, in which nothing happens but that they are compared."""
+    found = _measure(
+        bench, "comparing", idle, stores=("redis", "postgres"), seconds=10.0
+    )
+    for store, figures in found.items():
+        more = (
+            figures["CPU with rooms, % of a core"]
+            - figures["CPU without rooms, % of a core"]
         )
-        for what, value in figures[name].items():
-            sys.stdout.write(f"  {what:34} {value:10.2f}\n")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+        bench.aim("comparing", f"of one core, {store}", more, 2, unit=" %")
 
 
-if __name__ == "__main__":
-    main()
+def recovery(bench: Bench) -> None:
+    """Redis is killed under people who type at two replicas, and comes back empty or as it was."""
+    found = _measure(
+        bench,
+        "recovery",
+        recover,
+        stores=("redis", "postgres"),
+        seconds=2.0 if bench.is_quick else 5.0,
+    )
+    for store, figures in found.items():
+        bench.aim(
+            "recovery",
+            f"until all has crossed, {store}",
+            figures["worst of 3, seconds"],
+            3,
+            unit=" s",
+        )
+
+
+def restarting(bench: Bench) -> None:
+    """Three replicas restarted one after the other under 300 clients who type and come back to another one."""
+    found = _measure(
+        bench, "restarting", rolling, stores=("redis", "postgres"), seconds=0.0
+    )
+    for store, figures in found.items():
+        bench.aim("restarting", f"acknowledged edits lost, {store}", figures["lost"], 0)
+        bench.aim(
+            "restarting",
+            f"longest away, {store}",
+            figures["longest away, seconds"],
+            5,
+            unit=" s",
+        )
+        if figures["lost"]:
+            bench.lost.append(
+                f"restarting {store}: {figures['lost']:.0f} acknowledged edits"
+            )
