@@ -371,8 +371,8 @@ class Replica:
             del self._loading[name]
 
     async def _read(self, name: str) -> Room:
-        if self.relay is None:
-            return await self._restore(name)
+        if self.relay is None or not self.store.is_shared:
+            return await self._restore(name)  # nobody else can have it
         try:
             link = await self.relay.attach(name)
             room = await self._restore(name)

@@ -10,7 +10,7 @@ import pytest
 from rooms import Client
 
 from collab.awareness import Awareness
-from collab.bus.base import Published
+from collab.bus.base import MAX_BODY_BYTES, Published
 from collab.document.document import Document
 from collab.metrics import Metrics
 from collab.protocol.envelope import (
@@ -24,7 +24,17 @@ from collab.protocol.envelope import (
     decode,
     encode,
 )
-from collab.replicas.link import MAX_DIFFERENCE_BYTES, MAX_EARLY, PUZZLED, Link
+from collab.protocol.statevector import encode_state_vector
+from collab.protocol.varint import encode_bytes
+from collab.replicas.link import (
+    MAX_DIFFERENCE_BYTES,
+    MAX_EARLY,
+    MAX_EARLY_BYTES,
+    MAX_UPDATES,
+    PUZZLED,
+    WORDS_AT_ONCE,
+    Link,
+)
 from collab.room import Room
 from collab.store.base import Author, Entry
 
@@ -256,6 +266,16 @@ def test_what_waits_for_a_gap_is_bounded() -> None:
     assert len(link._early) == MAX_EARLY
 
 
+def test_what_waits_for_a_gap_is_bounded_in_bytes() -> None:
+    link, _, _ = make()
+    junk = b"\1\0\1\1\1x\x7f" + encode_bytes(bytes(MAX_BODY_BYTES - 20))
+
+    for number in range(3, 100):
+        link.entry(Published(EPOCH, number, junk))
+
+    assert sum(len(each.body) for each in link._early.values()) <= MAX_EARLY_BYTES
+
+
 def test_ones_own_entries_are_passed_over() -> None:
     link, room, wire = make()
     (one,) = updates("one", client=Client())
@@ -286,12 +306,55 @@ def test_junk_is_counted_and_costs_nothing(body: bytes) -> None:
     link.entry(entry(1, one))
 
     link.entry(Published(EPOCH, 2, body))
+    link.entry(Published("another", 2, body))
     link.word(body)
-    link.entry(entry(3, two, last=2))
+    link.entry(entry(2, two))
 
-    assert link._metrics.bus_refused == 2
+    assert link._metrics.bus_refused == 3
     assert text_of(room) == "12"
     assert wire.reads == []
+    assert wire.reloaded == 0
+
+
+def test_junk_in_the_stream_is_passed_over() -> None:
+    link, room, wire = make()
+    one, two = updates("1", "2", client=Client())
+    link.entry(entry(1, one))
+
+    link.entry(entry(3, two, last=2))
+    link.found([Published(EPOCH, 2, b"junk"), entry(3, two, last=2)])
+
+    assert text_of(room) == "12"
+    assert wire.reads == [(EPOCH, 1)]
+
+
+def test_a_number_that_the_stream_does_not_reach_is_given_up() -> None:
+    link, room, wire = make()
+    one, two = updates("1", "2", client=Client())
+    link.entry(entry(1, one))
+
+    link.entry(entry(1000, two))
+    link.found([])
+    link.entry(entry(2, two))
+
+    assert wire.reads == [(EPOCH, 1)]
+    assert wire.reloaded == 1
+    assert link._metrics.bus_refused == 1
+    assert text_of(room) == "12"
+
+
+def test_what_comes_while_the_stream_is_read_waits_for_the_next_reading() -> None:
+    link, room, wire = make()
+    made = updates("1", "2", "3", "4", client=Client())
+    link.entry(entry(1, made[0]))
+
+    link.entry(entry(3, made[2]))
+    link.entry(entry(5, made[3]))
+    link.found([entry(2, made[1]), entry(3, made[2])])
+    link.found([entry(4, made[3]), entry(5, made[3])])
+
+    assert wire.reads == [(EPOCH, 1), (EPOCH, 3)]
+    assert text_of(room) == "1234"
 
 
 def test_an_update_that_the_guard_refuses_is_counted() -> None:
@@ -507,3 +570,90 @@ def test_a_room_that_may_have_ended_is_a_matter_for_the_store() -> None:
     link.word(encode(Ended("other"), "r", None))
 
     assert wire.reloaded == 1
+
+
+# Whoever writes to Redis without being one of us
+
+
+def test_who_is_here_is_answered_once_a_second() -> None:
+    link, room, wire = make()
+    client = Client()
+    room.awareness.apply(b"\1\7\1\2{}", client.member, 0.0)
+
+    for number in range(1000):
+        link.word(encode(WhoIsHere(f"s{number}"), "r", None))
+    at_once = len(wire.heard(Presence))
+    wire.run(10.0)
+
+    assert (at_once, len(wire.heard(Presence))) == (1, 2)
+
+
+def test_forged_numberings_are_asked_about_once_a_second() -> None:
+    link, _, wire = make()
+    (one,) = updates("one", client=Client())
+
+    for number in range(1000):
+        link.entry(entry(5, one, numbering=f"forged{number}"))
+    wire.run(10.0)
+
+    assert len(wire.heard(WhoIsHere)) == len(wire.heard(Digest)) == 2
+
+
+def test_more_words_than_replicas_say_are_dropped_and_counted() -> None:
+    link, _, wire = make()
+
+    for _ in range(1000):
+        link.word(encode(Ended("other"), "r", None))
+
+    assert wire.reloaded == WORDS_AT_ONCE
+    assert link._metrics.bus_refused == 1000 - WORDS_AT_ONCE
+
+
+def test_a_digest_too_large_to_look_into_is_a_matter_for_the_store() -> None:
+    link, _, wire = make()
+    vector = encode_state_vector(dict.fromkeys(range(1, 60000), 1))
+
+    link.word(encode(Digest("other", "e", vector, b""), "r", None))
+    wire.run(1.0)
+
+    assert wire.reloaded == 1
+    assert wire.said == []
+
+
+def test_answers_leave_one_after_the_other() -> None:
+    link, room, wire = make()
+    (one,) = updates("one", client=Client())
+    link.entry(entry(1, one))
+    room.take(0)
+
+    for number in range(50):
+        link.word(encode(Digest(f"s{number}", "e", b"\0", b""), "r", None))
+    wire.run(0.2)
+    at_first = len(wire.heard(Difference))
+    for _ in range(100):
+        wire.run(0.25)
+
+    assert (at_first, len(wire.heard(Difference))) == (1, 50)
+
+
+def test_many_small_updates_leave_in_several_entries() -> None:
+    link, _, wire = make()
+    made = updates(*["x"] * (2 * MAX_UPDATES), client=Client())
+    authors = [Author("ada", "c")] * len(made)
+
+    link.publish(Entry("r", "e", 1, 0, made, authors, "here", len(made)))
+
+    found = [decode(body, "r", None) for body in wire.published]
+    assert [len(each.updates) for each in found] == [MAX_UPDATES] * 2  # type: ignore[union-attr]
+    assert [each.last for each in found] == [MAX_UPDATES, 2 * MAX_UPDATES]  # type: ignore[union-attr]
+
+
+def test_much_presence_leaves_in_several_words() -> None:
+    link, _, wire = make()
+    states = [(client, 1, b'"' + b"x" * 4000 + b'"', "") for client in range(3000)]
+
+    link.present(states)
+
+    found = [state for each in wire.heard(Presence) for state in each.states]
+    assert found == states
+    assert len(wire.said) > 3
