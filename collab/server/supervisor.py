@@ -31,7 +31,7 @@ CHECK_SECONDS = 5.0  # between two looks whether a worker answers
 HUNG_SECONDS = 30.0  # without an answer, after which it is killed
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 DRAIN_PATIENCE_SECONDS = 20.0  # beyond its window, for a worker to drain
-FORCED_SECONDS = 5.0  # for a worker to end that was told to end at once
+FORCED_SECONDS = 10.0  # for a worker to end that was told to end at once
 
 log = logs.logger(__name__)
 

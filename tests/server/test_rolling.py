@@ -122,7 +122,7 @@ async def test_who_was_on_a_replica_that_drains_is_gone_from_the_others_at_once(
             asyncio.to_thread(going.terminate), hears(bob, b"null")
         )
         ended = time.monotonic()
-        async with httpx2.AsyncClient(base_url=staying.url) as client:
+        async with httpx2.AsyncClient(base_url=staying.url, timeout=30) as client:
             while "\ncollab_replicas 1.0\n" not in (await client.get("/metrics")).text:
                 # Later it would be missed, without a word.
                 assert time.monotonic() - ended < PEER_SECONDS - BEAT_SECONDS

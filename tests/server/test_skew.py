@@ -79,7 +79,7 @@ async def test_what_is_unheard_of_between_replicas_is_passed_over(
         await until(lambda: all(len(each.saved) > 10 for each in commuters))
         await judge(commuters, places)
 
-    async with httpx2.AsyncClient(base_url=old.url) as client:
+    async with httpx2.AsyncClient(base_url=old.url, timeout=30) as client:
         figures = (await client.get("/metrics")).text
     assert "\ncollab_bus_refused_total 0.0\n" in figures
     assert "\ncollab_divergences_total 0.0\n" in figures
@@ -105,7 +105,7 @@ async def test_a_room_of_a_newer_format_is_refused_alone_and_left_as_it_is(
     async with commuting([behind]):
         await until(lambda: len(behind.saved) > 5)
         await judge([behind], [old.address])
-    async with httpx2.AsyncClient(base_url=old.url) as client:
+    async with httpx2.AsyncClient(base_url=old.url, timeout=30) as client:
         ready = await client.get("/readyz")
     code = await asyncio.to_thread(old.terminate)
 

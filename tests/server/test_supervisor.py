@@ -56,7 +56,7 @@ async def sockets(server: Workers, count: int) -> list[ClientConnection]:
 
 async def figures(server: Workers, name: str) -> dict[str, float]:
     """What each worker says of a metric."""
-    async with httpx2.AsyncClient(base_url=server.url) as client:
+    async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
         text = (await client.get("/metrics")).text
     return {
         worker: float(value)
@@ -172,7 +172,7 @@ async def test_while_all_drain_the_port_says_so(start: Start) -> None:
     joined = await sockets(server, 300)
     os.kill(server.pid, signal.SIGTERM)
 
-    async with httpx2.AsyncClient(base_url=server.url) as client:
+    async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
         ready = await client.get("/readyz")
         while ready.status_code == 200:
             ready = await client.get("/readyz")
@@ -190,7 +190,7 @@ async def test_a_second_signal_ends_all_at_once(start: Start) -> None:
         eventually, lambda: server.logs().count('"draining"') == server.count
     )
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(25):
         code = await asyncio.to_thread(server.terminate)
 
     assert code == 0
@@ -208,7 +208,7 @@ async def test_workers_are_replaced_one_after_the_other_and_nobody_is_refused(
     os.kill(server.pid, signal.SIGUSR1)
     async with asyncio.timeout(60):
         while "all workers are replaced" not in server.logs():
-            async with httpx2.AsyncClient(base_url=server.url) as client:
+            async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
                 answers[(await client.get("/readyz")).status_code] += 1
 
     codes = {await close_code(each) for each in joined}
