@@ -299,6 +299,22 @@ async def test_a_replica_of_redis_takes_nothing_until_it_is_a_primary(
         assert await tail(ours) == [(1, b"a"), (2, b"b")]
 
 
+async def test_too_few_followers_of_redis_stop_appends_until_they_are_there(
+    alone: Redis,
+) -> None:
+    async with opened(alone) as ours:
+        await append(ours, entry(1, b"a"))
+        alone.do("CONFIG", "SET", "min-replicas-to-write", 1)
+
+        ((_, error),) = await append(ours, entry(2, b"b"))
+        alone.do("CONFIG", "SET", "min-replicas-to-write", 0)
+        await until_logged(ours, entry(2, b"b"))
+
+        assert isinstance(error, StoreUnavailable)
+        assert "too few follow" in str(error)
+        assert await tail(ours) == [(1, b"a"), (2, b"b")]
+
+
 async def test_what_redis_was_made_to_write_at_once_survives_its_death() -> None:
     with Redis(aof="always") as server:
         async with opened(server) as ours:

@@ -18,7 +18,7 @@ from collab.store.records import Damaged, answer_checksum
 FORMAT = 1  # of all that a room consists of; rooms of a newer one are left alone
 
 _CHECKSUM = Struct("<I")
-_HEAD = Struct("<BHI")  # format, length of the authors, number of updates
+_HEAD = Struct("<BII")  # format, length of the authors, number of updates
 _ANSWER = Struct("<IqH")  # checksum, milliseconds, length of the digest
 
 
@@ -80,16 +80,18 @@ def unpack_entry(
                 f"room {spoken(room)} was written by a newer version of the server"
             )
         at = _HEAD.size + names
-        people = [Author(*each) for each in orjson.loads(body[_HEAD.size : at])]
+        people = [_author(*each) for each in orjson.loads(body[_HEAD.size : at])]
         numbers = unpack_from(f"<{2 * count}I", body, at)
-    except (KeyError, ValueError, TypeError, error):
+        authors = [people[number] for number in numbers[count:]]
+    except (LookupError, ValueError, TypeError, error):
         raise Damaged from None
     at += 8 * count
+    if not 0 <= known < count or at + sum(numbers[:count]) != len(body):
+        raise Damaged
     updates = []
     for length in numbers[:count]:
         updates.append(body[at : at + length])
         at += length
-    authors = [people[number] for number in numbers[count:]]
     return Piece(
         last - (count - known) + 1,
         milliseconds,
@@ -97,6 +99,14 @@ def unpack_entry(
         updates[known:],
         record[: _CHECKSUM.size],
     )
+
+
+def _author(principal: str, connection: str, turn: str | None) -> Author:
+    if not (isinstance(principal, str) and isinstance(connection, str)):
+        raise TypeError
+    if not (turn is None or isinstance(turn, str)):
+        raise TypeError
+    return Author(principal, connection, turn)
 
 
 def checkpoint_checksum(room: str, epoch: str, position: int, snapshot: bytes) -> int:
