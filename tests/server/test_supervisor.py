@@ -51,7 +51,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 async def sockets(server: Workers, count: int) -> list[ClientConnection]:
-    return [await connect(f"{server.address}/ws/r{n}") for n in range(count)]
+    """Of clients that have said what must be said first."""
+    joined = [await connect(f"{server.address}/ws/r{n}") for n in range(count)]
+    for each in joined:
+        await each.send(b"\x00\x00\x01\x00")
+    return joined
 
 
 async def figures(server: Workers, name: str) -> dict[str, float]:
