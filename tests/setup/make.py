@@ -27,6 +27,7 @@ PROGRAMS = {  # program → Debian packages
     "redis-server": ("redis-server",),
     "haproxy": ("haproxy",),
     "nginx": ("nginx",),
+    "faketime": ("faketime",),
     "pg_ctlcluster": ("postgresql",),  # whose own programs are not on the PATH
 }
 FAST = (
@@ -136,6 +137,15 @@ def load(*arguments: str) -> NoReturn:
     become(python_environment(ROOT, TEST), "loadtests/swarm.py", *arguments)
 
 
+def faults(*arguments: str) -> NoReturn:
+    """Real servers through real faults, with many seeds; written down in FAULTS.md."""
+    setup()
+    become(
+        python_environment(ROOT, TEST),
+        *("tests/faults/play.py", "--report", "FAULTS.md", *arguments),
+    )
+
+
 def become(python: Path, *arguments: str) -> NoReturn:
     """Replace this process, so that signals reach the program itself."""
     os.chdir(ROOT)
@@ -143,7 +153,8 @@ def become(python: Path, *arguments: str) -> NoReturn:
 
 
 VERBS = {
-    verb.__name__: verb for verb in (run, setup, test, check, fix, fuzz, bench, load)
+    verb.__name__: verb
+    for verb in (run, setup, test, check, fix, fuzz, bench, load, faults)
 }
 
 if __name__ == "__main__":
