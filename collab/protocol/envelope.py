@@ -20,6 +20,7 @@ VERSION = 1
 MAC_BYTES = 16
 _SIGNED = 1
 _MAX_NAME_BYTES = 1024
+_MAX_FIELDS = 5000  # four for each state of presence, of which a word has a thousand
 
 
 class Updates(NamedTuple):
@@ -139,8 +140,10 @@ def decode(body: bytes, channel: str, key: bytes | None) -> Message | None:
             raise InvalidMessage("not signed by a replica of this cluster")
     reader = Reader(body, at)
     kind = reader.read_varint()
-    fields = []
+    fields: list[tuple[int, bytes]] = []
     while reader.at < len(body):
+        if len(fields) == _MAX_FIELDS:
+            raise InvalidMessage("a message between replicas has too many fields")
         tag = reader.read_varint()
         fields.append((tag, reader.read_bytes()))
     if not 1 <= kind <= len(_KINDS):

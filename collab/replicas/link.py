@@ -42,12 +42,22 @@ from collab.store.base import Author, Entry
 MAX_EARLY = (
     2000  # entries that wait for those before them; what comes then is read again
 )
+MAX_EARLY_BYTES = 2 * MAX_BODY_BYTES
 MAX_PEERS = 256
-MAX_UPDATES_BYTES = MAX_BODY_BYTES // 2  # of one published entry
+MAX_UPDATES = 1000  # of one published entry
+MAX_UPDATES_BYTES = MAX_BODY_BYTES // 2
+MAX_STATES = 1000  # of presence, of one word
+MAX_STATES_BYTES = MAX_BODY_BYTES // 2
+MAX_VECTOR_BYTES = 1 << 17  # that is looked into; who differs by more asks the store
 MAX_DIFFERENCE_BYTES = 1 << 20  # what is larger is read from the store
 ANSWER_SECONDS = 0.1  # between two who would answer the same question
 UNCLEAN_SECONDS = 0.5  # until an answer is tried again that must wait for a commit
-DIGEST_SECONDS = 1.0  # between two digests of one room
+PAUSE_SECONDS = 0.25  # between two answers of one room
+SELDOM_SECONDS = (
+    1.0  # between two digests of one room, or two times that all say who is there
+)
+# Words of one room that are heard, presence aside: each makes work. More are dropped, and found out by comparing.
+WORDS_AT_ONCE, WORDS_PER_SECOND = 100.0, 20.0
 PUZZLED = 3  # times the same two digests differ, until it counts as a divergence
 
 
@@ -93,6 +103,28 @@ class Wire(Protocol):
         ...
 
 
+class _Seldom:
+    """Is done at once when it was not for a while, or else when that is over: however often it is asked for."""
+
+    def __init__(self, wire: Wire, act: Callable[[], None]) -> None:
+        self._wire, self._act = wire, act
+        self._due = 0.0
+        self._is_waiting = False
+
+    def __call__(self) -> None:
+        now = self._wire.now()
+        if now >= self._due:
+            self._due = now + SELDOM_SECONDS
+            self._act()
+        elif not self._is_waiting:
+            self._is_waiting = True
+            self._wire.later(self._due - now, self._late)
+
+    def _late(self) -> None:
+        self._is_waiting = False
+        self()
+
+
 class Link:
     """A room and the other replicas that have it open. The subscriber of the room's channel."""
 
@@ -118,13 +150,19 @@ class Link:
         self._is_lost = False  # the stream cannot say what was missed
         self._is_reading = False
         self._early: dict[int, Published] = {}
+        self._early_bytes = 0
+        # The numbering and its last number that was known when the stream was read.
+        self._asked: tuple[str, int] = "", 0
         self._heard: dict[str, int] = {}  # replica → sequence of its last entry
         self._peers: dict[str, Peer] = {}
         self._owed: dict[str, bytes] = {}  # replica → state vector it said
-        self._puzzles: dict[str, tuple[tuple[bytes, ...], int]] = {}
+        self._puzzles: dict[str, tuple[int, int]] = {}
         self._digest: tuple[int, bytes, bytes] | None = None  # of which version
-        self._digest_due = 0.0
-        self._is_digest_waiting = False
+        self._answer_due = 0.0
+        self._words, self._words_at = WORDS_AT_ONCE, wire.now()
+        self._say_digest = _Seldom(wire, self._say_digest_now)
+        self._say_who_is_here = _Seldom(wire, self._say_who_is_here_now)
+        self._ask_who_is_here = _Seldom(wire, self._ask_who_is_here_now)
 
     def begin(self, room: Room) -> None:
         """The room was loaded after the subscription stood: take in what has come since."""
@@ -152,7 +190,9 @@ class Link:
         self._see(entry.logged, len(entry.updates))
         start, size = 0, 0
         for at, update in enumerate(entry.updates):
-            if size and size + len(update) > MAX_UPDATES_BYTES:
+            if at - start == MAX_UPDATES or (
+                size and size + len(update) > MAX_UPDATES_BYTES
+            ):
                 self._publish(entry, start, at)
                 start, size = at, 0
             size += len(update)
@@ -173,8 +213,14 @@ class Link:
 
     def present(self, states: Sequence[tuple[int, int, bytes, str]]) -> None:
         """Tell the others who is here."""
+        start, size = 0, 0
+        for at, state in enumerate(states):
+            if at - start == MAX_STATES or size + len(state[2]) > MAX_STATES_BYTES:
+                self._say(Presence(self.me, states[start:at]))
+                start, size = at, 0
+            size += len(state[2])
         if states:
-            self._say(Presence(self.me, states))
+            self._say(Presence(self.me, states[start:]))
 
     def ended(self) -> None:
         """Tell the others that the room was deleted."""
@@ -241,6 +287,7 @@ class Link:
     def found(self, entries: Sequence[Published] | None) -> None:
         """What the stream holds after the last entry; None when not all of that is there."""
         self._is_reading = False
+        epoch, most = self._asked
         if entries is None:
             self._is_lost, self._is_sure = True, False
             self._wire.locate(self)
@@ -248,17 +295,24 @@ class Link:
         for published in entries:
             if published.epoch == self._epoch and published.number == self._last + 1:
                 self._take(published)
+        self._take_waiting()
+        if epoch == self._epoch and self._discard(most):
+            # What was heard and is not in the stream came from nobody of us, or Redis has lost it.
+            self.exchange()
         self._drain()
 
     def word(self, body: bytes) -> None:
         room, message = self.room, self._decode(body)
         if room is None or message is None or message.sender == self.me:
             return
+        if not isinstance(message, Presence) and not self._may_hear():
+            self._metrics.bus_refused += 1
+            return
         match message:
             case Presence(sender, states):
                 self._meet(room, sender, states)
             case WhoIsHere():
-                self.present(room.awareness.own())
+                self._say_who_is_here()
             case Digest(sender, epoch, vector, deletes):
                 self._compare(room, sender, epoch, vector, deletes)
             case Difference(_, to, epoch, update):
@@ -272,36 +326,61 @@ class Link:
 
     # Order
 
+    def _may_hear(self) -> bool:
+        """Whether one more word makes not too much work; whoever writes to Redis may say any number."""
+        now = self._wire.now()
+        earned = (now - self._words_at) * WORDS_PER_SECOND
+        self._words, self._words_at = min(WORDS_AT_ONCE, self._words + earned), now
+        if self._words < 1:
+            return False
+        self._words -= 1
+        return True
+
     def _keep(self, published: Published) -> None:
-        if len(self._early) < MAX_EARLY:
+        size = self._early_bytes + len(published.body)
+        if len(self._early) < MAX_EARLY and size <= MAX_EARLY_BYTES:
+            self._drop(published.number)
             self._early[published.number] = published
+            self._early_bytes += len(published.body)
+
+    def _drop(self, number: int) -> Published | None:
+        published = self._early.pop(number, None)
+        if published is not None:
+            self._early_bytes -= len(published.body)
+        return published
 
     def _order(self, published: Published) -> None:
         number = published.number
+        try:
+            message = decode(published.body, self.name, self._key)
+        except InvalidMessage:
+            # It has no say in the order. When it is in the stream, it is passed over there.
+            self._metrics.bus_refused += 1
+            return
         if published.epoch != self._epoch:
             is_first = not self._epoch and number == 1
-            self._move(published.epoch, number - 1)
-            self._take(published)
+            self._move(published.epoch, number)
+            self._receive_updates(message)
             if not is_first:
                 self.exchange()
         elif number == self._last + 1:
-            self._take(published)
+            self._last = number
+            self._receive_updates(message)
             if self._early:
                 self._drain()
         elif number > self._last:
             self._keep(published)
             self._read()
-        elif self._is_news(published):
+        elif self._is_news(message):
             # The numbering went back with an older state of Redis, under the same name.
-            self._move(published.epoch, number - 1)
-            self._take(published)
+            self._move(published.epoch, number)
+            self._receive_updates(message)
             self.exchange()
 
     def _move(self, epoch: str, number: int) -> None:
         self._epoch, self._last = epoch, number
 
-    def _is_news(self, published: Published) -> bool:
-        message = self._decode(published.body)
+    def _is_news(self, message: Message | None) -> bool:
         return (
             isinstance(message, Updates)
             and message.sender != self.me
@@ -312,25 +391,38 @@ class Link:
         if not self._is_reading:
             self._is_reading = True
             self._metrics.bus_gaps += 1
+            self._asked = self._epoch, max(self._early, default=0)
             self._wire.read(self, self._epoch, self._last)
 
     def _drain(self) -> None:
         """Take in what has waited, as far as it follows."""
-        early = self._early
-        while early:
-            published = early.pop(self._last + 1, None)
-            if published is None or published.epoch != self._epoch:
+        self._take_waiting()
+        for number, published in list(self._early.items()):
+            if number <= self._last or published.epoch != self._epoch:
+                self._drop(number)
+        if self._early:
+            self._read()
+
+    def _take_waiting(self) -> None:
+        while published := self._drop(self._last + 1):
+            if published.epoch != self._epoch:
                 break
             self._take(published)
-        for number, published in list(early.items()):
-            if number <= self._last or published.epoch != self._epoch:
-                del early[number]
-        if early:
-            self._read()
+
+    def _discard(self, most: int) -> int:
+        """Give up what waits up to that number and did not follow; how many that were."""
+        found = [number for number in self._early if self._last < number <= most]
+        for number in found:
+            self._drop(number)
+        self._metrics.bus_refused += len(found)
+        return len(found)
 
     def _take(self, published: Published) -> None:
         self._last = published.number
-        message, room = self._decode(published.body), self.room
+        self._receive_updates(self._decode(published.body))
+
+    def _receive_updates(self, message: Message | None) -> None:
+        room = self.room
         if room is None or not isinstance(message, Updates):
             return
         _, sequence, epoch, last, owners, updates = message
@@ -381,26 +473,21 @@ class Link:
         return known[1:]
 
     def _introduce(self) -> None:
+        self._ask_who_is_here()
+        self._say_who_is_here()
+        self._say_digest()
+
+    def _ask_who_is_here_now(self) -> None:
         self._say(WhoIsHere(self.me))
+
+    def _say_who_is_here_now(self) -> None:
         if self.room is not None:
             self.present(self.room.awareness.own())
-        self._say_digest()
 
-    def _say_digest(self) -> None:
-        """Not more often than once in a while, and then with what is here by then."""
-        now = self._wire.now()
-        if now >= self._digest_due:
-            self._digest_due = now + DIGEST_SECONDS
-            if self.room is not None:
-                vector, deletes = self.digest()
-                self._say(Digest(self.me, self.room.epoch, vector, deletes))
-        elif not self._is_digest_waiting:
-            self._is_digest_waiting = True
-            self._wire.later(self._digest_due - now, self._say_digest_late)
-
-    def _say_digest_late(self) -> None:
-        self._is_digest_waiting = False
-        self._say_digest()
+    def _say_digest_now(self) -> None:
+        if self.room is not None:
+            vector, deletes = self.digest()
+            self._say(Digest(self.me, self.room.epoch, vector, deletes))
 
     def _compare(
         self, room: Room, sender: str, epoch: str, vector: bytes, deletes: bytes
@@ -413,12 +500,17 @@ class Link:
             self._puzzles.pop(sender, None)
             self._owed.pop(sender, None)
             return
+        puzzle = hash((*mine, vector, deletes))
+        if len(vector) > MAX_VECTOR_BYTES:
+            self._puzzle(sender, puzzle)
+            self._wire.reload(self)
+            return
         try:
             theirs = state_vector(vector)
         except CollabError:
             self._metrics.bus_refused += 1
             return
-        self._puzzle(sender, (*mine, vector, deletes))
+        self._puzzle(sender, puzzle)
         known = room.document.gate.known
         is_less = any(clock > known.get(client, 0) for client, clock in theirs.items())
         is_more = any(clock > theirs.get(client, 0) for client, clock in known.items())
@@ -427,9 +519,9 @@ class Link:
         if is_less:
             self._say_digest()
 
-    def _puzzle(self, sender: str, digests: tuple[bytes, ...]) -> None:
+    def _puzzle(self, sender: str, digests: int) -> None:
         """Count how often nothing has helped."""
-        before, times = self._puzzles.get(sender, ((), 0))
+        before, times = self._puzzles.get(sender, (0, 0))
         times = times + 1 if before == digests else 1
         if sender in self._puzzles or len(self._puzzles) < MAX_PEERS:
             self._puzzles[sender] = digests, times
@@ -452,6 +544,11 @@ class Link:
             # A difference may hold only what is logged.
             self._wire.later(UNCLEAN_SECONDS, partial(self._answer, sender))
             return
+        now = self._wire.now()
+        if now < self._answer_due:
+            self._wire.later(self._answer_due - now, partial(self._answer, sender))
+            return
+        self._answer_due = now + PAUSE_SECONDS
         del self._owed[sender]
         update = room.document.diff(vector)
         found = update if len(update) <= MAX_DIFFERENCE_BYTES else None

@@ -279,3 +279,10 @@ def test_what_breaks_the_form_is_refused(body: bytes) -> None:
 def test_an_update_and_its_owner_belong_together_when_written() -> None:
     with pytest.raises(ValueError, match="zip"):
         encode(Updates("a", 1, "e", 1, ["ann"], []), "room", None)
+
+
+def test_a_message_of_very_many_fields_is_refused_before_they_are_read() -> None:
+    body = bytes((1, 0, 3)) + encode_bytes(b"x") + b"\x63\x00" * (1 << 21)
+
+    with pytest.raises(InvalidMessage):
+        decode(body, "r", None)
