@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ _CONNECT_SECONDS = 1.0
 _SOCKET_SECONDS = 1.8  # a little less than the total, so that the library says why
 _SENTINEL_SECONDS = 0.5  # of each, so that the third is still asked in time
 MAX_IN_FLIGHT = 32  # commands of one client; the others wait for a place
+MAX_WAIT_SECONDS = 10.0  # for one, while Redis answers others
 _MAX_CONNECTIONS = 2 * MAX_IN_FLIGHT  # with those that listen
 _OLDEST_VERSION = 7
 
@@ -346,17 +348,62 @@ class _Nodes:
         await self._cluster.nodes_manager.aclose("startup_nodes")
 
 
+class _Places:
+    """So many commands at a time. Who waits does so while Redis answers others, and fails with the first that it does not."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        await self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                await place
+        except BaseException:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._leave()  # it came too late
+            raise
+
+    def _leave(self) -> None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._free += 1
+
+    def fail(self) -> None:
+        """Redis does not answer: send away all who wait."""
+        waiting, self._waiting = self._waiting, deque()
+        for place in waiting:
+            if not place.done():
+                place.set_exception(TimeoutError())
+
+
 class Client:
     """Commands to Redis. An async context manager; it connects when it must, so entering does not need Redis.
 
     Each call ends in `COMMAND_SECONDS`, with nothing tried again inside, and raises `unavailable` for whatever may be
-    better later. Who gives up takes the connection along, so no answer is taken for that of another command.
+    better later; in a crowd it may first wait for its turn, as long as Redis answers the others. Who gives up takes the connection along, so no answer is taken for that of another command.
     """
 
     def __init__(self, endpoint: Endpoint, *, unavailable: type[CollabError]) -> None:
         self.endpoint = endpoint
         self._unavailable = unavailable
-        self._places = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._places = _Places(MAX_IN_FLIGHT)
         self._way: _Lone | _Nodes
 
     async def __aenter__(self) -> Self:
@@ -480,9 +527,14 @@ class Client:
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(COMMAND_SECONDS), self._places:
-                await self._way.look()
-                yield
+            async with self._places.one():
+                try:
+                    async with asyncio.timeout(COMMAND_SECONDS):
+                        await self._way.look()
+                        yield
+                except (TimeoutError, RedisTimeoutError):
+                    self._places.fail()
+                    raise
         except _FAULTS as error:
             raise self._translate(error) from None
 

@@ -13,6 +13,7 @@ import pytest
 from certificates import Files
 from services import Cluster, Redis, Sentinels, free_port, wait_for
 
+from collab import connection
 from collab.connection import (
     COMMAND_SECONDS,
     Call,
@@ -227,6 +228,33 @@ async def test_more_commands_than_places_wait_for_one(redis: Redis) -> None:
         )
 
         assert answers == [b"%d" % n for n in range(500)]
+
+
+async def test_a_crowd_waits_longer_than_one_command_may_take_while_redis_answers(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MAX_IN_FLIGHT", 1)
+    monkeypatch.setattr(connection, "COMMAND_SECONDS", 0.5)
+    async with client(redis.url) as ours:
+        await ours.run("PING")
+        naps = [ours.run("BLPOP", f"nothing{n}", 0.1) for n in range(8)]
+
+        assert await asyncio.gather(*naps) == [None] * 8
+
+
+async def test_who_gives_up_waiting_leaves_the_place_to_others(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MAX_IN_FLIGHT", 1)
+    async with client(redis.url) as ours:
+        for _ in range(20):
+            asked = [asyncio.create_task(ours.run("ECHO", str(n))) for n in range(9)]
+            await asyncio.sleep(0)
+            for task in asked[1::2]:
+                task.cancel()
+            await asyncio.wait(asked)
+
+        assert await ours.run("ECHO", "last") == b"last"
 
 
 async def test_nobody_there_is_unavailable() -> None:
