@@ -12,13 +12,18 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pycrdt import Doc
+
 import collab
+from collab import compaction
 from collab.bus.publisher import Publisher
 from collab.cli import main
+from collab.document.gate import Gate
 from collab.protocol import envelope
 from collab.protocol.varint import encode_bytes, encode_varint
 from collab.replicas.link import Link
-from collab.server import app
+from collab.store.base import Checkpoint
+from collab.store.sqlite import SqliteStore
 
 LATE_SECONDS = 0.4  # between an acknowledgement that comes too early and the write
 CHANCE = random.Random(1)
@@ -49,35 +54,46 @@ def newer() -> None:
 
 def acknowledges_first() -> None:
     """Says "logged" and writes later."""
-    make = app.make_store
+    append = SqliteStore.append
 
-    def hasty(settings: Any) -> Any:
-        store = make(settings)
-        append = store.append
+    def hasty(store: SqliteStore, entries: Any, done: Any) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(done, entries, None)
+        loop.call_later(LATE_SECONDS, append, store, entries, lambda *_: None)
 
-        def later(entries: Any, done: Any) -> None:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(done, entries, None)
-            loop.call_later(LATE_SECONDS, append, entries, lambda *_: None)
-
-        store.append = later
-        return store
-
-    app.make_store = hasty
+    SqliteStore.append = hasty  # type: ignore[method-assign]
 
 
 def drops_entries() -> None:
-    """Passes over one in a hundred entries of other replicas, and never compares documents."""
-    take = Link._take
+    """Passes over one in a hundred updates of other replicas, and never compares documents."""
+    merge = Link.merge
 
-    def careless(link: Link, published: Any) -> None:
-        if CHANCE.random() < 0.01:
-            link._last = published.number
-        else:
-            take(link, published)
+    def careless(link: Link, update: bytes, owner: str) -> None:
+        if CHANCE.random() > 0.01:
+            merge(link, update, owner)
 
-    Link._take = careless  # type: ignore[method-assign]
+    Link.merge = careless  # type: ignore[method-assign]
     Link.compare = Link.exchange = lambda link: None  # type: ignore[method-assign]
+
+
+def checkpoints_too_much() -> None:
+    """Makes checkpoints of what the document shows, while something waits outside it, and says that they cover all."""
+
+    async def make(store: Any, name: str, child: Any) -> Any:
+        stored = await store.load(name)
+        if not stored.tail:
+            return stored, None
+        doc: Doc[Any] = Doc()
+        gate = Gate(max_bytes=1 << 22)
+        before = [stored.checkpoint.snapshot] if stored.checkpoint else []
+        for update in (*before, *(update for _, update in stored.tail)):
+            for ready in gate.admit(update):
+                doc.apply_update(ready)
+        made = Checkpoint(stored.tail[-1][0], doc.get_update())
+        is_stored = await store.checkpoint(name, made, fence=stored.fence)
+        return stored, made if is_stored else None
+
+    compaction.make_checkpoint = make
 
 
 def publishes_through_a_pool() -> None:
@@ -100,6 +116,7 @@ BUILDS: dict[str, Callable[[], None]] = {
     "newer": newer,
     "acknowledges first": acknowledges_first,
     "drops entries": drops_entries,
+    "checkpoints too much": checkpoints_too_much,
     "publishes through a pool": publishes_through_a_pool,
 }
 

@@ -64,6 +64,8 @@ class Typist:
         self.renew_seconds = RENEW_SECONDS
         self.position = 0  # in the log, as the last acknowledgement says
         self.history: list[bytes] = []  # its own updates
+        self.keeps_back = False
+        self.kept_back: list[tuple[Operation, bytes]] = []
         self.refusals: list[str] = []
         self.notices: list[str] = []
         self.away_seconds: list[float] = []
@@ -261,11 +263,22 @@ class Typist:
         self.ledger.send(operation)
         (update,) = self._own
         self.history.append(update)
+        if self.keeps_back:
+            self.kept_back.append((operation, update))
+            return
         if self._socket is None or not self.is_connected:
             self._homeless.add(operation)
             return
         self._unsaved.append((self._sequence + 1, operation))
         await self.send(update)
+
+    async def send_kept_back(self) -> None:
+        """What was kept back, behind all that was made after it."""
+        self.keeps_back = False
+        for operation, update in self.kept_back:
+            self._unsaved.append((self._sequence + 1, operation))
+            await self.send(update)
+        self.kept_back.clear()
 
     async def bulk(self, size: int, *, key: str = "") -> None:
         """Much that is no token, on a connection that is there; in place of what is under this key."""
