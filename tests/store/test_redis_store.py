@@ -198,14 +198,32 @@ async def test_a_load_under_way_in_another_process_is_no_crash_and_one_of_a_dead
     async with opened(redis, cluster) as one, opened(redis, cluster) as other:
         await one.begin_load("notes")
         assert await other.begin_load("notes") == 0
-        redis.do("HSET", loading, "4194999/abc/elsewhere", 2)  # never said it lives
+        redis.do("HSET", loading, "4194999/abc/elsewhere", 1)  # never said it lives
         redis.do("HSET", loading, f"4194999/def/{PLACE}", 1)  # no such process here
         redis.do("SET", f"{cluster}:alive:4194999/def/{PLACE}", 1)
 
-        assert await other.begin_load("notes") == 3
+        assert await other.begin_load("notes") == 2
         await other.end_load("notes")
 
         assert await one.begin_load("notes") == 0
+
+
+async def test_a_load_that_ended_while_redis_was_away_is_no_crash_later(
+    alone: Redis,
+) -> None:
+    async with opened(alone) as one:
+        await one.begin_load("notes")
+        alone.stop()
+        await one.end_load("notes")
+        alone.cont()
+        await until(lambda: told(one))
+
+        assert alone.do("EXISTS", key("collab", "loading")) == 0
+
+
+async def told(store: RedisStore) -> bool:
+    await store._beat()
+    return True
 
 
 # What Redis does

@@ -7,10 +7,14 @@ import os
 import secrets
 from pathlib import Path
 
+from collab.errors import StoreUnavailable
 from collab.store.redis import scripts
 from collab.store.redis.ground import Ground
 
 ALIVE_SECONDS = 8  # after which one that has said nothing counts as dead
+MAX_ENDED = (
+    10_000  # loads that ended while Redis was away; more look like crashes later
+)
 LOADING_SECONDS = 7 * 24 * 3600  # that a load which never ended is remembered
 
 
@@ -32,22 +36,28 @@ class Processes:
         self._ground = ground
         self._name = f"{os.getpid()}/{secrets.token_hex(8)}/{PLACE}"
         self._counted: dict[str, list[str]] = {}  # by room, until its load ends
+        self._ended: dict[str, list[str]] = {}  # what Redis could not yet be told
 
     async def beat(self) -> None:
-        """Say that this one lives."""
+        """Say that this one lives, and which loads have ended meanwhile."""
         key = self._ground.key("alive", self._name)
         await self._ground.run("SET", key, 1, "EX", ALIVE_SECONDS)
+        for room in list(self._ended):
+            if room in self._ended:  # and not loaded again since
+                await self._forget(room, self._ended[room])
+                self._ended.pop(room, None)
 
     async def begin_load(self, room: str) -> int:
-        """How many loads never ended. One that another living process has under way counts for nothing."""
+        """In how many processes that are gone a load never ended. One that is under way elsewhere counts for nothing."""
+        self._ended.pop(room, None)
         keys = self._ground.keys(room, "loading")
-        flat = await self._ground.call(
+        noted = await self._ground.call(
             room, scripts.BEGIN_LOAD, keys, self._name, LOADING_SECONDS
         )
-        noted = {name.decode(): int(count) for name, count in _pairs(flat)}
-        dead = [name for name in noted if await self._has_ended(name)]
+        names = [name.decode(errors="replace") for name in noted]
+        dead = [name for name in names if await self._has_ended(name)]
         self._counted[room] = [self._name, *dead]
-        return sum(noted[name] for name in dead)
+        return len(dead)
 
     async def _has_ended(self, name: str) -> bool:
         if name == self._name:
@@ -57,12 +67,16 @@ class Processes:
         return not await self._ground.run("EXISTS", self._ground.key("alive", name))
 
     async def end_load(self, room: str) -> None:
+        """Where Redis does not hear it now, it is told with the next beat that it does: this is no crash."""
         names = self._counted.pop(room, [self._name])
+        try:
+            await self._forget(room, names)
+        except StoreUnavailable:
+            if len(self._ended) < MAX_ENDED:
+                self._ended[room] = names
+
+    async def _forget(self, room: str, names: list[str]) -> None:
         await self._ground.run("HDEL", *self._ground.keys(room, "loading"), *names)
-
-
-def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _is_surely_dead(name: str) -> bool:

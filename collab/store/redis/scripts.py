@@ -313,11 +313,11 @@ return 1
 """
 )
 
-# Notes that a process loads the room; returns who has noted that before, and how often.
+# Notes that a process loads the room; returns who has noted that before.
 BEGIN_LOAD = Script(
     """
-local found = redis.call('HGETALL', KEYS[1])
-redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+local found = redis.call('HKEYS', KEYS[1])
+redis.call('HSET', KEYS[1], ARGV[1], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return found
 """
