@@ -51,7 +51,8 @@ MAX_WAIT_SECONDS = 10.0  # for one, while Redis answers others
 _MAX_CONNECTIONS = 2 * MAX_IN_FLIGHT  # with those that listen
 _OLDEST_VERSION = 7
 
-_FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+# uvloop raises a RuntimeError at who writes to a connection that was reset while nobody used it.
+_FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
 _REDIRECTIONS = 3  # of a key that moves to another node
 _ELSEWHERE = (
@@ -61,6 +62,7 @@ _ELSEWHERE = (
     MasterDownError,
     ReadOnlyError,
     OSError,
+    RuntimeError,
 )
 _SAID: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (
@@ -77,7 +79,7 @@ _SAID: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     ),
     ((TimeoutError, RedisTimeoutError), "Redis does not answer in time"),
     (
-        (RedisConnectionError, RedisClusterException, OSError),
+        (RedisConnectionError, RedisClusterException, OSError, RuntimeError),
         "Redis cannot be reached",
     ),
 )

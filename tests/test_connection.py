@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,6 +222,47 @@ async def test_a_killed_connection_is_one_failure_and_then_another_connection(
             await ours.run("PING")
 
         assert await ours.run("PING")
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
+async def test_a_connection_that_was_reset_while_idle_is_one_failure_and_then_another(
+    redis: Redis,
+) -> None:
+    links: list[asyncio.StreamWriter] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links.append(writer)
+        answers, questions = await asyncio.open_connection("127.0.0.1", redis.port)
+        await asyncio.gather(carry(answers, writer), carry(reader, questions))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with client(f"redis://127.0.0.1:{port}/0") as ours:
+            await ours.run("PING")
+            (node,) = ours._way.primaries()
+            (idle,) = node.connection_pool._available_connections
+            (link,) = links
+            at_once = struct.pack("ii", 1, 0)
+            raw = link.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+            link.transport.abort()
+            with pytest.raises(ConnectionResetError):
+                await idle._reader.read()
+            with pytest.raises(BusUnavailable):
+                await ours.run("PING")
+
+            assert await ours.run("PING")
 
 
 async def test_more_commands_than_places_wait_for_one(redis: Redis) -> None:

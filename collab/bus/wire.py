@@ -90,7 +90,8 @@ class Wire(asyncio.Protocol):
 
     def write(self, *commands: bytes) -> None:
         """Without waiting for answers: those are heard."""
-        self._transport.write(b"".join(commands))
+        if not self._transport.is_closing():  # uvloop's would raise
+            self._transport.write(b"".join(commands))
 
     async def ask(self, *commands: bytes) -> list[Any]:
         """The answers in order, errors among them. Raises ConnectionError when the connection ends meanwhile.

@@ -100,6 +100,26 @@ async def test_answers_come_in_the_order_of_the_questions() -> None:
             await connection.ask(pack("PING"))
 
 
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
+async def test_what_is_written_to_a_connection_that_has_ended_is_lost_and_no_error() -> (
+    None
+):
+    async with served(saying(GREETING)) as dialer:
+        connection = await dial(dialer)
+
+        connection.close()
+        connection.write(pack("PING"))
+        await connection.lost
+        connection.write(pack("PING"))
+
+        with pytest.raises(ConnectionError):
+            await connection.ask(pack("PING"))
+
+
 async def test_who_waits_is_told_when_the_connection_ends() -> None:
     async with served(saying(GREETING, b"+one\r\n$5\r\nhal")) as dialer:
         connection = await dial(dialer)
