@@ -313,6 +313,21 @@ class Cluster:
             "a follower did not follow"
         )
 
+    def home(self, slot: int) -> Redis:
+        """Who takes the writes of this slot, as the first says that answers."""
+        for node in self.nodes:
+            with contextlib.suppress(redis.RedisError):
+                shares = node.do("CLUSTER", "SLOTS")
+                assert isinstance(shares, list)
+                for start, end, (_, port, *_), *_ in shares:
+                    if start <= slot <= end:
+                        return next(each for each in self.nodes if each.port == port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def follower(self, primary: Redis) -> Redis:
+        """Of one of the first three, as they began."""
+        return self.nodes[self.nodes.index(primary) + 3]
+
     def _all_say(self, *lines: str) -> bool:
         def check() -> bool:
             said = [str(node.do("CLUSTER", "INFO")) for node in self.nodes]

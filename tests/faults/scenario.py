@@ -22,6 +22,7 @@ from cluster import Replica
 from fresh import YjsReader, look, look_into_store
 from ledger import (
     SLACK_BYTES,
+    SLACK_COUNT,
     Footprint,
     Ledger,
     View,
@@ -98,6 +99,7 @@ class Stage:
         self.may_lose = ""  # why what was acknowledged may be gone, where the level of the acknowledgement said so
         self.looks_into_store = True
         self.slack_bytes = SLACK_BYTES
+        self.slack_files = SLACK_COUNT
         self.expected: tuple[str, ...] = ()  # in the log lines of exceptions
         self._dsn = ""
         self._store_flags: dict[str, Any] = {}
@@ -439,6 +441,7 @@ class Stage:
             before,
             replica.footprint(),
             slack_bytes=self.slack_bytes,
+            slack_files=self.slack_files,
         ):
             if time.monotonic() > deadline:
                 break

@@ -56,7 +56,7 @@ class StockTypist:
         prefers: Replica,
         per_second: float,
     ) -> None:
-        self.name = f"s{next(NUMBERS)}"
+        self.name = f"ws{next(NUMBERS)}"
         self.kind, self.ledger, self.room = kind, ledger, room
         self._node, self._front, self._prefers = node, front, prefers
         self.per_second = per_second
