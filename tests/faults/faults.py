@@ -16,6 +16,7 @@ SCENARIOS: dict[str, Scenario] = {
     for row in rows.ROWS
 }
 STOCK = stock.with_stock_clients(SCENARIOS.values())
+EVERY = SCENARIOS | STOCK
 # What the fault table asks for here; the rest of it has tests of its own elsewhere.
 ASKED = [*range(1, 16), 21, *range(23, 29), 33, 35, 39]
 

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE.parent), str(HERE)]
 
-from faults import SCENARIOS  # noqa: E402
+from faults import EVERY  # noqa: E402
 from ledger import Violation  # noqa: E402
 from scenario import Result  # noqa: E402
 
@@ -37,7 +37,7 @@ def main() -> int:
     options = parsed()
     names = [
         name
-        for name in SCENARIOS
+        for name in EVERY
         if not options.only or any(name.startswith(one) for one in options.only)
     ]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -69,7 +69,7 @@ def run(job: Job) -> Result:
     name, seed, is_long = job
     directory = Path(tempfile.mkdtemp(prefix="collab-faults-"))
     try:
-        result = asyncio.run(SCENARIOS[name].run(directory, seed=seed, is_long=is_long))
+        result = asyncio.run(EVERY[name].run(directory, seed=seed, is_long=is_long))
     except BaseException:
         result = Result(name, seed)
         result.violations.append(Violation("harness", traceback.format_exc()[-2000:]))
@@ -142,7 +142,7 @@ def row(name: str, mine: Sequence[Result]) -> str:
     shown = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
     cells: list[Any] = [
         name,
-        SCENARIOS[name].fault,
+        EVERY[name].fault,
         len(mine),
         shown,
         f"{sum(result.acked for result in mine):,}",
@@ -169,7 +169,8 @@ it is outside the system. After the faults fresh readers (Yjs in Node, pycrdt) l
 **Lost** is a token that was acknowledged and is not there; **twice** a token that is there twice, or in part, or that nobody wrote.
 *Time to converge* counts from the moment the fault is over until everybody sees the same; *time to logged* from an edit to its
 acknowledgement, the time of the fault and of coming back included. `/single` is one process with SQLite, `/postgres` several replicas on Postgres with
-Redis between them, `/redis` several with Redis as the store too.
+Redis between them, `/redis` several with Redis as the store too. In `stock` the clients are those of npm, y-websocket 1 to 4 and
+Hocuspocus 2 to 4, spread over three replicas by HAProxy; saved is what they call so: no unsynced changes, their own edit echoed.
 
 {runs} runs, {saved} acknowledged edits, {lost} lost, {twice} twice.
 
