@@ -30,6 +30,8 @@ from faults import EVERY  # noqa: E402
 from ledger import Violation  # noqa: E402
 from scenario import Result  # noqa: E402
 
+from collab import logs  # noqa: E402
+
 Job = tuple[str, int, bool]
 
 
@@ -41,7 +43,8 @@ def main() -> int:
         if not options.only or any(name.startswith(one) for one in options.only)
     ]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    jobs = [(name, seed, not options.short) for name in names for seed in seeds]
+    # Every fault once before any comes again: a run that is ended has looked at all of them.
+    jobs = [(name, seed, not options.short) for seed in seeds for name in names]
     results = []
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
@@ -67,6 +70,7 @@ def parsed() -> argparse.Namespace:
 def run(job: Job) -> Result:
     """One scenario with one seed, in a process of its own."""
     name, seed, is_long = job
+    logs.configure(log_format="console", level="error")
     directory = Path(tempfile.mkdtemp(prefix="collab-faults-"))
     try:
         result = asyncio.run(EVERY[name].run(directory, seed=seed, is_long=is_long))

@@ -31,7 +31,8 @@ async def tampered(stage: Stage, *, store: Store, kind: str, share: float) -> No
         proxy.down.rewrite = tamper
         proxy.reset()
     await stage.edits(stage.size(150, 1000))
-    stage.bury(stage.typists[-1:])
+    if stage.is_long:  # that it has gone is a message too, and may take its time
+        stage.bury(stage.typists[-1:])
     for proxy in stage.proxies:
         proxy.heal()
         proxy.reset()

@@ -15,7 +15,7 @@ FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 async def killed_alone(stage: Stage) -> None:
     """One process, SQLite: half of its clients die with it."""
     (replica,) = await stage.open_replicas(1)
-    for _ in range(stage.size(3, 12)):
+    for _ in range(stage.size(2, 12)):
         mortal = stage.type(2)
         stage.type(max(0, 3 - len(stage.typists) + len(mortal)))
         await stage.everybody()

@@ -147,7 +147,7 @@ class Typist:
         self._homeless.update(operation for _, operation in self._unsaved)
         self._unsaved.clear()
         try:
-            await socket.send(b"\x00\x00" + encode_bytes(self.doc.get_state()))
+            await say(socket, b"\x00\x00" + encode_bytes(self.doc.get_state()))
             async with asyncio.TaskGroup() as tasks:
                 typing = tasks.create_task(self._type(socket))
                 present = tasks.create_task(self._be_present(socket))
@@ -158,7 +158,7 @@ class Typist:
                         break
                 typing.cancel()
                 present.cancel()
-        except* ConnectionClosed:
+        except* (ConnectionClosed, OSError):
             pass
         finally:
             if self.is_connected:
@@ -205,7 +205,7 @@ class Typist:
             self._sequence += 1
             self._unsaved.extend((self._sequence, each) for each in self._homeless)
             self._homeless.clear()
-            await socket.send(b"\x00\x01" + encode_bytes(update))
+            await say(socket, b"\x00\x01" + encode_bytes(update))
             return
         self.doc.apply_update(content)
         if step == STEP_2 and not self.is_connected:
@@ -237,7 +237,7 @@ class Typist:
                 + encode_varint(self._presence_clock)
                 + encode_bytes(state)
             )
-            await socket.send(b"\x01" + encode_bytes(entry))
+            await say(socket, b"\x01" + encode_bytes(entry))
             await asyncio.sleep(self.renew_seconds)
 
     async def _type(self, socket: ClientConnection) -> None:
@@ -292,7 +292,7 @@ class Typist:
         """An update, as the next that counts."""
         assert self._socket is not None
         self._sequence += 1
-        await self._socket.send(b"\x00\x02" + encode_bytes(update))
+        await say(self._socket, b"\x00\x02" + encode_bytes(update))
 
     async def barrier(self) -> None:
         """All that was sent on this connection is saved."""
@@ -334,6 +334,14 @@ class Typist:
 
     def view(self) -> View:
         return view_of(self.name, self.doc)
+
+
+async def say(socket: ClientConnection, frame: bytes) -> None:
+    """Raises ConnectionClosed or ConnectionResetError when nobody hears it any more."""
+    try:
+        await socket.send(frame)
+    except AttributeError:  # websockets aborts a transport that is gone already
+        raise ConnectionResetError from None
 
 
 def view_of(
