@@ -132,13 +132,23 @@ def report(results: Sequence[Result], names: Sequence[str]) -> str:
         table="\n".join(rows),
         remarks="\n".join(remarks) or "None.",
         bad="\n".join(bad) or "None.",
-        command=f"make faults ARGS={shlex.quote(shlex.join(sys.argv[1:]))}",
+        command=command(sys.argv[1:]),
         machine=machine(),
         runs=len(results),
         saved=f"{saved:,}",
         lost=lost,
         twice=sum(r.doubled for r in results),
     )
+
+
+def command(arguments: Sequence[str]) -> str:
+    """How the report is made again; where it goes is nobody's business."""
+    rest = list(arguments)
+    for flag in ("--report", "--json"):
+        if flag in rest:
+            at = rest.index(flag)
+            del rest[at : at + 2]
+    return f'make faults ARGS="{shlex.join(rest)}"' if rest else "make faults"
 
 
 def row(name: str, mine: Sequence[Result]) -> str:
