@@ -172,7 +172,8 @@ class Replica:
         if self.journal.is_failing and self.store.is_shared:
             found.append(f"{_CANNOT_WRITE}: {self.journal.fault}")
         if self.relay is not None and not self.relay.bus.is_up:
-            found.append("redis does not answer: other replicas are not heard")
+            reasons = ", ".join(self.relay.bus.troubles)
+            found.append(f"messages between replicas do not pass redis: {reasons}")
         return found
 
     @property

@@ -16,6 +16,8 @@ MAX_BODY_BYTES = 4 << 20  # of one message; a foreign writer's larger ones are d
 KEPT_ENTRIES = 10_000  # of one room's stream at most
 KEPT_SECONDS = 120.0  # that a stream outlives its last entry
 PEER_SECONDS = 10.0  # without a beat, after which a replica is gone
+MAX_REPLICAS = 1000  # in the roster; beyond it, it is begun anew
+MAX_INFO_BYTES = 4096  # of what a replica says of itself there
 
 
 class Published(NamedTuple):
@@ -59,6 +61,11 @@ class Bus(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether messages pass, as far as is known."""
+        ...
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why messages do not pass, each in one word; empty when they do, as far as is known."""
         ...
 
     def subscribe(self, channel: str, subscriber: Subscriber) -> None:

@@ -87,6 +87,10 @@ class MemoryBus:
     def is_up(self) -> bool:
         return self._hub.is_up
 
+    @property
+    def troubles(self) -> list[str]:
+        return [] if self.is_up else ["connection"]
+
     def subscribe(self, channel: str, subscriber: Subscriber) -> None:
         self._subscribers[channel] = subscriber
         if self._hub.is_up:
