@@ -13,6 +13,8 @@ from collab.bus.base import (
     EVERYBODY,
     KEPT_ENTRIES,
     MAX_BODY_BYTES,
+    MAX_INFO_BYTES,
+    MAX_REPLICAS,
     PEER_SECONDS,
     Published,
     Subscriber,
@@ -166,7 +168,10 @@ class RedisBus:
         most = int(PEER_SECONDS * 1000)
         self.metrics.bus_round_trips += 1
         try:
-            alive = await self._client.call(BEAT, [self._roster], replica, info, most)
+            alive = await self._client.call(
+                *(BEAT, [self._roster], replica, info, most),
+                *(MAX_REPLICAS, MAX_INFO_BYTES),
+            )
         except ForeignContent:
             self.metrics.bus_foreign += 1
             raise BusUnavailable("the roster of replicas is not ours") from None

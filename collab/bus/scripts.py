@@ -49,7 +49,7 @@ return number
 """
 )
 
-# Fields are `<milliseconds>:<info>`; what is not, or is old, goes.
+# Fields are `<milliseconds>:<info>`; what is not, or is old or long, goes, and all when there are more than replicas.
 BEAT = Script(
     """#!lua
 local time = redis.call('TIME')
@@ -57,7 +57,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local most = tonumber(ARGV[3])
 local said = string.format('%.0f:', now) .. ARGV[2]
 local set = redis.pcall('HSET', KEYS[1], ARGV[1], said)
-if type(set) == 'table' and set.err then
+if (type(set) == 'table' and set.err) or redis.call('HLEN', KEYS[1]) > tonumber(ARGV[4]) then
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], ARGV[1], said)
 end
@@ -65,7 +65,7 @@ redis.call('PEXPIRE', KEYS[1], most)
 local all, alive = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
   local at, info = string.match(all[i + 1], '^(%d+):(.*)$')
-  if at and math.abs(now - tonumber(at)) <= most then
+  if at and math.abs(now - tonumber(at)) <= most and #info <= tonumber(ARGV[5]) then
     alive[#alive + 1] = all[i]
     alive[#alive + 1] = info
   else

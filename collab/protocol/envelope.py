@@ -85,6 +85,13 @@ class Distrusted(NamedTuple):
     principal: str
 
 
+class Alive(NamedTuple):
+    """What a replica says of itself in the roster."""
+
+    sender: str
+    info: bytes  # JSON
+
+
 Message = (
     Updates
     | Presence
@@ -94,6 +101,7 @@ Message = (
     | Ended
     | RightsChanged
     | Distrusted
+    | Alive
 )
 
 _KINDS: tuple[type[Message], ...] = (
@@ -105,12 +113,13 @@ _KINDS: tuple[type[Message], ...] = (
     Ended,
     RightsChanged,
     Distrusted,
+    Alive,
 )
 
 # Tags of fields; a number once given is never used for something else.
 _SENDER, _EPOCH, _SEQUENCE, _LAST, _OWNER, _UPDATE = 1, 2, 3, 4, 5, 6
 _CLIENT, _CLOCK, _JSON, _VECTOR, _DELETES, _TO = 7, 8, 9, 10, 11, 12
-_TENANT, _PRINCIPAL = 13, 14
+_TENANT, _PRINCIPAL, _INFO = 13, 14, 15
 
 
 def encode(message: Message, channel: str, key: bytes | None) -> bytes:
@@ -184,6 +193,8 @@ def _fields(message: Message) -> Iterator[tuple[int, bytes]]:
         case Distrusted(_, tenant, principal):
             yield _TENANT, tenant.encode()
             yield _PRINCIPAL, principal.encode()
+        case Alive(_, info):
+            yield _INFO, info
         case WhoIsHere() | Ended() | RightsChanged():
             pass
 
@@ -252,6 +263,8 @@ def _message(kind: type[Message], fields: Iterable[tuple[int, bytes]]) -> Messag
         )
     if kind is Distrusted:
         return Distrusted(sender, found.text(_TENANT), found.text(_PRINCIPAL))
+    if kind is Alive:
+        return Alive(sender, found.one(_INFO))
     if kind is WhoIsHere:
         return WhoIsHere(sender)
     return Ended(sender) if kind is Ended else RightsChanged(sender)

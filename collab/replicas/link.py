@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from random import Random
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from collab.bus.base import MAX_BODY_BYTES, Published
 from collab.errors import CollabError, DocumentBroken, InvalidMessage, TooLarge
 from collab.metrics import Metrics
 from collab.protocol.envelope import (
+    Alive,
     Difference,
     Digest,
     Distrusted,
@@ -144,6 +146,8 @@ class Link:
         # When the log was begun, milliseconds since 1970; None until the store was asked.
         self.created: int | None = None
         self.is_located = False  # it is known where the stream stands
+        self.restated = -inf  # when the log was last given the whole document again
+        self.is_restate_due = False
         self._wire, self._metrics, self._key, self._random = wire, metrics, key, random
         self._epoch, self._last = "", 0  # of the last entry taken in
         self._is_sure = False  # nothing can have been missed without a gap
@@ -296,7 +300,8 @@ class Link:
             if published.epoch == self._epoch and published.number == self._last + 1:
                 self._take(published)
         self._take_waiting()
-        if epoch == self._epoch and self._discard(most):
+        end = entries[-1].number if entries else self._last
+        if epoch == self._epoch and self._last >= end and self._discard(most):
             # What was heard and is not in the stream came from nobody of us, or Redis has lost it.
             self.exchange()
         self._drain()
@@ -321,7 +326,7 @@ class Link:
                     self._receive(room, epoch, update)
             case Ended():
                 self._wire.reload(self)
-            case RightsChanged() | Distrusted() | Updates():
+            case RightsChanged() | Distrusted() | Alive() | Updates():
                 pass  # not said in a room, or not in this way
 
     # Order
@@ -391,7 +396,9 @@ class Link:
         if not self._is_reading:
             self._is_reading = True
             self._metrics.bus_gaps += 1
-            self._asked = self._epoch, max(self._early, default=0)
+            waiting = self._early.values()
+            numbers = (each.number for each in waiting if each.epoch == self._epoch)
+            self._asked = self._epoch, max(numbers, default=0)
             self._wire.read(self, self._epoch, self._last)
 
     def _drain(self) -> None:
@@ -411,7 +418,11 @@ class Link:
 
     def _discard(self, most: int) -> int:
         """Give up what waits up to that number and did not follow; how many that were."""
-        found = [number for number in self._early if self._last < number <= most]
+        found = [
+            number
+            for number, published in self._early.items()
+            if self._last < number <= most and published.epoch == self._epoch
+        ]
         for number in found:
             self._drop(number)
         self._metrics.bus_refused += len(found)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any, Protocol, Self
 
@@ -21,7 +22,14 @@ from collab.errors import (
     InvalidMessage,
 )
 from collab.metrics import Metrics
-from collab.protocol.envelope import VERSION, Distrusted, RightsChanged, decode, encode
+from collab.protocol.envelope import (
+    VERSION,
+    Alive,
+    Distrusted,
+    RightsChanged,
+    decode,
+    encode,
+)
 from collab.replicas.link import Link
 from collab.replicas.versions import is_near
 from collab.room import Room
@@ -29,7 +37,12 @@ from collab.store.base import Author, Entry, Store
 
 ATTACH_SECONDS = 1.0  # that opening a room waits for the bus; it opens without it then
 BEAT_SECONDS = 3.0
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0  # about so long
+RELOAD_SECONDS = 0.1  # between two readings of one room, however often it is asked for
+RESTATE_SECONDS = 10.0  # between two times that one room is logged whole
+# Until all rooms are compared, when something has happened to all: that many seconds for each, and at most so many.
+SPREAD_SECONDS, MAX_SPREAD_SECONDS = 0.002, 15.0
+MAX_SKEW_SECONDS = 600.0  # between the clocks of two replicas
 COMPARE_SECONDS = (15.0, 30.0)  # between two digests of a room
 ROWS = 500  # read from the store at once
 CANARY_SECONDS = 60.0
@@ -82,6 +95,7 @@ class Relay:
         self._located: dict[str, asyncio.Event] = {}
         self._due: dict[str, float] = {}  # room → when its digest is said
         self._reloading: dict[Link, bool] = {}  # whether to read once more
+        self._refused = 0  # of what was heard, as was last said in a line
         # Rises within a process and from one to the next.
         self._sequence = time.time_ns() // 1000
         self._has_canary = self._is_comparing = False
@@ -244,7 +258,7 @@ class Relay:
             try:
                 found = await self.bus.position(link.name)
             except BusUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._pause()
                 continue
             if self._links.get(link.name) is link:
                 link.located(*found)
@@ -261,7 +275,7 @@ class Relay:
             try:
                 found = await self.bus.read(link.name, epoch, after)
             except BusUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._pause()
                 continue
             if self._links.get(link.name) is link:
                 link.found(found)
@@ -287,8 +301,9 @@ class Relay:
                         room=link.name,
                         code=error.code,
                     )
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._pause()
                     continue
+                await asyncio.sleep(RELOAD_SECONDS)
                 if not self._reloading[link]:
                     return
         finally:
@@ -305,19 +320,23 @@ class Relay:
         if link.room is not room:
             return
         if info is None:
-            link.created = None
-            if end:
+            if not end:
+                link.created = None
+            elif self._may_restate(link):
+                link.created = None
                 self._restate(link, room)
             return
         if info.deleted_milliseconds is not None or info.epoch != room.epoch:
             self._host.ended(room)
             return
         created = link.created or info.created_milliseconds
-        link.created = info.created_milliseconds
         if info.position < end or info.created_milliseconds != created:
-            link.seen.reset(info.position)
-            self._restate(link, room)
+            if self._may_restate(link):
+                link.created = info.created_milliseconds
+                link.seen.reset(info.position)
+                self._restate(link, room)
             return
+        link.created = created
         while link.seen.end < info.position and link.room is room:
             rows = await self._store.history(name, after=link.seen.end, limit=ROWS)
             if link.room is not room:
@@ -342,7 +361,20 @@ class Relay:
         link.seen.reset(stored.position)
         room.extend(stored.position)
 
+    async def _pause(self) -> None:
+        """Before something is tried again; not all at the same moment."""
+        await asyncio.sleep(RETRY_SECONDS * self._random.uniform(0.5, 1.5))
+
+    def _may_restate(self, link: Link) -> bool:
+        """Not again and again, since the document may be large; what is put off is looked at then."""
+        wait = link.restated + RESTATE_SECONDS - self._loop.time()
+        if wait > 0 and not link.is_restate_due:
+            link.is_restate_due = True
+            self.later(wait, partial(self.reload, link))
+        return wait <= 0
+
     def _restate(self, link: Link, room: Room) -> None:
+        link.restated, link.is_restate_due = self._loop.time(), False
         self._metrics.restatements += 1
         log.error(
             "the store has lost a part of a room; all of it goes there again",
@@ -373,6 +405,18 @@ class Relay:
                 self._has_canary = False
             except Exception:
                 log.exception("a bug met the roster")
+            self._report()
+
+    def _report(self) -> None:
+        """Raise the alarm over what came from nobody of us."""
+        metrics = self._metrics
+        refused = metrics.bus_refused + metrics.bus_foreign
+        if refused > self._refused:
+            log.warning(
+                "the bus carries what no replica of this cluster says, or says with another key; it was dropped",
+                messages=refused - self._refused,
+            )
+        self._refused = refused
 
     async def _beat(self) -> None:
         said = {
@@ -380,14 +424,16 @@ class Relay:
             "version": collab.__version__,
             "format": VERSION,  # of what replicas say to each other
             "started": self._started,
+            "now": time.time(),
         }
-        heard = await self.bus.beat(self.me, orjson.dumps(said))
-        peers = {name: _read_info(info) for name, info in heard.items()}
-        peers.pop(self.me, None)
-        for name in self.peers.keys() - peers.keys():
+        alive = Alive(self.me, orjson.dumps(said))
+        heard = await self.bus.beat(self.me, encode(alive, EVERYBODY, self._key))
+        peers = self._read_roster(heard)
+        gone = self.peers.keys() - peers.keys()
+        for name in gone:
             log.info("replica gone", replica=name)
-            for room in self._due:
-                self._due[room] = self._loop.time()  # it may have logged and not told
+        if gone:
+            self._compare_all()  # it may have logged and not told
         for name in peers.keys() - self.peers.keys():
             _look_at_version(name, peers[name])
         self.peers = peers
@@ -408,13 +454,37 @@ class Relay:
         self.stranger = strangers[0] if strangers else ""
         await self._watch_over_memory()
 
+    def _read_roster(self, heard: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+        """The others, and what they say of themselves; who has not signed that is none."""
+        peers: dict[str, dict[str, Any]] = {}
+        for name, body in heard.items():
+            if name == self.me:
+                continue
+            try:
+                message = decode(body, EVERYBODY, self._key)
+            except InvalidMessage:
+                self._metrics.bus_refused += 1
+                continue
+            if isinstance(message, Alive) and message.sender == name:
+                info = _read_info(message.info)
+                now = info.get("now")
+                if isinstance(now, float) and abs(now - time.time()) < MAX_SKEW_SECONDS:
+                    peers[name] = info
+        return peers
+
+    def _compare_all(self) -> None:
+        """Look after every room, soon and one after the other."""
+        now, spread = self._loop.time(), SPREAD_SECONDS * len(self._due)
+        for name, due in self._due.items():
+            soon = now + self._random.uniform(0.0, min(spread, MAX_SPREAD_SECONDS))
+            self._due[name] = min(due, soon)
+
     async def _watch_over_memory(self) -> None:
         """Notice that Redis was emptied, although nobody was disconnected."""
         key = f"canary:{self.me}"
         if self._has_canary and await self.bus.take(key) is None:
             log.error("the bus has lost what it kept; every room is looked after")
-            for link in self._links.values():
-                link.exchange()
+            self._compare_all()
         await self.bus.keep(key, b"alive", CANARY_SECONDS)
         self._has_canary = True
 

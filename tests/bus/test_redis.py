@@ -14,7 +14,14 @@ from hearing import Ear, eventually
 from services import Redis
 
 from collab.bus import publisher
-from collab.bus.base import EVERYBODY, KEPT_SECONDS, MAX_BODY_BYTES, PEER_SECONDS
+from collab.bus.base import (
+    EVERYBODY,
+    KEPT_SECONDS,
+    MAX_BODY_BYTES,
+    MAX_INFO_BYTES,
+    MAX_REPLICAS,
+    PEER_SECONDS,
+)
 from collab.bus.keys import names
 from collab.bus.redis import RedisBus
 from collab.connection import COMMAND_SECONDS, Endpoint, endpoint
@@ -616,6 +623,23 @@ async def test_a_roster_that_somebody_has_spoiled_is_mended(
     assert alone == {"a": b"1"}
     assert both == {"a": b"1", "b": b"2", "alive": b"x"}
     assert set(server.do("HKEYS", roster)) == {"a", "b", "alive"}  # type: ignore[call-overload]
+
+
+async def test_a_roster_that_somebody_has_filled_is_begun_anew(
+    server: Redis, buses: tuple[RedisBus, RedisBus]
+) -> None:
+    roster = "collab:bus-replicas"
+    now, _ = server.do("TIME")  # type: ignore[misc]
+    alive = f"{int(now) * 1000}:"
+    server.do("HSET", roster, "long", alive + "x" * (MAX_INFO_BYTES + 1))
+    lean = await buses[0].beat("a", b"1")
+    for number in range(MAX_REPLICAS):
+        server.do("HSET", roster, f"forged{number}", f"{alive}x")
+
+    full = await buses[0].beat("a", b"2")
+
+    assert lean == {"a": b"1"}
+    assert full == {"a": b"2"}
 
 
 async def test_kept_values_go_by_themselves_and_foreign_ones_are_none(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from collab.errors import InvalidMessage
 from collab.protocol import envelope
 from collab.protocol.envelope import (
+    Alive,
     Difference,
     Digest,
     Distrusted,
@@ -56,6 +57,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ended, names),
     st.builds(RightsChanged, names),
     st.builds(Distrusted, names, names, names),
+    st.builds(Alive, names, blobs),
 )
 keys = st.none() | st.binary(min_size=32, max_size=64)
 
@@ -82,6 +84,7 @@ WRITTEN: list[tuple[Message, str]] = [
     (Ended("a"), "010006010161"),
     (RightsChanged("a"), "010007010161"),
     (Distrusted("a", "acme", "ann"), "0100080101610d0461636d650e03616e6e"),
+    (Alive("a", b"{}"), "0100090101610f027b7d"),
 ]
 
 
@@ -126,7 +129,7 @@ def test_unknown_fields_are_passed_over() -> None:
     assert decode(body, "room", None) == WhoIsHere("a")
 
 
-@pytest.mark.parametrize("kind", [0, 9, 127, 128, MAX_NUMBER])
+@pytest.mark.parametrize("kind", [0, 99, 127, 128, MAX_NUMBER])
 def test_an_unknown_kind_is_no_message(kind: int) -> None:
     assert decode(plain(kind, (1, b"a")), "room", None) is None
     assert decode(plain(kind), "room", None) is None

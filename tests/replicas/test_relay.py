@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import orjson
 import pytest
 from rooms import Client
+from structlog.testing import capture_logs
 
 from collab.bus.memory import Hub, MemoryBus
 from collab.errors import ConfigurationError, RoomNotFound
 from collab.metrics import Metrics
+from collab.protocol.envelope import Alive, encode
 from collab.protocol.varint import encode_bytes, encode_varint
 from collab.replica import Replica
+from collab.replicas.relay import MAX_SKEW_SECONDS
 from collab.room import Room
+from collab.store.base import RoomInfo
 from collab.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -249,3 +255,97 @@ async def test_a_room_nobody_has_here_costs_nothing_here(cluster: Cluster) -> No
     await one.settle()
 
     assert [each for each in heard if other.relay.link(each[0])] == []  # type: ignore[index]
+
+
+async def test_who_has_not_signed_its_line_in_the_roster_is_none(
+    cluster: Cluster,
+) -> None:
+    one, other = await cluster.add(), await cluster.add()
+    assert one.relay is not None
+    assert other.relay is not None
+    line = orjson.dumps({"store": "elsewhere", "now": time.time()})
+    signed = cluster.hub.peers[other.relay.me][1]
+    cluster.hub.peers |= {
+        "plain": (cluster.hub.clock(), line),
+        "unsigned": (cluster.hub.clock(), encode(Alive("unsigned", line), "", None)),
+        "copied": (cluster.hub.clock(), signed),
+    }
+
+    await one.relay._beat()
+
+    assert set(one.relay.peers) == {other.relay.me}
+    assert one.troubles == []
+    assert one.metrics.bus_refused == 2
+
+
+async def test_a_line_in_the_roster_from_long_ago_is_nobodys(cluster: Cluster) -> None:
+    one = await cluster.add()
+    assert one.relay is not None
+    line = orjson.dumps(
+        {"store": "elsewhere", "now": time.time() - 2 * MAX_SKEW_SECONDS}
+    )
+    cluster.hub.peers["old"] = cluster.hub.clock(), encode(Alive("old", line), "", KEY)
+
+    await one.relay._beat()
+
+    assert one.relay.peers == {}
+    assert one.troubles == []
+
+
+async def test_however_often_a_room_is_said_to_be_lost_it_is_logged_whole_once(
+    cluster: Cluster,
+) -> None:
+    one = await cluster.add()
+    ada = Client("ada")
+    here = await join(one, "r", ada)
+    here.update(ada.member, ada.write("hello"))
+    await one.settle()
+    assert one.relay is not None
+    link = one.relay.link("r")
+    assert link is not None
+
+    for _ in range(5):
+        link.seen.reset(1000)
+        await one.relay._catch_up(link)
+
+    assert one.metrics.restatements == 1
+
+
+async def test_however_often_it_is_asked_for_a_room_is_read_ten_times_a_second(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await cluster.add()
+    await join(one, "r", Client("ada"))
+    asked: list[str] = []
+    info = cluster.store.info
+
+    async def count(name: str) -> RoomInfo | None:
+        asked.append(name)
+        return await info(name)
+
+    monkeypatch.setattr(cluster.store, "info", count)
+    assert one.relay is not None
+    link = one.relay.link("r")
+    assert link is not None
+
+    for _ in range(1000):
+        one.relay.reload(link)
+        await asyncio.sleep(0)
+
+    assert len(asked) <= 3
+
+
+async def test_what_was_dropped_is_said_in_a_line(cluster: Cluster) -> None:
+    one = await cluster.add()
+    await join(one, "r", Client("ada"))
+    assert one.relay is not None
+    link = one.relay.link("r")
+    assert link is not None
+
+    with capture_logs() as lines:
+        link.word(b"junk")
+        link.word(b"junk")
+        one.relay._report()
+        one.relay._report()
+
+    assert [line["messages"] for line in lines] == [2]
