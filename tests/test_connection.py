@@ -47,7 +47,7 @@ def client(place: Endpoint | str) -> Client:
 
 async def until(attempt: Callable[[], Awaitable[Any]]) -> Any:
     """Try until it is available."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             try:
                 return await attempt()
@@ -192,7 +192,7 @@ async def test_a_frozen_redis_is_given_up_in_time_and_answers_the_next_one_right
             server.cont()
 
             assert {type(one) for one in results} == {BusUnavailable}
-            assert took < COMMAND_SECONDS + 0.5
+            assert took < COMMAND_SECONDS + 2  # a busy machine
             assert await ours.run("ECHO", "hello") == b"hello"
 
 
@@ -278,12 +278,12 @@ async def test_a_crowd_waits_longer_than_one_command_may_take_while_redis_answer
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "MAX_IN_FLIGHT", 1)
-    monkeypatch.setattr(connection, "COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "COMMAND_SECONDS", 1.5)
     async with client(redis.url) as ours:
         await ours.run("PING")
-        naps = [ours.run("BLPOP", f"nothing{n}", 0.1) for n in range(8)]
+        naps = [ours.run("BLPOP", f"nothing{n}", 0.4) for n in range(5)]
 
-        assert await asyncio.gather(*naps) == [None] * 8
+        assert await asyncio.gather(*naps) == [None] * 5
 
 
 async def test_who_gives_up_waiting_leaves_the_place_to_others(

