@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -37,6 +38,7 @@ Job = tuple[str, int, bool]
 
 def main() -> int:
     options = parsed()
+    signal.signal(signal.SIGTERM, leave)
     names = [
         name
         for name in EVERY
@@ -70,6 +72,7 @@ def parsed() -> argparse.Namespace:
 def run(job: Job) -> Result:
     """One scenario with one seed, in a process of its own."""
     name, seed, is_long = job
+    signal.signal(signal.SIGTERM, leave)  # that servers are ended too
     logs.configure(log_format="console", level="error")
     directory = Path(tempfile.mkdtemp(prefix="collab-faults-"))
     try:
@@ -82,6 +85,10 @@ def run(job: Job) -> Result:
     else:
         shutil.rmtree(directory, ignore_errors=True)
     return result
+
+
+def leave(*_: object) -> None:
+    sys.exit(1)
 
 
 def line(result: Result) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Sequence
 
+from cluster import Replica
 from fresh import look
 from ledger import Ledger
-from scenario import ROOM, Scenario, Stage
+from rows_redis import POOLED, each, together
+from scenario import ROOM, Scenario, Stage, Store
+from typists import Typist
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -91,22 +95,33 @@ async def half_open(stage: Stage) -> None:
 
 async def copied_client(stage: Stage) -> None:
     """Two documents write under one client id, as after a copied profile."""
-    (replica,) = await stage.open_replicas(1, "--binding", "enforce")
-    first, *_ = stage.type(2)
+    replicas = await stage.open_replicas(1, "--binding", "enforce")
+    await _copied(stage, replicas)
+
+
+async def copied_client_elsewhere(stage: Stage, *, store: Store) -> None:
+    """The copy comes in at another replica."""
+    _, _, replicas = await together(stage, store, "--binding", "enforce")
+    await _copied(stage, replicas)
+
+
+async def _copied(stage: Stage, replicas: Sequence[Replica]) -> None:
+    first, *_ = stage.type(2, at=replicas[:1])
     await stage.everybody()
     await stage.edits(40)
 
-    (copy,) = stage.type(1, client_id=first.doc.client_id)
+    (copy,) = stage.type(1, client_id=first.doc.client_id, at=replicas[-1:])
     await stage.until(lambda: copy.is_barred, "the copy is refused")
     stage.typists.remove(copy)
 
     stage.expect(4409 in copy.closes, f"it is told why: {copy.closes}")
     await stage.edits(40)
-    text = (await look(replica.address, ROOM)).tokens
-    stage.expect(
-        not any(token.startswith(f"{copy.name}-") for token in text),
-        "nothing of the copy is in the document",
-    )
+    for replica in replicas:
+        seen = (await look(replica.address, ROOM)).tokens
+        stage.expect(
+            not any(token.startswith(f"{copy.name}-") for token in seen),
+            "nothing of the copy is in the document",
+        )
 
 
 async def old_updates(stage: Stage) -> None:
@@ -169,6 +184,27 @@ async def everybody_at_once(stage: Stage) -> None:
     """The process dies under many clients, and they all come back in the same moment."""
     (replica,) = await stage.open_replicas(1)
     stage.type(3)
+    crowd = await _crowd(stage)
+    stage.fault("SIGKILL")
+    await replica.kill()
+    await replica.start()
+    await _all_back(stage, crowd)
+
+
+async def half_at_once(stage: Stage, *, store: Store) -> None:
+    """One of the replicas dies, and its clients all come to the others."""
+    stage.slack_files = POOLED
+    _, _, replicas = await together(stage, store)
+    stage.bury(stage.typists[1:])
+    stage.typists[0].places = lambda: [replicas[0].address]
+    crowd = await _crowd(stage)
+    stage.fault("SIGKILL")
+    await replicas[-1].kill()
+    await _all_back(stage, crowd)
+    await replicas[-1].start()
+
+
+async def _crowd(stage: Stage) -> list[Typist]:
     crowd = [
         typist
         for room in range(10)
@@ -180,12 +216,11 @@ async def everybody_at_once(stage: Stage) -> None:
         lambda: all(one.is_connected for one in crowd), "all have come", seconds=60
     )
     await stage.edits(50)
+    return crowd
 
-    stage.fault("SIGKILL")
-    await replica.kill()
-    await replica.start()
+
+async def _all_back(stage: Stage, crowd: list[Typist]) -> None:
     stage.healed()
-
     seconds = await stage.until(
         lambda: all(one.is_connected for one in crowd), "all are back", seconds=60
     )
@@ -236,8 +271,12 @@ ROWS = (
     Scenario("F24/single", "a member with a 4 KB window stops reading", slow_reader),
     Scenario("F25/single", "a network that swallows everything, both ways", half_open),
     Scenario("F26/single", "two documents under one client id", copied_client),
+    *each("F26", "the same at two replicas", copied_client_elsewhere)[:1],
     Scenario("F27/single", "a whole history sent again and again", old_updates),
     Scenario("F28/single", "a large document, loaded beside others", huge_document),
     Scenario("F33/single", "all clients come back at once", everybody_at_once),
+    *each(
+        "F33", "the clients of a killed replica all come to the others", half_at_once
+    )[:1],
     Scenario("F35/single", "no more memory (RLIMIT_AS)", little_memory),
 )

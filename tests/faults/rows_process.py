@@ -34,9 +34,12 @@ async def killed_alone(stage: Stage) -> None:
 
 
 async def drained_alone(stage: Stage) -> None:
-    """One process, many clients that type: each is told, has its answers, and comes back."""
+    """One process, many clients that type: each is told, has its answers, and comes back.
+
+    More than this and the typists are behind with reading: then they type on when they have been told already.
+    """
     (replica,) = await stage.open_replicas(1)
-    typists = stage.type(stage.size(20, 200), per_second=stage.size(10, 3))
+    typists = stage.type(stage.size(20, 60), per_second=stage.size(4, 1))
     await stage.everybody()
     await stage.edits(100)
 
@@ -63,7 +66,7 @@ async def killed_among_others(stage: Stage, *, store: Store) -> None:
     for number in range(stage.size(2, 10)):
         victim = replicas[number % len(replicas)]
         mortal = stage.type(2, at=[victim])
-        roaming = stage.type(1)
+        roaming = stage.type(1, per_second=10)
         await stage.everybody()
         await stage.edits(stage.chance.randint(20, 100))
         await asyncio.sleep(stage.chance.random() * 0.02)
@@ -83,7 +86,9 @@ async def killed_among_others(stage: Stage, *, store: Store) -> None:
 async def drained_among_others(stage: Stage, *, store: Store) -> None:
     """One of several goes down in order; everybody who was there has an answer to all, and types on elsewhere."""
     _, _, replicas = await together(stage, store)
-    leaving = stage.type(stage.size(6, 60), per_second=8)
+    for typist in stage.typists:
+        typist.per_second = 10
+    leaving = stage.type(stage.size(6, 40), per_second=stage.size(8, 1))
     await stage.everybody()
     await stage.edits(60)
     stage.fault("SIGTERM")
@@ -99,7 +104,7 @@ async def drained_among_others(stage: Stage, *, store: Store) -> None:
 async def rolled(stage: Stage, *, store: Store) -> None:
     """Three replicas restart in turn while clients type: nobody is away for more than five seconds."""
     _, _, replicas = await together(stage, store, count=3)
-    roaming = stage.type(stage.size(6, 100), per_second=stage.size(10, 3))
+    roaming = stage.type(stage.size(6, 50), per_second=stage.size(10, 1))
     await stage.dismiss(stage.typists[:6])
     await stage.everybody()
     await stage.edits(40)

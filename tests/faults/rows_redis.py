@@ -34,6 +34,7 @@ async def together(
     stage.type(2 * len(replicas), at=replicas)
     await stage.everybody()
     await stage.edits(stage.chance.randint(30, 100))
+    stage.note_keys()
     return redis, postgres, replicas
 
 
@@ -94,7 +95,7 @@ async def cluster_loses_a_primary(stage: Stage, *, store: Store) -> None:
     cluster = await stage.open(Cluster(has_followers=True))
     postgres = await stage.open(Postgres()) if store == "postgres" else None
     replicas = await stage.open_replicas(2, redis=cluster, postgres=postgres)
-    stage.type(stage.size(8, 50), at=replicas, per_second=stage.size(20, 4))
+    stage.type(stage.size(8, 50), at=replicas, per_second=stage.size(20, 1))
     await stage.everybody()
     await stage.edits(60)
 

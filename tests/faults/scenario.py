@@ -102,6 +102,7 @@ class Stage:
         self.slack_files = SLACK_COUNT
         self.expected: tuple[str, ...] = ()  # in the log lines of exceptions
         self._dsn = ""
+        self._keys = 0
         self._store_flags: dict[str, Any] = {}
         self._began = time.monotonic()
         self._healed_at = 0.0
@@ -189,6 +190,11 @@ class Stage:
     def note_size(self, replica: Replica) -> None:
         """What C7 holds it against."""
         self._baselines[replica.number] = replica.footprint()
+
+    def note_keys(self) -> None:
+        """How many keys Redis holds once the room is there; more of it should not make more of them."""
+        assert self.redis is not None
+        self._keys = int(str(self.redis.do("DBSIZE")))
 
     async def open_proxy(self, service: Process | Replica) -> Proxy:
         proxy = Proxy("127.0.0.1", service.port, seed=self.chance.randrange(1 << 30))
@@ -427,6 +433,10 @@ class Stage:
                 line for line in lines if not any(one in line for one in self.expected)
             )
             self.result.violations += complaints(f"replica {replica.number}", log)
+        if self.redis is not None and self._keys:
+            now = int(str(await asyncio.to_thread(self.redis.do, "DBSIZE")))
+            before, after = Footprint(0, 0, 0, self._keys), Footprint(0, 0, 0, now)
+            self.result.violations += grown("Redis", before, after)
         if self.looks_into_store:
             stored = await look_into_store(self._store_flags, ROOM)
             found = judge(self.ledger, [*self.views[:1], stored], [])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from controls import CONTROLS
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
 PATCHED = str(Path(__file__).parent / "patched.py")
 

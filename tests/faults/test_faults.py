@@ -20,6 +20,7 @@ def test_every_fault_of_the_table_that_belongs_here_has_a_scenario() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # on a machine that others use too
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_a_fault_costs_nothing_that_was_called_saved(
     tmp_path: Path, name: str
