@@ -28,7 +28,7 @@ MAX_GONE = (
 )
 EXPIRES_AFTER_SECONDS = 35.0  # clients renew every 15 s and give others 30 s
 STRIKES = 3
-MAX_PEER_CLIENTS = 5000  # on the connections of one other replica, in one room
+MAX_PRESENT = 5000  # in one room; those of other replicas beyond it are not shown
 MAX_CLAIMS = 8  # remembered per client
 
 _NULL = b"null"
@@ -152,12 +152,11 @@ class Awareness:
     def merge(
         self, states: Iterable[tuple[int, int, bytes, str]], peer: Peer, now: float
     ) -> None:
-        """Take in what another replica says of its own connections. Raises Refused, having taken in what came before."""
+        """Take in what another replica says of its own connections. Raises Refused, having taken in what it could."""
+        is_full = False
         for client, clock, json, principal in states:
             if client >= MAX_CLIENT or clock >= MAX_CLIENT:
                 raise Refused("awareness clock")
-            if len(peer.clients) >= MAX_PEER_CLIENTS:
-                raise Refused("awareness clients")
             held = self._states.get(client)
             if json == _NULL:
                 if held is not None and held.owner is peer and clock >= held.clock:
@@ -165,6 +164,9 @@ class Awareness:
                 continue
             if held is None:
                 if clock <= self._gone.get(client, -1):
+                    continue
+                if len(self._states) >= MAX_PRESENT:
+                    is_full = True
                     continue
             elif clock < held.clock or (clock == held.clock and held.owner is peer):
                 continue
@@ -181,6 +183,8 @@ class Awareness:
             self._gone.pop(client, None)
             self._states[client] = State(clock, json, peer, principal, now)
             self._changed[client] = False
+        if is_full:
+            raise Refused("awareness clients")
 
     def leave(self, owner: Owner) -> None:
         """The connection is gone, and with it the clients it owned."""

@@ -7,7 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from collab.awareness import EXPIRES_AFTER_SECONDS, MAX_CLOCK_STEP, MAX_GONE, Awareness
+from collab.awareness import (
+    EXPIRES_AFTER_SECONDS,
+    MAX_CLOCK_STEP,
+    MAX_GONE,
+    MAX_PRESENT,
+    Awareness,
+    Peer,
+)
 from collab.errors import InvalidMessage, PermissionDenied, Refused
 from collab.protocol.varint import Reader, encode_bytes, encode_varint
 
@@ -308,3 +315,18 @@ def test_the_memory_of_those_who_left_is_bounded() -> None:
         room.take()
 
     assert len(room._gone) == MAX_GONE
+
+
+def test_those_on_other_replicas_are_shown_up_to_a_bound() -> None:
+    room = Awareness()
+    crowd = [(client, 1, b"{}", "") for client in range(MAX_PRESENT)]
+    room.merge(crowd, Peer(), 0)
+
+    with pytest.raises(Refused):
+        room.merge(
+            [(client, 1, b"{}", "") for client in range(1 << 20, (1 << 20) + 9)],
+            Peer(),
+            0,
+        )
+
+    assert len(room) == MAX_PRESENT
