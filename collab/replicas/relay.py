@@ -14,7 +14,7 @@ import orjson
 
 import collab
 from collab import logs
-from collab.bus.base import EVERYBODY, Bus, Published
+from collab.bus.base import EVERYBODY, PEER_SECONDS, Bus, Published
 from collab.errors import (
     BusUnavailable,
     CollabError,
@@ -42,7 +42,7 @@ RELOAD_SECONDS = 0.1  # between two readings of one room, however often it is as
 RESTATE_SECONDS = 10.0  # between two times that one room is logged whole
 # Until all rooms are compared, when something has happened to all: that many seconds for each, and at most so many.
 SPREAD_SECONDS, MAX_SPREAD_SECONDS = 0.002, 15.0
-MAX_SKEW_SECONDS = 600.0  # between the clocks of two replicas
+MAX_LIVES = 10_000  # replicas of which is known how far they have counted; beyond, those heard of first are forgotten
 COMPARE_SECONDS = (15.0, 30.0)  # between two digests of a room
 ROWS = 500  # read from the store at once
 CANARY_SECONDS = 60.0
@@ -100,6 +100,10 @@ class Relay:
         self._sequence = time.time_ns() // 1000
         self._has_canary = self._is_comparing = False
         self._started = time.time()
+        self._beats = 0
+        self._lives: dict[
+            str, tuple[int, float]
+        ] = {}  # replica → beats, and when it counted so far
         self._is_leaving = False
 
     async def __aenter__(self) -> Self:
@@ -419,12 +423,13 @@ class Relay:
         self._refused = refused
 
     async def _beat(self) -> None:
+        self._beats += 1
         said = {
             "store": self._store.identity,
             "version": collab.__version__,
             "format": VERSION,  # of what replicas say to each other
             "started": self._started,
-            "now": time.time(),
+            "beats": self._beats,
         }
         alive = Alive(self.me, orjson.dumps(said))
         heard = await self.bus.beat(self.me, encode(alive, EVERYBODY, self._key))
@@ -467,10 +472,25 @@ class Relay:
                 continue
             if isinstance(message, Alive) and message.sender == name:
                 info = _read_info(message.info)
-                now = info.get("now")
-                if isinstance(now, float) and abs(now - time.time()) < MAX_SKEW_SECONDS:
+                beats = info.get("beats")
+                if isinstance(beats, int) and self._is_alive(name, beats):
                     peers[name] = info
         return peers
+
+    def _is_alive(self, name: str, beats: int) -> bool:
+        """Whether the line is news, or was a moment ago: whoever shows an old one again does not bring anybody back.
+
+        What is asked is our own clock alone, for those of other machines may be wrong.
+        """
+        now = self._loop.time()
+        known, at = self._lives.get(name, (-1, 0.0))
+        if beats > known:
+            self._lives.pop(name, None)
+            self._lives[name] = beats, now
+            if len(self._lives) > MAX_LIVES:
+                del self._lives[next(iter(self._lives))]
+            return True
+        return beats == known and now - at < PEER_SECONDS
 
     def _compare_all(self) -> None:
         """Look after every room, soon and one after the other."""
