@@ -242,9 +242,9 @@ class StockStage(Stage):
         program: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> list[Replica]:
-        """At least three at first; those that come later have a HAProxy of their own."""
+        """At least three that share a Redis at first; those that come later have a HAProxy of their own."""
         new = await super().open_replicas(
-            count if self._fronts else max(count, REPLICAS),
+            max(count, REPLICAS) if redis and not self._fronts else count,
             *("--trusted-proxies", "127.0.0.1", *flags),
             redis=redis,
             postgres=postgres,

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from controls import CONTROLS
 from faults import STOCK
+from stock import StockScenario
 
 pytestmark = pytest.mark.anyio
+
+PATCHED = str(Path(__file__).parent / "patched.py")
 
 
 @pytest.mark.slow
@@ -20,3 +24,17 @@ async def test_stock_clients_lose_nothing_that_they_call_saved(
     assert result.violations == []
     assert result.acked > 0
     assert (result.lost, result.doubled) == (0, 0)
+
+
+async def test_a_server_that_writes_after_its_word_is_found_out_by_stock_clients(
+    tmp_path: Path,
+) -> None:
+    play, _ = CONTROLS["acknowledges first"]
+    control = StockScenario("control stock", "", play.play, 5)
+
+    result = await control.run(
+        tmp_path, seed=1, program=(PATCHED, "acknowledges first")
+    )
+
+    assert result.lost > 0
+    assert "C2" in {violation.check for violation in result.violations}
