@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hmac
 import signal
 import socket
 import ssl
@@ -11,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from math import ceil
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -139,7 +139,7 @@ def make_replica(
         child_processes=settings.child_processes,
         audit=audit,
         bus=bus,
-        cluster_key=_cluster_key(settings.cluster_key_file),
+        cluster_key=_cluster_key(settings),
     )
 
 
@@ -157,8 +157,9 @@ def make_bus(settings: Settings, metrics: Metrics) -> Bus | None:
     return RedisBus(make_endpoint(settings), cluster=settings.cluster, metrics=metrics)
 
 
-def _cluster_key(path: Path | None) -> bytes | None:
-    """Raises ConfigurationError."""
+def _cluster_key(settings: Settings) -> bytes | None:
+    """Of this cluster alone: what one cluster says is nothing in another that has the same file. Raises ConfigurationError."""
+    path = settings.cluster_key_file
     if path is None:
         return None
     try:
@@ -171,7 +172,7 @@ def _cluster_key(path: Path | None) -> bytes | None:
         raise ConfigurationError(
             f"cluster_key_file holds less than {MIN_KEY_BYTES} bytes: make one with `openssl rand -hex 32`"
         )
-    return key
+    return hmac.digest(key, f"cluster:{settings.cluster}".encode(), "sha256")
 
 
 def make_limits(settings: Settings, metrics: Metrics) -> Limits:
@@ -212,7 +213,7 @@ def make_registry(settings: Settings) -> Registry:
 def make_tickets(settings: Settings, replica: Replica) -> Tickets:
     """Good at every replica that shares the bus."""
     bus = None if replica.relay is None else replica.relay.bus
-    return Tickets(bus, key=_cluster_key(settings.cluster_key_file))
+    return Tickets(bus, key=_cluster_key(settings))
 
 
 @asynccontextmanager
