@@ -1,8 +1,8 @@
 """Provoke the faults of the table for real, in their long form, and write down what came of it.
 
-    python tests/faults/play.py [--seeds 3] [--first-seed 1] [--only F6 …] [--short] [--processes 1] [--json FILE] [--report FAULTS.md]
+    python tests/faults/play.py [--seeds 3] [--first-seed 1] [--only F6 …] [--short] [--processes 1] [--json FILE [--keep]] [--report FAULTS.md]
 
-A line for each run. Exits with 1 when anything was violated; the directory of such a run is kept, and its seed is in its line.
+A line for each run. With --keep the JSON file goes on from what is in it, and so does the report. Exits with 1 when anything was violated; the directory of such a run is kept, and its seed is in its line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE.parent), str(HERE)]
 
-from faults import EVERY  # noqa: E402
+from catalogue import EVERY  # noqa: E402
 from ledger import Violation  # noqa: E402
 from scenario import Result  # noqa: E402
 
@@ -47,14 +47,23 @@ def main() -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     # Every fault once before any comes again: a run that is ended has looked at all of them.
     jobs = [(name, seed, not options.short) for seed in seeds for name in names]
-    results = []
+    results = kept(options, jobs)
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
         for number, result in enumerate(pool.imap_unordered(run, jobs), 1):
             results.append(result)
             say(f"{number:4}/{len(jobs)} {line(result)}")
-            write(options, results, names)
+            write(options, results, list(EVERY))
     return 1 if any(result.violations for result in results) else 0
+
+
+def kept(options: argparse.Namespace, jobs: Sequence[Job]) -> list[Result]:
+    """Of an earlier run, what this one does not look at again."""
+    if not options.keep or not options.json.exists():
+        return []
+    again = {(name, seed) for name, seed, _ in jobs}
+    earlier = [Result.of_json(one) for one in json.loads(options.json.read_text())]
+    return [one for one in earlier if (one.scenario, one.seed) not in again]
 
 
 def parsed() -> argparse.Namespace:
@@ -65,6 +74,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--report", type=Path)
     return parser.parse_args()
 

@@ -6,14 +6,13 @@ import asyncio
 import random
 import time
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -24,6 +23,7 @@ from ledger import (
     SLACK_BYTES,
     SLACK_COUNT,
     Footprint,
+    Latencies,
     Ledger,
     View,
     Violation,
@@ -39,6 +39,7 @@ from typists import Places, Typist, latencies
 from websockets.exceptions import WebSocketException
 
 PRESENCE_SECONDS = 35.0
+LAG_SECONDS = 0.02
 ROOM = "faults"
 HEALTHY = "healthy"  # a room that has nothing to do with the fault
 FLAGS = (
@@ -69,6 +70,11 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, found: dict[str, Any]) -> Result:
+        violations = [Violation(*one) for one in found["violations"]]
+        return cls(**(found | {"violations": violations}))
 
 
 class Stage:
@@ -329,14 +335,20 @@ class Stage:
         """C8: the healthy room during this block, against that long before it."""
         began = time.monotonic()
         calm = latencies(self.healthy, began - before, began)
-        yield
+        lag: list[float] = []
+        sampling = self._tasks.create_task(sample_lag(lag))
+        try:
+            yield
+        finally:
+            sampling.cancel()
         during = latencies(self.healthy, began, time.monotonic())
         self.result.notes[f"healthy room p99 ({source})"] = (
             f"{calm.p99 * 1000:.0f} → {during.p99 * 1000:.0f} ms"
             if calm.seconds and during.seconds
             else "nothing"
         )
-        self.result.violations += slowed(source, calm, during)
+        own_lag = Latencies(lag).p99 if lag else 0.0
+        self.result.violations += slowed(source, calm, during, own_lag=own_lag)
 
     # The verdict
 
@@ -497,15 +509,10 @@ class Scenario:
             return await stage.judge()
 
 
-@asynccontextmanager
-async def held(proxies: Sequence[Proxy], seconds: float) -> AsyncIterator[None]:
-    """A partition that lasts as long as the block and at least so long."""
-    for proxy in proxies:
-        proxy.hold()
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(asyncio.sleep(seconds))
-            yield
-    finally:
-        for proxy in proxies:
-            proxy.heal()
+async def sample_lag(lag: list[float]) -> None:
+    """How much later than it wanted to this process goes on."""
+    now = asyncio.get_running_loop().time
+    while True:
+        due = now() + LAG_SECONDS
+        await asyncio.sleep(LAG_SECONDS)
+        lag.append(now() - due)

@@ -163,6 +163,7 @@ def test_c8_finds_a_healthy_room_that_became_slow() -> None:
     assert slowed("room", before, Latencies([0.5] * 200)) == []
     assert checks(slowed("room", before, Latencies([0.3] * 190 + [0.7] * 10))) == {"C8"}
     assert checks(slowed("room", before, Latencies())) == {"C8"}
+    assert slowed("room", before, Latencies([1.0] * 9), own_lag=0.2) == []
 
 
 def test_c9_finds_an_exception_in_a_log() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from ledger import Violation
 from play import command, line, report
 from scenario import Result
@@ -38,3 +40,9 @@ def test_a_line_names_the_seed_with_which_a_failure_comes_again() -> None:
 def test_the_command_does_not_say_where_a_report_went() -> None:
     assert command(["--report", "FAULTS.md"]) == "make faults"
     assert command(["--seeds", "3", "--json", "x"]) == 'make faults ARGS="--seeds 3"'
+
+
+def test_a_result_comes_back_from_a_file() -> None:
+    bad = Result("F5/redis", 7, acked=3, violations=[Violation("C1", "they differ")])
+
+    assert Result.of_json(json.loads(json.dumps(bad.to_json()))) == bad
