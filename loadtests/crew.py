@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gevent
-from convergence import Rooms, problems
+from agreement import Rooms, problems
 from member import Member
 from provider import Provider, Report
 

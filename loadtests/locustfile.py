@@ -12,7 +12,7 @@ import gevent
 import options as flags
 import shapes
 import targets
-from convergence import Rooms, merged
+from agreement import Rooms, merged
 from crew import Crew, Place, settle
 from gevent.event import Event
 from locust import LoadTestShape, events

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 import gevent
-from convergence import Standing, content
+from agreement import Standing, content
 from gevent.event import Event
 from provider import AnotherHistory, Provider, Report
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 
 import client
+import fleet
 import http_load
-import replicas
 import traces
 from client import Result
 from servers import REPOSITORY, Kind, Server
@@ -656,10 +656,10 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
         slow,
         rights,
         rest,
-        replicas.crossing,
-        replicas.absent,
-        replicas.comparing,
-        replicas.recovery,
-        replicas.restarting,
+        fleet.crossing,
+        fleet.absent,
+        fleet.comparing,
+        fleet.recovery,
+        fleet.restarting,
     )
 }

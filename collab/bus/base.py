@@ -1,4 +1,4 @@
-"""What a bus promises. One contract suite (`tests/bus/test_contract.py`) runs on every implementation.
+"""What a bus promises. One contract suite (`tests/bus/test_bus_contract.py`) runs on every implementation.
 
 A bus may lose, and says so: nothing on it is the only copy of anything. What must arrive is in the store before it is
 published, and replicas repair what they missed among themselves.

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE.parent), str(HERE)]
 
-from catalogue import EVERY  # noqa: E402
+from fault_table import EVERY  # noqa: E402
 from ledger import Violation  # noqa: E402
 from scenario import Result  # noqa: E402
 

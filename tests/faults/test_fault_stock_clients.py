@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from controls import CONTROLS
-from faults import STOCK
+from fault_table import STOCK
 from stock import StockScenario
 
 pytestmark = pytest.mark.anyio

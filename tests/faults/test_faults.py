@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faults import ASKED, SCENARIOS, number_of
+from fault_table import ASKED, SCENARIOS, number_of
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "loadtests"))
 
-from convergence import content, merged, problems
+from agreement import content, merged, problems
 from provider import AnotherHistory, Provider
 
 from collab.errors import InvalidMessage
