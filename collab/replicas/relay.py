@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -38,6 +39,7 @@ from collab.store.base import Author, Entry, Store
 ATTACH_SECONDS = 1.0  # that opening a room waits for the bus; it opens without it then
 BEAT_SECONDS = 3.0
 RETRY_SECONDS = 1.0  # about so long
+MAX_LOCATING = 16  # rooms of which it is asked at once where their streams stand
 RELOAD_SECONDS = 0.1  # between two readings of one room, however often it is asked for
 RESTATE_SECONDS = 10.0  # between two times that one room is logged whole
 # Until all rooms are compared, when something has happened to all: that many seconds for each, and at most so many.
@@ -94,6 +96,8 @@ class Relay:
         self._links: dict[str, Link] = {}
         self._located: dict[str, asyncio.Event] = {}
         self._due: dict[str, float] = {}  # room → when its digest is said
+        self._unlocated: deque[Link] = deque()
+        self._locating = 0  # how many are being asked about
         self._reloading: dict[Link, bool] = {}  # whether to read once more
         self._refused = 0  # of what was heard, as was last said in a line
         # Rises within a process and from one to the next.
@@ -255,7 +259,18 @@ class Relay:
         self._host.start(self._host.rebuild(room))
 
     def locate(self, link: Link) -> None:
-        self._host.start(self._locate(link))
+        """After an interruption of all rooms at once, some at a time: nobody else waits for that."""
+        self._unlocated.append(link)
+        if self._locating < MAX_LOCATING:
+            self._locating += 1
+            self._host.start(self._locate_all())
+
+    async def _locate_all(self) -> None:
+        try:
+            while self._unlocated:
+                await self._locate(self._unlocated.popleft())
+        finally:
+            self._locating -= 1
 
     async def _locate(self, link: Link) -> None:
         while self._links.get(link.name) is link:

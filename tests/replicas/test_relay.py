@@ -18,6 +18,7 @@ from collab.metrics import Metrics
 from collab.protocol.envelope import Alive, encode
 from collab.protocol.varint import encode_bytes, encode_varint
 from collab.replica import Replica
+from collab.replicas.relay import MAX_LOCATING
 from collab.room import Room
 from collab.store.base import RoomInfo
 from collab.store.memory import MemoryStore
@@ -352,3 +353,27 @@ async def test_what_was_dropped_is_said_in_a_line(cluster: Cluster) -> None:
         one.relay._report()
 
     assert [line["messages"] for line in lines] == [2]
+
+
+async def test_after_an_interruption_of_all_rooms_a_few_are_asked_about_at_a_time(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await cluster.add()
+    assert one.relay is not None
+    links = [await one.relay.attach(f"r{number}") for number in range(100)]
+    asking, most, asked = 0, 0, 0
+
+    async def position(channel: str) -> tuple[str, int]:
+        nonlocal asking, most, asked
+        asking, asked = asking + 1, asked + 1
+        most = max(most, asking)
+        await asyncio.sleep(0)
+        asking -= 1
+        return "", 0
+
+    monkeypatch.setattr(one.relay.bus, "position", position)
+    for link in links:
+        link.interrupted()
+
+    await until(lambda: asked == len(links))
+    assert most == MAX_LOCATING
