@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Sequence
 
-from cluster import Replica
 from fresh import look
 from ledger import Ledger
 from rows_redis import POOLED, each, together
@@ -95,33 +93,22 @@ async def half_open(stage: Stage) -> None:
 
 async def copied_client(stage: Stage) -> None:
     """Two documents write under one client id, as after a copied profile."""
-    replicas = await stage.open_replicas(1, "--binding", "enforce")
-    await _copied(stage, replicas)
-
-
-async def copied_client_elsewhere(stage: Stage, *, store: Store) -> None:
-    """The copy comes in at another replica."""
-    _, _, replicas = await together(stage, store, "--binding", "enforce")
-    await _copied(stage, replicas)
-
-
-async def _copied(stage: Stage, replicas: Sequence[Replica]) -> None:
-    first, *_ = stage.type(2, at=replicas[:1])
+    (replica,) = await stage.open_replicas(1, "--binding", "enforce")
+    first, *_ = stage.type(2)
     await stage.everybody()
     await stage.edits(40)
 
-    (copy,) = stage.type(1, client_id=first.doc.client_id, at=replicas[-1:])
+    (copy,) = stage.type(1, client_id=first.doc.client_id)
     await stage.until(lambda: copy.is_barred, "the copy is refused")
     stage.typists.remove(copy)
 
     stage.expect(4409 in copy.closes, f"it is told why: {copy.closes}")
     await stage.edits(40)
-    for replica in replicas:
-        seen = (await look(replica.address, ROOM)).tokens
-        stage.expect(
-            not any(token.startswith(f"{copy.name}-") for token in seen),
-            "nothing of the copy is in the document",
-        )
+    seen = (await look(replica.address, ROOM)).tokens
+    stage.expect(
+        not any(token.startswith(f"{copy.name}-") for token in seen),
+        "nothing of the copy is in the document",
+    )
 
 
 async def old_updates(stage: Stage) -> None:
@@ -271,7 +258,6 @@ ROWS = (
     Scenario("F24/single", "a member with a 4 KB window stops reading", slow_reader),
     Scenario("F25/single", "a network that swallows everything, both ways", half_open),
     Scenario("F26/single", "two documents under one client id", copied_client),
-    *each("F26", "the same at two replicas", copied_client_elsewhere)[:1],
     Scenario("F27/single", "a whole history sent again and again", old_updates),
     Scenario("F28/single", "a large document, loaded beside others", huge_document),
     Scenario("F33/single", "all clients come back at once", everybody_at_once),
