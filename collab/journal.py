@@ -79,6 +79,12 @@ class Journal:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        if self.unsaved_updates:
+            log.error(
+                "ended with updates that could not be saved; nobody was told that they were",
+                updates=self.unsaved_updates,
+                bytes=self.unsaved_bytes,
+            )
 
     @property
     def oldest_unsaved_seconds(self) -> float:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from collab.errors import CollabError, RoomNotFound, StoreUnavailable
 from collab.journal import Journal
@@ -159,6 +160,17 @@ async def test_flush_gives_up_when_the_store_fails() -> None:
         store.commit(StoreUnavailable("full"))
 
         assert not await flushing
+
+
+async def test_what_could_not_be_saved_in_the_end_is_said() -> None:
+    store = ManualStore()
+
+    with capture_logs() as lines:
+        async with journal_of(store, Listener()) as journal:
+            journal.append([entry(1, size=5), entry(2, size=5)])
+            store.commit(StoreUnavailable("full"))
+
+    assert [(line["updates"], line["bytes"]) for line in lines] == [(2, 10)]
 
 
 async def test_a_failed_commit_is_never_logged_and_is_tried_again_in_order() -> None:
