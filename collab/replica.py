@@ -480,7 +480,11 @@ class Replica:
         try:
             async with asyncio.timeout(REBUILD_SECONDS):
                 await self.settle()
-                room.replace((await self._document(room.name))[0])
+                document, _, position, *_ = await self._document(room.name)
+                room.replace(document)
+                link = self.relay and self.relay.link(room.name)
+                if link:
+                    link.replaced(position)
         except Exception as error:
             log.error(
                 "document cannot be rebuilt",

@@ -177,6 +177,11 @@ class Link:
             self._drain()
             self._introduce()
 
+    def replaced(self, position: int) -> None:
+        """The document was read from the log anew: what came after that went into the one before."""
+        self.seen.reset(position)
+        self._wire.reload(self)
+
     def end(self) -> None:
         """The room is closed here; the last who left may not have been told of yet."""
         if self.room is not None:  # which is false when nobody is there

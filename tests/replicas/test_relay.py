@@ -20,7 +20,7 @@ from collab.protocol.varint import encode_bytes, encode_varint
 from collab.replica import Replica
 from collab.replicas.relay import MAX_LOCATING
 from collab.room import Room
-from collab.store.base import RoomInfo
+from collab.store.base import RoomInfo, Stored
 from collab.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -254,6 +254,34 @@ async def test_a_room_nobody_has_here_costs_nothing_here(cluster: Cluster) -> No
     await one.settle()
 
     assert [each for each in heard if other.relay.link(each[0])] == []  # type: ignore[index]
+
+
+async def test_what_others_log_while_a_document_is_rebuilt_is_not_missed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await cluster.add(), await cluster.add()
+    ada, bob = Client("ada"), Client("bob")
+    here, there = await join(one, "r", ada), await join(other, "r", bob)
+    here.update(ada.member, ada.write("early "))
+    await until(lambda: text_of(there) == "early ")
+    is_read, may_end = asyncio.Event(), asyncio.Event()
+    load = cluster.store.load
+
+    async def slow(name: str) -> Stored:
+        stored = await load(name)
+        is_read.set()
+        await may_end.wait()
+        return stored
+
+    monkeypatch.setattr(cluster.store, "load", slow)
+    rebuilding = asyncio.create_task(one.rebuild(here))
+    await is_read.wait()
+    there.update(bob.member, bob.write("late"))
+    await until(lambda: "late" in text_of(here))  # in the document that is to go
+    may_end.set()
+    await rebuilding
+
+    await until(lambda: text_of(here) == text_of(there))
 
 
 async def test_who_has_not_signed_its_line_in_the_roster_is_none(
