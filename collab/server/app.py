@@ -213,6 +213,10 @@ def make_registry(settings: Settings) -> Registry:
 def make_tickets(settings: Settings, replica: Replica) -> Tickets:
     """Good at every replica that shares the bus."""
     bus = None if replica.relay is None else replica.relay.bus
+    if settings.redis and settings.auth and settings.cluster_key_file is None:
+        log.warning(
+            "without cluster_key_file whoever can write to redis can speak as a replica, and make tickets for anybody"
+        )
     return Tickets(bus, key=_cluster_key(settings))
 
 
