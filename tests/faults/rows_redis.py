@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from cluster import Replica
+from ledger import ADD
 from scenario import ROOM, Scenario, Stage, Store
 from services import Cluster, Postgres, Redis, Sentinels
 
@@ -198,7 +199,11 @@ async def full(stage: Stage, *, store: Store) -> None:
 
 async def _nothing_unlogged_crosses(stage: Stage, since: float) -> None:
     """No typist holds what was typed at another replica since then. Of what came before, an answer may still be on its way."""
-    unsaved = {each.token for each, at in stage.ledger.sent.items() if at > since}
+    unsaved = {
+        each.token
+        for each, at in stage.ledger.sent.items()
+        if at > since and each.kind == ADD
+    }
     for number, typist in enumerate(stage.typists):
         far = {
             one.name
