@@ -242,8 +242,11 @@ async def evicting(stage: Stage) -> None:
     async def says_so() -> bool:
         return "allkeys-lru" in str(await replica.troubles())
 
-    await stage.within(says_so, "readiness names the policy", seconds=40)
-    await asyncio.to_thread(redis.do, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+    try:
+        await stage.within(says_so, "readiness names the policy", seconds=60)
+    finally:
+        policy = ("maxmemory-policy", "noeviction")
+        await asyncio.to_thread(redis.do, "CONFIG", "SET", *policy)
     await go_on(stage)
 
 
