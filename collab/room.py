@@ -325,9 +325,11 @@ class Room:
         """Have the log take in the whole document once more: it has lost a part."""
         if not self._is_changed:
             self._begin()
-        self._updates.append(self.document.snapshot())
-        self._authors.append(author)
-        self.position += 1
+        # What waits for what it refers to was logged and acknowledged like all else.
+        whole = [self.document.snapshot(), *self.document.gate.waiting()]
+        self._updates += whole
+        self._authors += [author] * len(whole)
+        self.position += len(whole)
 
     def _begin(self) -> None:
         """The first change of a turn."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -404,6 +405,14 @@ def load(
 
 def _check_replicas(settings: Settings) -> None:
     kind = settings.store_kind
+    try:
+        is_shown = bool(urlsplit(settings.postgres).password)
+    except ValueError:
+        is_shown = False  # whoever connects says what is wrong with it
+    if is_shown:
+        raise ConfigurationError(
+            "postgres: a password does not belong in the address, which others can see: say --postgres-password-file"
+        )
     for needed in ("redis", "postgres"):
         if kind == needed and not getattr(settings, needed):
             raise ConfigurationError(

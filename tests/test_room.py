@@ -394,6 +394,27 @@ def test_all_of_a_document_can_be_logged_again() -> None:
     assert len(bob.messages) == 1
 
 
+def test_what_waits_is_logged_again_too() -> None:
+    ada = Client("ada")
+    room = make(ada)
+    first, second = ada.write("x"), ada.write("y")
+    del ada.text[1:2]
+    gone = ada.made[-1]
+    for update in (second, gone):
+        room.update(ada.member, update)
+    room.take(0)
+
+    room.restate(Author("", "replica"))
+    entry = room.take(0)
+
+    assert entry is not None
+    again = Document.load(None, [*entry.updates, first])
+    assert len(again.gate) == 0
+    reader = Client("reader")
+    reader.doc.apply_update(again.snapshot())
+    assert str(reader.text) == "x"
+
+
 def test_entries_name_the_room_as_this_process_holds_it() -> None:
     ada = Client("ada")
     room = make(ada, origin="here", position=7)

@@ -68,6 +68,13 @@ class LateRun:
             run, self._run = cut(run, needs[at])
         if run.end <= reached:
             return b""
+        return self._encode(run)
+
+    def rest(self) -> bytes:
+        """What waits, as an update."""
+        return self._encode(self._run)
+
+    def _encode(self, run: Run) -> bytes:
         start, stop = run.start - self._base, run.stop - self._base
         return encode(self._body, [run._replace(start=start, stop=stop)], ())
 
@@ -103,6 +110,10 @@ class LateDeletes:
             at += 1
         self._next = at
         return encode(b"", (), ready)
+
+    def rest(self) -> bytes:
+        """What waits, as an update."""
+        return encode(b"", (), self._ranges[self._next :])
 
 
 class Gate:
@@ -141,6 +152,10 @@ class Gate:
     def __len__(self) -> int:
         """How many parts of updates wait."""
         return len(self._stash)
+
+    def waiting(self) -> list[bytes]:
+        """All that waits, as updates."""
+        return [entry.rest() for entry in self._stash.values()]
 
     def advance(self, runs: Iterable[tuple[int, int, int]]) -> list[bytes]:
         """Note what was applied after `check`; returns what that unblocks, to be applied now in this order."""

@@ -133,7 +133,8 @@ def test_a_list_needs_no_data_directory_where_the_records_are_elsewhere(
     [
         (("--redis", "redis://127.0.0.1:1/0"), 1),
         (("--postgres", "postgresql://collab@127.0.0.1:1/x"), 1),
-        (("--postgres", "postgresql://collab:hush@127.0.0.1:1/x?y=z"), 1),
+        (("--postgres", "postgresql://collab:hush@127.0.0.1:1/x?y=z"), 2),
+        (("--postgres", "postgresql://collab@127.0.0.1:1/x?y=z"), 1),
         (("--redis", "http://user:hush@nowhere"), 2),
         (("--postgres", "nonsense hush"), 2),
         (("--store", "memory"), 2),
