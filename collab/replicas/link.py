@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 from random import Random
 from typing import Protocol
 
@@ -146,7 +145,7 @@ class Link:
         # When the log was begun, milliseconds since 1970; None until the store was asked.
         self.created: int | None = None
         self.is_located = False  # it is known where the stream stands
-        self.restated = -inf  # when the log was last given the whole document again
+        self.may_restate_at = 0.0
         self.is_restate_due = False
         self._wire, self._metrics, self._key, self._random = wire, metrics, key, random
         self._epoch, self._last = "", 0  # of the last entry taken in

@@ -41,7 +41,8 @@ BEAT_SECONDS = 3.0
 RETRY_SECONDS = 1.0  # about so long
 MAX_LOCATING = 16  # rooms of which it is asked at once where their streams stand
 RELOAD_SECONDS = 0.1  # between two readings of one room, however often it is asked for
-RESTATE_SECONDS = 10.0  # between two times that one room is logged whole
+# Between two times that a document is logged again: a moment, and longer for a large one.
+RESTATE_SECONDS, RESTATE_BYTES_PER_SECOND, MAX_RESTATE_SECONDS = 0.2, 1e6, 10.0
 # Until all rooms are compared, when something has happened to all: that many seconds for each, and at most so many.
 SPREAD_SECONDS, MAX_SPREAD_SECONDS = 0.002, 15.0
 MAX_LIVES = 10_000  # replicas of which is known how far they have counted; beyond, those heard of first are forgotten
@@ -386,14 +387,18 @@ class Relay:
 
     def _may_restate(self, link: Link) -> bool:
         """Not again and again, since the document may be large; what is put off is looked at then."""
-        wait = link.restated + RESTATE_SECONDS - self._loop.time()
+        wait = link.may_restate_at - self._loop.time()
         if wait > 0 and not link.is_restate_due:
             link.is_restate_due = True
             self.later(wait, partial(self.reload, link))
         return wait <= 0
 
     def _restate(self, link: Link, room: Room) -> None:
-        link.restated, link.is_restate_due = self._loop.time(), False
+        pause = (
+            RESTATE_SECONDS + len(room.document.snapshot()) / RESTATE_BYTES_PER_SECOND
+        )
+        link.may_restate_at = self._loop.time() + min(pause, MAX_RESTATE_SECONDS)
+        link.is_restate_due = False
         self._metrics.restatements += 1
         log.error(
             "the store has lost a part of a room; all of it goes there again",
