@@ -380,6 +380,7 @@ async def test_behind_sentinels_the_new_primary_is_found() -> None:
             await ours.check()
             assert await ours.call(ADD, ["sum"], 1) == 1
             first = group.primary
+            assert first.do("WAIT", 1, 10_000) == 1  # until the follower has it too
             first.kill()
             assert wait_for(lambda: group.primary is not first)
 

@@ -97,3 +97,54 @@ def test_checks_do_not_see_the_settings_of_a_server_in_this_shell() -> None:
 
     assert "COLLAB_PORT" not in seen
     assert seen["LANG"] == "C.UTF-8"
+
+
+FLAKY = (
+    "from pathlib import Path\n"
+    "HERE = Path(__file__).parent\n"
+    "def test_good(): pass\n"
+    "def test_flaky():\n"
+    "    seen = HERE / 'seen'\n"
+    "    before, _ = seen.exists(), seen.touch()\n"
+    "    assert before\n"
+)
+CACHING = (*PYTEST[:4], "-c", "/dev/null", "--rootdir")
+
+
+def test_what_fails_beside_others_is_run_again_alone_and_the_report_says_so(
+    tests: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tests / "test_a.py").write_text(FLAKY)
+    command = (*CACHING, str(tests), str(tests))
+
+    code = suite.run_all([suite.Check("tests", command, tests, runner="pytest")])
+
+    output = capfd.readouterr().out
+    assert code == 0
+    assert output.endswith("\n2 passed, 0 failed\n")
+    assert "1 failed beside others and passed alone" in output
+
+
+def test_what_fails_alone_too_has_failed(
+    tests: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tests / "test_a.py").write_text(FLAKY + "def test_bad(): assert False\n")
+    command = (*CACHING, str(tests), str(tests))
+
+    code = suite.run_all([suite.Check("tests", command, tests, runner="pytest")])
+
+    assert code == 1
+    assert "passed alone" not in capfd.readouterr().out
+
+
+def test_more_than_a_few_are_no_accident(
+    tests: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = "".join(f"def test_{n}(): assert False\n" for n in range(suite.MAX_AGAIN + 1))
+    (tests / "test_a.py").write_text(bad)
+    command = (*CACHING, str(tests), str(tests))
+
+    code = suite.run_all([suite.Check("tests", command, tests, runner="pytest")])
+
+    assert code == 1
+    assert "that failed" not in capfd.readouterr().out
