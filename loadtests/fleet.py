@@ -524,9 +524,7 @@ def absent(bench: Bench) -> None:
 
 def comparing(bench: Bench) -> None:
     """1,000 rooms open on two replicas, in which nothing happens but that they are compared."""
-    found = _measure(
-        bench, "comparing", idle, stores=("redis", "postgres"), seconds=10.0
-    )
+    found = _measure(bench, "comparing", idle, stores=("redis",), seconds=10.0)
     for store, figures in found.items():
         more = (
             figures["CPU with rooms, % of a core"]
@@ -541,7 +539,7 @@ def recovery(bench: Bench) -> None:
         bench,
         "recovery",
         recover,
-        stores=("redis", "postgres"),
+        stores=("postgres",),
         seconds=2.0 if bench.is_quick else 5.0,
     )
     for store, figures in found.items():
@@ -556,9 +554,7 @@ def recovery(bench: Bench) -> None:
 
 def restarting(bench: Bench) -> None:
     """Three replicas restarted one after the other under 300 clients who type and come back to another one."""
-    found = _measure(
-        bench, "restarting", rolling, stores=("redis", "postgres"), seconds=0.0
-    )
+    found = _measure(bench, "restarting", rolling, stores=("redis",), seconds=0.0)
     for store, figures in found.items():
         bench.aim("restarting", f"acknowledged edits lost, {store}", figures["lost"], 0)
         bench.aim(
