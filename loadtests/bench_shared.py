@@ -112,7 +112,8 @@ def main() -> None:
     parser.add_argument("--run", default="")
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(uvloop.run(write(options))))  # noqa: T201
+        said = json.dumps(uvloop.run(write(options)))
+        print(said)  # noqa: T201  # read by the process that started this one
         return
     options.run = secrets.token_hex(4)
     command = [sys.executable, *sys.argv, "--run", options.run]
@@ -124,7 +125,7 @@ def main() -> None:
     times = sorted(at for one in said for at in one["times"])
     uvloop.run(check(options, sum(one["updates"] for one in said)))
     commits, cpu = sum(one["commits"] for one in said), sum(one["cpu"] for one in said)
-    print(  # noqa: T201
+    print(  # noqa: T201  # the table is what this program is for
         f"{options.replicas} replicas, {options.rooms} rooms, {len(times) / options.seconds:,.0f} updates/s, "
         f"{commits / options.seconds:,.0f} commits/s, logged p50 {percentile(times, 0.5):.1f} p95 "
         f"{percentile(times, 0.95):.1f} p99 {percentile(times, 0.99):.1f} max {times[-1] * 1000:.1f} ms, "

@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from processes import Server  # noqa: E402  # found by the line above
-from services import Postgres, Redis  # noqa: E402
+from services import Postgres, Redis  # noqa: E402  # likewise
 
-from collab.protocol.varint import Reader, encode_bytes  # noqa: E402
+from collab.protocol.varint import Reader, encode_bytes  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
     from scenarios import Bench

@@ -63,7 +63,7 @@ def flag_of(name: str, field: FieldInfo) -> Parameter:
 
 def with_flags(function: Callable[..., None], flags: list[Parameter]) -> None:
     """Have typer read these flags from a function, whose type does not tell that it has this attribute."""
-    function.__signature__ = Signature(flags)  # type: ignore[attr-defined]
+    function.__signature__ = Signature(flags)  # type: ignore[attr-defined]  # inspect reads it, types do not know it
     function.__annotations__ = {each.name: each.annotation for each in flags}
 
 

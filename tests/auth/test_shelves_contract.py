@@ -94,7 +94,7 @@ def open_one(shelf_of: Open) -> Iterator[Open]:
 
 
 def by_name(records: object) -> dict[object, Record]:
-    return {name_of(each): each for each in records}  # type: ignore[attr-defined]
+    return {name_of(each): each for each in records}  # type: ignore[attr-defined]  # each kind has a name of its own
 
 
 def put(shelf: Shelf, *records: Record) -> str:

@@ -248,12 +248,12 @@ async def test_a_room_nobody_has_here_costs_nothing_here(cluster: Cluster) -> No
     here = await join(one, "r", ada)
     heard: list[object] = []
     assert other.relay is not None
-    other.relay.bus.deliver = lambda *message: heard.append(message)  # type: ignore[attr-defined]
+    other.relay.bus.deliver = lambda *message: heard.append(message)  # type: ignore[attr-defined]  # the memory bus has it
 
     here.update(ada.member, ada.write("hello"))
     await one.settle()
 
-    assert [each for each in heard if other.relay.link(each[0])] == []  # type: ignore[index]
+    assert [each for each in heard if other.relay.link(each[0])] == []  # type: ignore[index]  # a message is a channel and a body
 
 
 async def test_what_others_log_while_a_document_is_rebuilt_is_not_missed(
