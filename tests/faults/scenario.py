@@ -482,6 +482,7 @@ class Scenario:
     fault: str  # a sentence: what is done
     play: Play
     patience_seconds: float = 60.0
+    stage: type[Stage] = Stage  # with whose clients
 
     async def run(
         self,
@@ -493,7 +494,7 @@ class Scenario:
         patience_seconds: float = 0.0,
     ) -> Result:
         """Play it and judge it."""
-        async with Stage(
+        async with self.stage(
             self.name,
             directory,
             seed=seed,

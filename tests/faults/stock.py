@@ -9,14 +9,14 @@ from base64 import b64decode
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster import Replica
-from ledger import Ledger, Operation, View, Violation
+from ledger import Ledger, Operation, View
 from proxying import Haproxy, put
-from scenario import ROOM, Result, Scenario, Stage
+from scenario import ROOM, Scenario, Stage
 from services import Cluster, Postgres, Redis, Sentinels
 from typists import Places, deletions
 
@@ -284,45 +284,17 @@ class StockStage(Stage):
                 prefers,
                 min(per_second, PER_SECOND),
             )
-            self._lives[typist] = self._tasks.create_task(typist.live())  # type: ignore[index]
+            self._lives[typist] = self._tasks.create_task(typist.live())  # type: ignore[index]  # a stock typist lives as ours do
             new.append(typist)
         if ledger is None:
-            self.typists += new  # type: ignore[arg-type]
+            self.typists += new  # type: ignore[arg-type]  # likewise
         return new
-
-
-class StockScenario(Scenario):
-    """A scenario of several replicas, played with stock clients and judged as with ours."""
-
-    async def run(
-        self,
-        directory: Path,
-        *,
-        seed: int,
-        is_long: bool = False,
-        program: Sequence[str] = ("-m", "collab"),
-        patience_seconds: float = 0.0,
-    ) -> Result:
-        async with StockStage(
-            self.name,
-            directory,
-            seed=seed,
-            is_long=is_long,
-            program=program,
-            patience_seconds=patience_seconds or self.patience_seconds,
-        ) as stage:
-            try:
-                await self.play(stage)
-            except (AssertionError, OSError) as error:
-                what = f"{type(error).__name__}: {error}"
-                stage.result.violations.append(Violation("extra", what))
-            return await stage.judge()
 
 
 def with_stock_clients(scenarios: Iterable[Scenario]) -> dict[str, Scenario]:
     """Those in which replicas share a room."""
     return {
-        name: StockScenario(name, one.fault, one.play, one.patience_seconds)
+        name: replace(one, name=name, stage=StockStage)
         for one in scenarios
         if not one.name.endswith("/single")
         if not one.name.startswith("F11")  # there the server alone is refused

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from controls import CONTROLS
 from fault_table import STOCK
-from stock import StockScenario
+from scenario import Scenario
+from stock import StockStage
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ async def test_a_server_that_writes_after_its_word_is_found_out_by_stock_clients
     tmp_path: Path,
 ) -> None:
     play, _ = CONTROLS["acknowledges first"]
-    control = StockScenario("control stock", "", play.play, 5)
+    control = Scenario("control stock", "", play.play, 5, StockStage)
 
     result = await control.run(
         tmp_path, seed=1, program=(PATCHED, "acknowledges first")
