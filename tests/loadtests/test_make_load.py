@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -126,14 +126,23 @@ class Proxy:
 
 
 class LosesOneOnTheWay(Proxy):
-    """One update does not reach one member."""
+    """One update does not reach one member. The echo of a member's own does not count: it has that already."""
 
-    seen = 0
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.own: defaultdict[int, set[bytes]] = defaultdict(set)
+        self.seen: Counter[int] = Counter()
+        self.has_lost = False
+
+    def up(self, number: int, frame: bytes) -> tuple[bytes | None, bytes | None]:
+        self.own[number].add(frame)
+        return frame, None
 
     def down(self, number: int, frame: bytes) -> bytes | None:
-        if number == 1 and frame[:2] == b"\x00\x02":
-            self.seen += 1
-            if self.seen == 8:
+        if frame[:2] == b"\x00\x02" and frame not in self.own[number]:
+            self.seen[number] += 1
+            if self.seen[number] == 8 and not self.has_lost:
+                self.has_lost = True
                 return None
         return frame
 
