@@ -161,6 +161,32 @@ class AmbiguousText(Conflict):
         self.positions = positions  # in characters, the first few
 
 
+class TurnCancelled(Conflict):
+    """Somebody has stopped this turn: what it still sends is not taken."""
+
+    code = "turn_cancelled"
+
+
+class LeaseLost(Conflict):
+    """Another connection has taken this turn over, or its time is up: what this one still sends is not taken."""
+
+    code = "lease_lost"
+
+
+class OthersPresent(Conflict):
+    """Too much of a document would be rewritten at once while others are in it, and the `rewrite` right is missing."""
+
+    code = "others_present"
+
+
+class HistoryGone(CollabError):
+    """The log does not reach back to what was asked for: it is kept only for so long."""
+
+    code = "history_gone"
+    http_status = 410
+    close_code = 4410
+
+
 class PreconditionFailed(CollabError):
     """The document is no longer what `If-Match` names."""
 

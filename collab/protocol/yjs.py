@@ -24,6 +24,7 @@ STEP_1, STEP_2, UPDATE = 0, 1, 2
 # Subprotocol of clients that want to know more; the numbers avoid every type in use by Hocuspocus and Y-Sweet.
 COLLAB_V1 = "collab.v1"
 HELLO, ACK, REFUSED, NOTICE, TOKEN = 110, 111, 112, 113, 114
+TURN, TURN_ENDED, CANCEL = 115, 116, 117
 LOGGED = 2  # level of an acknowledgement: committed to the room's log
 
 # How a browser shows a token: as one more subprotocol, which is never answered.

@@ -23,11 +23,16 @@ def wall_clock() -> int:
 
 
 class Author(NamedTuple):
-    """Who brought an update in; taken from the connection, never from what the client claims."""
+    """Who brought an update in; taken from the connection, never from what the client claims.
+
+    A turn is named by its principal and its id: the same id used by another principal is another turn. `about` is a
+    JSON object with what is known of both, in the fields of `collab.turns.About`; "" when that is nothing.
+    """
 
     principal: str
     connection: str
     turn: str | None = None
+    about: str = ""
 
 
 class Entry(NamedTuple):

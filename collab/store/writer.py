@@ -431,7 +431,7 @@ class Writer(threading.Thread):
         self._begin()
         self._db.execute(
             "INSERT INTO author VALUES (?, ?, ?, ?, ?)",
-            (number, *author, text_checksum(number, *author)),
+            (number, *author[:3], text_checksum(number, *author[:3])),
         )
         if len(self._authors) > _MAX_KNOWN:
             self._authors.clear()

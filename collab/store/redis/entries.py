@@ -101,12 +101,14 @@ def unpack_entry(
     )
 
 
-def _author(principal: str, connection: str, turn: str | None) -> Author:
-    if not (isinstance(principal, str) and isinstance(connection, str)):
+def _author(
+    principal: str, connection: str, turn: str | None, about: str = ""
+) -> Author:
+    if not all(isinstance(each, str) for each in (principal, connection, about)):
         raise TypeError
     if not (turn is None or isinstance(turn, str)):
         raise TypeError
-    return Author(principal, connection, turn)
+    return Author(principal, connection, turn, about)
 
 
 def checkpoint_checksum(room: str, epoch: str, position: int, snapshot: bytes) -> int:
