@@ -1,4 +1,4 @@
-/** `collab.v1`: bytes ↔ messages. The framing of y-websocket, one message to a frame, and messages 110 to 113. */
+/** `collab.v1`: bytes ↔ messages. The framing of y-websocket, one message to a frame, and messages 110 to 117. */
 
 import * as decoding from "lib0/decoding";
 import * as encoding from "lib0/encoding";
@@ -10,13 +10,24 @@ export const LOGGED = 2;
 
 export type RoomState = "live" | "read-only";
 
+/** What the changes of a turn are for; "" is not said. The server adds who makes them. */
+export interface About {
+  readonly task: string;
+  readonly model: string;
+  readonly reason: string;
+}
+
 /** What a client says. */
 export type ClientMessage =
   | { readonly type: "sync-step-1"; readonly stateVector: Uint8Array }
   | { readonly type: "sync-step-2"; readonly update: Uint8Array }
   | { readonly type: "update"; readonly update: Uint8Array }
   | { readonly type: "awareness"; readonly update: Uint8Array }
-  | { readonly type: "query-awareness" };
+  | { readonly type: "query-awareness" }
+  /** What follows on this connection belongs to this turn; an empty id ends it. */
+  | ({ readonly type: "turn"; readonly id: string } & About)
+  /** Stop a turn; an empty principal is whoever has it here. */
+  | { readonly type: "cancel"; readonly turn: string; readonly principal: string };
 
 /** What a server says; `unknown` is a message of a later version, to be passed over. */
 export type ServerMessage =
@@ -30,12 +41,14 @@ export type ServerMessage =
   | { readonly type: "ack"; readonly sequence: number; readonly position: number; readonly level: number }
   | { readonly type: "refused"; readonly sequence: number; readonly code: string; readonly reason: string }
   | { readonly type: "notice"; readonly kind: string; readonly retryAfterMilliseconds: number }
+  | { readonly type: "turn-ended"; readonly id: string; readonly code: string; readonly reason: string }
   | { readonly type: "unknown"; readonly number: number };
 
 export type Hello = Extract<ServerMessage, { type: "hello" }>;
 export type Ack = Extract<ServerMessage, { type: "ack" }>;
 export type Refused = Extract<ServerMessage, { type: "refused" }>;
 export type Notice = Extract<ServerMessage, { type: "notice" }>;
+export type TurnEnded = Extract<ServerMessage, { type: "turn-ended" }>;
 
 /** The frame is not a message of this protocol. */
 export class InvalidMessage extends Error {
@@ -49,6 +62,9 @@ const HELLO = 110;
 const ACK = 111;
 const REFUSED = 112;
 const NOTICE = 113;
+const TURN = 115;
+const TURN_ENDED = 116;
+const CANCEL = 117;
 
 const STEP_1 = 0;
 const STEP_2 = 1;
@@ -68,6 +84,14 @@ export function encode(message: ClientMessage): Uint8Array<ArrayBuffer> {
         return encoding.writeVarUint8Array(encoder, message.update);
       case "query-awareness":
         return encoding.writeVarUint(encoder, QUERY_AWARENESS);
+      case "turn":
+        encoding.writeVarUint(encoder, TURN);
+        encoding.writeVarString(encoder, message.id);
+        return encoding.writeVarString(encoder, about(message));
+      case "cancel":
+        encoding.writeVarUint(encoder, CANCEL);
+        encoding.writeVarString(encoder, message.turn);
+        return encoding.writeVarString(encoder, message.principal);
     }
   });
 }
@@ -85,6 +109,13 @@ export function decode(frame: Uint8Array): ServerMessage {
     throw new InvalidMessage("the frame goes on after its message");
   }
   return message;
+}
+
+/** What is not said is left out. */
+function about({ task, model, reason }: About): string {
+  return JSON.stringify({ task, model, reason }, (key, value) =>
+    key !== "" && value === "" ? undefined : value,
+  );
 }
 
 function sync(encoder: encoding.Encoder, step: number, bytes: Uint8Array): void {
@@ -130,6 +161,21 @@ function read(decoder: decoding.Decoder): ServerMessage {
         kind: decoding.readVarString(decoder),
         retryAfterMilliseconds: decoding.readVarUint(decoder),
       };
+    case TURN:
+      return { type: "turn", id: decoding.readVarString(decoder), ...readAbout(decoder) };
+    case TURN_ENDED:
+      return {
+        type: "turn-ended",
+        id: decoding.readVarString(decoder),
+        code: decoding.readVarString(decoder),
+        reason: decoding.readVarString(decoder),
+      };
+    case CANCEL:
+      return {
+        type: "cancel",
+        turn: decoding.readVarString(decoder),
+        principal: decoding.readVarString(decoder),
+      };
     default:
       return { type: "unknown", number };
   }
@@ -148,4 +194,12 @@ function readSync(decoder: decoding.Decoder): ServerMessage {
     default:
       throw new InvalidMessage("no such step of the synchronisation");
   }
+}
+
+function readAbout(decoder: decoding.Decoder): About {
+  const said: unknown = JSON.parse(decoding.readVarString(decoder));
+  if (typeof said !== "object" || said === null) throw new InvalidMessage("a turn is about something");
+  const fields = said as Partial<Record<keyof About, unknown>>;
+  const word = (value: unknown) => (typeof value === "string" ? value : "");
+  return { task: word(fields.task), model: word(fields.model), reason: word(fields.reason) };
 }

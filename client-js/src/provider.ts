@@ -11,7 +11,16 @@ import * as Y from "yjs";
 import { delay } from "./backoff.ts";
 import { type Closing, describe, isFinal, pauseAfter, SILENT } from "./closing.ts";
 import { Connection, type OpenSocket } from "./connection.ts";
-import { type Ack, type Hello, LOGGED, type Notice, type Refused, type ServerMessage } from "./protocol.ts";
+import {
+  type About,
+  type Ack,
+  type Hello,
+  LOGGED,
+  type Notice,
+  type Refused,
+  type ServerMessage,
+  type TurnEnded,
+} from "./protocol.ts";
 
 export type Link =
   | { readonly type: "connecting" }
@@ -38,6 +47,10 @@ export interface Status {
   readonly user: User | null;
   /** From sending the last change to hearing that it is on disk. */
   readonly savedAfterMilliseconds: number | null;
+  /** The turn that changes made here belong to; null for none. */
+  readonly turn: string | null;
+  /** How the server ended the last turn that it did not let come to its end; null when it has not. */
+  readonly turnEnded: TurnEnded | null;
 }
 
 export interface Options {
@@ -77,6 +90,7 @@ interface AwarenessChange {
 }
 
 const VERSION = 1;
+const NOTHING: About = { task: "", model: "", reason: "" };
 /** Caret moves within this time leave as one. */
 const AWARENESS_MILLISECONDS = 40;
 /** Refusals that end by themselves; all others concern what was written. */
@@ -105,6 +119,7 @@ export class Provider {
   #attempt = 0;
   #askedMilliseconds = 0;
   #epoch = "";
+  #about: About = NOTHING;
 
   /** The server knows what we lack and we have told it what it lacks: from here on single updates make sense to it. */
   #hasAnswered = false;
@@ -121,6 +136,8 @@ export class Provider {
     isReadOnly: false,
     user: null,
     savedAfterMilliseconds: null,
+    turn: null,
+    turnEnded: null,
   };
 
   constructor(options: Options) {
@@ -173,6 +190,27 @@ export class Provider {
     this.#connect();
   }
 
+  /**
+   * Changes from here on belong to this turn: credited, stopped and taken back together. It goes on after a reconnect.
+   * Once the server has ended it, as `turnEnded` says, changes are refused until another begins or `endTurn` is called.
+   */
+  beginTurn(id: string, about: Partial<About> = {}): void {
+    this.#about = { ...NOTHING, ...about };
+    this.#report({ turn: id, turnEnded: null });
+    this.#connection?.send({ type: "turn", id, ...this.#about });
+  }
+
+  /** Changes from here on belong to no turn. */
+  endTurn(): void {
+    this.#report({ turn: null, turnEnded: null });
+    this.#connection?.send({ type: "turn", id: "", ...NOTHING });
+  }
+
+  /** Ask for the end of anybody's turn; without a principal of whoever has it here. Lost when there is no connection. */
+  cancel(turn: string, principal = ""): void {
+    this.#connection?.send({ type: "cancel", turn, principal });
+  }
+
   #connect(): void {
     this.#report({ link: { type: "connecting" } });
     if (this.#ticket === undefined) return this.#open("");
@@ -204,6 +242,8 @@ export class Provider {
   }
 
   #opened(): void {
+    const { turn } = this.#status;
+    if (turn !== null) this.#connection?.send({ type: "turn", id: turn, ...this.#about });
     this.#connection?.send({ type: "sync-step-1", stateVector: Y.encodeStateVector(this.doc) });
     this.#renewAwareness();
     this.#flushAwareness();
@@ -273,6 +313,8 @@ export class Provider {
         return this.#refused(message);
       case "notice":
         return this.#noticed(message);
+      case "turn-ended":
+        if (message.id === this.#status.turn) this.#report({ turn: null, turnEnded: message });
     }
   }
 

@@ -11,7 +11,11 @@ function plain(message: ServerMessage): Record<string, unknown> {
 
 function written({ message }: Vector): ClientMessage {
   const { type, ...fields } = message;
-  const body = Object.entries(fields).map(([key, value]) => [key, bytes(String(value))]);
+  const isBinary = (key: string) => key === "update" || key === "stateVector";
+  const body = Object.entries(fields).map(([key, value]) => [
+    key,
+    isBinary(key) ? bytes(String(value)) : value,
+  ]);
   return { type, ...Object.fromEntries(body) } as ClientMessage;
 }
 
@@ -71,6 +75,19 @@ describe("hostile frames", () => {
     const message = decode(bytes("7f0102ff"));
 
     expect(message).toEqual({ type: "unknown", number: 127 });
+  });
+
+  test.each(["null", "[", "7", '"x"'])("a turn that is about %s is refused", (about) => {
+    const frame = Buffer.concat([Buffer.from([115, 1, 0x74, about.length]), Buffer.from(about)]);
+
+    expect(() => decode(frame)).toThrow(InvalidMessage);
+  });
+
+  test("a turn takes from what it is about what it knows, and only words", () => {
+    const about = '{"task":7,"reason":"why","colour":"red"}';
+    const frame = Buffer.concat([Buffer.from([115, 1, 0x74, about.length]), Buffer.from(about)]);
+
+    expect(decode(frame)).toEqual({ type: "turn", id: "t", task: "", model: "", reason: "why" });
   });
 
   test("a room state of a later version lets nobody write", () => {

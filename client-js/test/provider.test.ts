@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Awareness, encodeAwarenessUpdate } from "y-protocols/awareness";
 import * as Y from "yjs";
 import { Provider, Refusal } from "../src/provider.ts";
-import { ack, FakeServer, hello, notice, refused, say } from "./server.ts";
+import { ack, FakeServer, hello, notice, refused, say, turnEnded } from "./server.ts";
 
 let alive: Provider[] = [];
 
@@ -546,4 +546,67 @@ test("a listener is told of changes until it unsubscribes", () => {
 
   expect(told).toBeGreaterThan(0);
   expect(listener).toHaveBeenCalledTimes(told);
+});
+
+describe("a turn", () => {
+  test("is said before the changes that belong to it, and its end after them", () => {
+    const { server, provider, type, status } = provide();
+    const socket = server.join();
+    const before = socket.words.length;
+
+    provider.beginTurn("t1", { reason: "a doubled word" });
+    type("fixed");
+    const during = status().turn;
+    provider.endTurn();
+
+    expect(socket.words.slice(before)).toEqual(["turn", "update", "turn"]);
+    expect(socket.said.filter(({ type }) => type === "turn")).toEqual([
+      { type: "turn", id: "t1", task: "", model: "", reason: "a doubled word" },
+      { type: "turn", id: "", task: "", model: "", reason: "" },
+    ]);
+    expect([during, status().turn]).toEqual(["t1", null]);
+  });
+
+  test("goes on after a reconnect, before anything else is said", () => {
+    const { server, provider } = provide();
+    server.join();
+    provider.beginTurn("t1", { task: "T-17" });
+
+    server.socket.drop(1006);
+    vi.advanceTimersByTime(250);
+    server.join();
+
+    expect(server.socket.words.slice(0, 2)).toEqual(["turn", "sync-step-1"]);
+    expect(server.socket.said[0]).toMatchObject({ id: "t1", task: "T-17" });
+  });
+
+  test("that the server has ended says so, and does not come back by itself", () => {
+    const { server, provider, status } = provide();
+    const socket = server.join();
+    provider.beginTurn("t1");
+
+    socket.hear(turnEnded("another", "lease_lost"));
+    const untouched = status().turn;
+    socket.hear(turnEnded("t1", "turn_cancelled", "Ada has stopped it"));
+    socket.drop(1006);
+    vi.advanceTimersByTime(250);
+    server.join();
+
+    expect([untouched, status().turn]).toEqual(["t1", null]);
+    expect(status().turnEnded).toMatchObject({ code: "turn_cancelled", reason: "Ada has stopped it" });
+    expect(server.socket.words).not.toContain("turn");
+  });
+
+  test("of somebody else can be stopped", () => {
+    const { server, provider } = provide();
+    const socket = server.join();
+
+    provider.cancel("t1", "reviewer");
+    provider.cancel("t2");
+
+    expect(socket.said.filter(({ type }) => type === "cancel")).toEqual([
+      { type: "cancel", turn: "t1", principal: "reviewer" },
+      { type: "cancel", turn: "t2", principal: "" },
+    ]);
+  });
 });

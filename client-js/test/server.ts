@@ -103,6 +103,11 @@ export const notice = (kind: string, milliseconds = 0) =>
     encoding.writeVarUint(encoder, milliseconds);
   });
 
+export const turnEnded = (id: string, code: string, reason = "") =>
+  frame(116, (encoder) => {
+    for (const word of [id, code, reason]) encoding.writeVarString(encoder, word);
+  });
+
 export const say = (message: ClientMessage) => encode(message);
 
 function frame(number: number, body: (encoder: encoding.Encoder) => void): Uint8Array<ArrayBuffer> {

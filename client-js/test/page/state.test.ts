@@ -9,6 +9,8 @@ const saved: Status = {
   isReadOnly: false,
   user: null,
   savedAfterMilliseconds: null,
+  turn: null,
+  turnEnded: null,
 };
 const waiting = { type: "waiting", attempt: 0 } as const;
 
