@@ -10,7 +10,13 @@ import orjson
 
 from collab.store.base import Author
 from collab.store.checks import MISSING, Fault, Lost, shown
-from collab.store.records import MAX_AUTHOR, pack_entry, text_checksum
+from collab.store.records import (
+    INTO_AUTHOR,
+    MAX_AUTHOR,
+    author_checksum,
+    pack_entry,
+    text_checksum,
+)
 
 _EMPTY_UPDATE = b"\x00\x00"
 _REPAIR, _UNKNOWN = Author("operator", "repair"), Author("", "repair")
@@ -34,8 +40,8 @@ def set_aside(
     elif table == "author" and fault.reason == MISSING:
         number = fault.place.values[0]
         db.execute(
-            "INSERT OR REPLACE INTO author VALUES (?, ?, ?, ?, ?)",
-            (number, *_UNKNOWN, text_checksum(number, *_UNKNOWN)),
+            f"INSERT OR REPLACE {INTO_AUTHOR}",
+            (number, *_UNKNOWN, author_checksum(number, *_UNKNOWN)),
         )
     else:
         db.execute(f"DELETE FROM {table} WHERE {where}", fault.place.values)
@@ -117,7 +123,8 @@ def fill(
 def repair_author(db: sqlite3.Connection) -> int:
     """The number of the author that stands where the true one is lost."""
     row = db.execute(
-        "SELECT id FROM author WHERE principal = ? AND connection = ? AND turn IS NULL",
+        "SELECT id FROM author WHERE principal = ? AND connection = ? AND turn IS NULL"
+        " AND about = ''",
         _REPAIR[:2],
     ).fetchone()
     if row is not None:
@@ -126,8 +133,7 @@ def repair_author(db: sqlite3.Connection) -> int:
         f"SELECT coalesce(max(id), 0) + 1 FROM author WHERE id < {MAX_AUTHOR}"
     ).fetchone()
     db.execute(
-        "INSERT INTO author VALUES (?, ?, ?, ?, ?)",
-        (number, *_REPAIR, text_checksum(number, *_REPAIR)),
+        f"INSERT {INTO_AUTHOR}", (number, *_REPAIR, author_checksum(number, *_REPAIR))
     )
     return int(number)
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from collab.store.base import Checkpoint
 from collab.store.records import (
+    AUTHOR,
     Damaged,
     about_checksum,
     answer_checksum,
+    author_checksum,
     checkpoint_checksum,
     text_checksum,
     unpack_entry,
@@ -247,10 +249,9 @@ def _damaged_row(
     principals: set[str] = set()
     for author in _author_numbers(fields):
         row = db.execute(
-            "SELECT principal, connection, turn, crc FROM author WHERE id = ?",
-            (author,),
+            f"SELECT {AUTHOR}, crc FROM author WHERE id = ?", (author,)
         ).fetchone()
-        if row is not None and row[3] == text_checksum(author, *row[:3]):
+        if row is not None and row[-1] == author_checksum(author, *row[:-1]):
             principals.add(row[0])
     return Fault(
         Place(table, key),
@@ -314,10 +315,10 @@ def common_faults(db: sqlite3.Connection) -> list[Fault]:
     """What is wrong with records that belong to no room, or to one that is not there."""
     faults = [
         Fault(Place("author", (("id", number),)), "checksum")
-        for number, *names, checksum in db.execute(
-            "SELECT id, principal, connection, turn, crc FROM author"
+        for number, *fields, checksum in db.execute(
+            f"SELECT id, {AUTHOR}, crc FROM author"
         )
-        if checksum != text_checksum(number, *names)
+        if checksum != author_checksum(number, *fields)
     ]
     for number, key, milliseconds, digest, answer, checksum in db.execute(
         "SELECT n, key, milliseconds, digest, answer, crc FROM answer"

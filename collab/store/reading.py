@@ -21,10 +21,12 @@ from collab.store.base import (
     Stored,
 )
 from collab.store.records import (
+    AUTHOR,
     Damaged,
     Fields,
     about_checksum,
     answer_checksum,
+    author_checksum,
     checkpoint_checksum,
     text_checksum,
     unpack_entry,
@@ -245,11 +247,11 @@ def history(
 
 def _author(db: sqlite3.Connection, number: int) -> Author:
     row = db.execute(
-        "SELECT principal, connection, turn, crc FROM author WHERE id = ?", (number,)
+        f"SELECT {AUTHOR}, crc FROM author WHERE id = ?", (number,)
     ).fetchone()
-    if row is None or row[3] != text_checksum(number, *row[:3]):
+    if row is None or row[-1] != author_checksum(number, *row[:-1]):
         raise StoreCorrupt(f"the record of author {number} is damaged")
-    return Author(*row[:3])
+    return Author(*row[:-1])
 
 
 class About(NamedTuple):

@@ -14,6 +14,9 @@ from collab.store.base import MAX_ANSWER_BYTES, MAX_METADATA_BYTES
 
 MAX_AUTHOR = (1 << 32) - 1  # the number of an author has four bytes in a row
 
+AUTHOR = "principal, connection, turn, about"  # the columns that make an Author
+INTO_AUTHOR = f"INTO author (id, {AUTHOR}, crc) VALUES (?, ?, ?, ?, ?, ?)"
+
 _KEY = Struct("<qqqq").pack  # room, first position, last position, milliseconds
 _ONE = Struct("<II").pack  # length and author of a lone update
 
@@ -71,6 +74,14 @@ def checkpoint_checksum(
 def text_checksum(number: int, *texts: str | None) -> int:
     """The checksum of a row of names: a room's or an author's."""
     return crc32(repr((number, *texts)).encode("utf-8", "surrogatepass"))
+
+
+def author_checksum(
+    number: int, principal: str, connection: str, turn: str | None, about: str
+) -> int:
+    """The checksum of an author: where nothing is known about one, that of the first two versions of the tables."""
+    rest = () if about == "" else (about,)
+    return text_checksum(number, principal, connection, turn, *rest)
 
 
 def about_checksum(room: int, metadata: str, history: int | None) -> int:

@@ -121,6 +121,18 @@ MIGRATIONS = (
         record TEXT NOT NULL               -- its columns as JSON, bytes as hexadecimal digits
     );
     """,
+    """
+    -- A JSON object, "" where nothing is known.
+    ALTER TABLE author ADD COLUMN about TEXT NOT NULL DEFAULT '';
+
+    -- Who wrote what of a room, as its log tells up to this position.
+    CREATE TABLE attribution (
+        room INTEGER PRIMARY KEY,
+        position INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        encoded BLOB NOT NULL
+    );
+    """,
 )
 
 

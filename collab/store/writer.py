@@ -38,10 +38,11 @@ from collab.store.reading import (
     translate,
 )
 from collab.store.records import (
+    INTO_AUTHOR,
     MAX_AUTHOR,
     Fields,
+    author_checksum,
     pack_entry,
-    text_checksum,
 )
 from collab.store.schema import migrate
 from collab.store.sweep import Sweep, begin_purge
@@ -430,8 +431,7 @@ class Writer(threading.Thread):
         number = self._next_author
         self._begin()
         self._db.execute(
-            "INSERT INTO author VALUES (?, ?, ?, ?, ?)",
-            (number, *author[:3], text_checksum(number, *author[:3])),
+            f"INSERT {INTO_AUTHOR}", (number, *author, author_checksum(number, *author))
         )
         if len(self._authors) > _MAX_KNOWN:
             self._authors.clear()

@@ -36,7 +36,10 @@ async def make(data: Path) -> None:
         for room in ROOMS:
             for start in range(1, 31, 3):
                 updates = [b"update %d" % at for at in range(start, start + 3)]
-                authors = [Author(f"person {at % 4}", "c") for at in range(3)]
+                authors = [
+                    Author(f"person {at}", "connection", None, '{"kind":"human"}' * at)
+                    for at in range(3)
+                ]
                 logged = asyncio.Event()
 
                 def done(
@@ -88,7 +91,7 @@ COLUMNS = {
     "room": ("name", "epoch", "created", "crc"),
     "log": ("room", "position", "last", "milliseconds", "crc", "updates"),
     "checkpoint": ("room", "position", "milliseconds", "crc", "snapshot"),
-    "author": ("id", "principal", "connection", "crc"),
+    "author": ("id", "principal", "connection", "about", "crc"),
     "owner": ("room", "client", "principal", "crc"),
     "about": ("room", "metadata", "crc"),
     "answer": ("milliseconds", "digest", "answer", "crc"),
@@ -108,6 +111,8 @@ def flip(db: sqlite3.Connection, chance: random.Random) -> tuple[str, str] | Non
         new = chance.choice(["text", b"\xff\xfe", 2.5])
     elif isinstance(old, int):
         new = old ^ (1 << chance.randrange(63))
+    elif not old:
+        return None
     else:
         content = bytearray(old if isinstance(old, bytes) else old.encode())
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(7)

@@ -28,7 +28,8 @@ from collab.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
-ALICE, BOB = Author("alice", "c1"), Author("bob", "c2", "turn-7")
+ALICE = Author("alice", "c1")
+BOB = Author("bob", "c2", "turn-7", '{"kind":"agent","task":"é\\u0000"}')
 
 
 DAY = 24 * 3600
@@ -235,6 +236,16 @@ async def test_history_tells_who_and_when(store: Store) -> None:
     assert rows == [(1, 5, ALICE, b"a"), (2, 5, BOB, b"b"), (3, 7, BOB, b"c")]
     assert await store.history("notes", after=1, limit=1) == rows[1:2]
     assert await store.history("notes", after=3) == []
+
+
+async def test_what_is_known_of_a_turn_tells_two_authors_apart(store: Store) -> None:
+    authors = [BOB, BOB._replace(about=""), BOB._replace(about="{}"), BOB]
+    await append(store, entry(1, b"a", b"b", b"c", b"d", authors=authors))
+    await append(store, entry(4, b"again", b"e", authors=[ALICE, BOB]))
+
+    rows = await store.history("notes")
+
+    assert [row.author for row in rows] == [*authors, BOB]
 
 
 async def test_history_of_an_unknown_room_is_an_error(store: Store) -> None:

@@ -12,6 +12,7 @@ from collab.errors import RoomUnavailable
 from collab.store.base import Author, Entry, Remembered
 from collab.store.records import Damaged
 from collab.store.redis.entries import (
+    pack_abouts,
     pack_answer,
     pack_entry,
     seal,
@@ -53,6 +54,42 @@ def test_an_entry_may_have_many_authors() -> None:
     )
 
     assert piece.authors == authors
+
+
+ABOUT = ENTRY._replace(authors=[ALICE, BOB._replace(about="{}"), ALICE])
+
+
+def test_what_is_known_of_authors_stands_where_the_version_before_does_not_look() -> (
+    None
+):
+    record = pack_entry(ABOUT)
+
+    piece = unpack_entry(
+        "notes",
+        "e1",
+        b"12-0",
+        {b"m": b"5", b"e": record, b"a": pack_abouts(ABOUT, record)},
+    )
+
+    assert piece.authors == ABOUT.authors
+    assert record == RECORD
+    assert pack_abouts(ENTRY, RECORD) == b""
+
+
+def test_any_turned_bit_of_what_is_known_of_authors_is_found() -> None:
+    abouts = pack_abouts(ABOUT, RECORD)
+    for at in range(8 * len(abouts)):
+        turned = bytearray(abouts)
+        turned[at // 8] ^= 1 << at % 8
+
+        with pytest.raises(Damaged):
+            unpack(RECORD, a=bytes(turned))
+
+
+@pytest.mark.parametrize("junk", [b"", b"1", b"[]", b"{}", b'["a"]', b"[1,2]", b"[[]"])
+def test_junk_about_authors_that_is_signed_is_found(junk: bytes) -> None:
+    with pytest.raises(Damaged):
+        unpack(RECORD, a=pack("<I", crc32(junk, crc32(RECORD[:4]))) + junk)
 
 
 def test_of_an_entry_that_was_there_in_part_the_rest_counts() -> None:

@@ -186,8 +186,10 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(
 ) -> None:
     async with SqliteStore(tmp_path / "new") as store:
         await append(store, entry(1, b"a"), entry(1, b"b", room="gone"))
+    columns = "id, principal, connection, turn, crc"
     made = [
-        rows(tmp_path / "new", f"SELECT * FROM {name}") for name in ("log", "author")
+        rows(tmp_path / "new", "SELECT * FROM log"),
+        rows(tmp_path / "new", f"SELECT {columns} FROM author"),
     ]
     old = connect(tmp_path / "collab.db")
     old.executescript(
@@ -207,6 +209,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(
 
     async with SqliteStore(tmp_path) as store:
         assert list((await store.load("notes")).tail) == [(1, b"a")]
+        assert [row.author for row in await store.history("notes")] == [ALICE]
         assert (await store.describe("notes", {"n": 1})).metadata == {"n": 1}
         assert await store.rooms(deleted=True) == []
         await store.tidy()

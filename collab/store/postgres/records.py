@@ -47,9 +47,12 @@ def about_checksum(key: int, said: str) -> int:
 
 
 def encode_author(author: Author) -> bytes:
-    """As JSON, where even a NUL is text that Postgres keeps. Raises ValueError for half a character."""
+    """As JSON, where even a NUL is text that Postgres keeps. Raises ValueError for half a character.
+
+    Without what is known about the author where that is nothing: so the version before reads it too.
+    """
     try:
-        return orjson.dumps([*author])
+        return orjson.dumps([*author] if author.about else [*author[:3]])
     except TypeError as error:
         raise ValueError(str(error)) from None
 

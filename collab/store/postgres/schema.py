@@ -49,7 +49,7 @@ MIGRATIONS = (
     CREATE INDEX room_doomed ON collab.room (purge) WHERE deleted IS NOT NULL AND NOT is_purged;
     CREATE INDEX room_history ON collab.room (id) WHERE history IS NOT NULL;
 
-    -- One row per update. The author is a JSON list of principal, connection and turn.
+    -- One row per update. The author is a JSON list of principal, connection, turn and, where it is known, about.
     CREATE TABLE collab.log (
         room bigint NOT NULL,
         position bigint NOT NULL,

@@ -20,7 +20,7 @@ from collab.errors import (
 from collab.names import key_of, spoken
 from collab.store.base import Done, Entry
 from collab.store.redis import scripts
-from collab.store.redis.entries import FORMAT, pack_entry
+from collab.store.redis.entries import FORMAT, pack_abouts, pack_entry
 
 log = logs.logger(__name__)
 
@@ -168,12 +168,14 @@ class Appender:
     def _call(self, room: str, epoch: str, entries: Iterable[Entry]) -> Call:
         arguments: list[str | bytes | int] = [FORMAT, epoch]
         for entry in entries:
+            record = pack_entry(entry)
             arguments += (
                 entry.origin,
                 entry.position,
                 len(entry.updates),
                 entry.milliseconds,
-                pack_entry(entry),
+                record,
+                pack_abouts(entry, record),
             )
         names = ("room", f"{epoch}:log", f"{epoch}:origins", f"{epoch}:owners")
         keys = [key_of(self._cluster, room, name) for name in (*names, "waiting")]

@@ -40,7 +40,7 @@ def pack_entry(entry: Entry) -> bytes:
     """Everything but its place in the log, which the store gives. The checksum is over its room, epoch and time too."""
     people = list(dict.fromkeys(entry.authors))
     numbers = {author: number for number, author in enumerate(people)}
-    names = orjson.dumps([list(each) for each in people])
+    names = orjson.dumps([each[:3] for each in people])
     count = len(entry.updates)
     body = b"".join(
         (
@@ -59,6 +59,30 @@ def pack_entry(entry: Entry) -> bytes:
     ) + bytes(body)
 
 
+def pack_abouts(entry: Entry, record: bytes) -> bytes:
+    """What is known about the authors of a packed entry, in a field of its own: so the version before reads the rest.
+
+    b"" where that is nothing.
+    """
+    abouts = [author.about for author in dict.fromkeys(entry.authors)]
+    if not any(abouts):
+        return b""
+    encoded = orjson.dumps(abouts)
+    mark = record[: _CHECKSUM.size]
+    return _CHECKSUM.pack(crc32(encoded, crc32(mark))) + encoded
+
+
+def _abouts(field: bytes, record: bytes, people: int) -> list[str]:
+    encoded = field[_CHECKSUM.size :]
+    mark = record[: _CHECKSUM.size]
+    if field[: _CHECKSUM.size] != _CHECKSUM.pack(crc32(encoded, crc32(mark))):
+        raise Damaged
+    abouts = orjson.loads(encoded)
+    if not isinstance(abouts, list) or len(abouts) != people:
+        raise Damaged
+    return abouts
+
+
 def _checksum(room: str, epoch: str, milliseconds: int, body: bytes) -> int:
     return crc32(body, crc32(f"{room}\0{epoch}\0{milliseconds}".encode()))
 
@@ -74,13 +98,17 @@ def unpack_entry(
         (checksum,) = _CHECKSUM.unpack_from(record)
         if checksum != _checksum(room, epoch, milliseconds, body):
             raise Damaged
-        format, names, count = _HEAD.unpack_from(body)
+        format, length, count = _HEAD.unpack_from(body)
         if format > FORMAT:
             raise RoomUnavailable(
                 f"room {spoken(room)} was written by a newer version of the server"
             )
-        at = _HEAD.size + names
-        people = [_author(*each) for each in orjson.loads(body[_HEAD.size : at])]
+        at = _HEAD.size + length
+        names = orjson.loads(body[_HEAD.size : at])
+        abouts = [""] * len(names)
+        if b"a" in fields:
+            abouts = _abouts(fields[b"a"], record, len(names))
+        people = [_author(*each) for each in zip(names, abouts, strict=True)]
         numbers = unpack_from(f"<{2 * count}I", body, at)
         authors = [people[number] for number in numbers[count:]]
     except (LookupError, ValueError, TypeError, error):
@@ -101,9 +129,8 @@ def unpack_entry(
     )
 
 
-def _author(
-    principal: str, connection: str, turn: str | None, about: str = ""
-) -> Author:
+def _author(name: Sequence[str], about: str) -> Author:
+    principal, connection, turn = name
     if not all(isinstance(each, str) for each in (principal, connection, about)):
         raise TypeError
     if not (turn is None or isinstance(turn, str)):

@@ -27,7 +27,7 @@ if is_new and redis.call('EXISTS', log, origins) > 0 then return 'foreign' end
 
 local function whole(number) return string.format('%.0f', number) end
 local seen = {}
-for at = 3, #ARGV, 5 do seen[ARGV[at]] = false end
+for at = 3, #ARGV, 6 do seen[ARGV[at]] = false end
 for origin in pairs(seen) do
     local last = redis.call('HGET', origins, origin)
     seen[origin] = last and tonumber(string.match(last, '^%d+'))
@@ -42,17 +42,16 @@ end
 
 local position, changed, bytes = tonumber(found[4] or 0), tonumber(found[5] or 0), 0
 local answers = {is_new and 1 or 0}
-for at = 3, #ARGV, 5 do
+for at = 3, #ARGV, 6 do
     local origin, first, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    local milliseconds, record = ARGV[at + 3], ARGV[at + 4]
+    local milliseconds, record, abouts = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
     local known = math.max(0, (seen[origin] or first - 1) + 1 - first)
     if known < count then
         position = position + count - known
-        if known == 0 then
-            redis.call('XADD', log, whole(position) .. '-0', 'm', milliseconds, 'e', record)
-        else
-            redis.call('XADD', log, whole(position) .. '-0', 'm', milliseconds, 'e', record, 's', whole(known))
-        end
+        local fields = {'m', milliseconds, 'e', record}
+        if known > 0 then fields[5], fields[6] = 's', whole(known) end
+        if abouts ~= '' then fields[#fields + 1], fields[#fields + 2] = 'a', abouts end
+        redis.call('XADD', log, whole(position) .. '-0', unpack(fields))
         seen[origin] = first + count - 1
         redis.call('HSET', origins, origin, whole(seen[origin]) .. ' ' .. whole(position))
         bytes = bytes + #record
