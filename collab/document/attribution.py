@@ -1,0 +1,268 @@
+"""Who inserted and who deleted which characters, and when: read from the log, kept as a few bytes per run.
+
+The log rows are the truth of this; what is here can be made again from them for as long as they are kept. An id is
+credited to the first row that brings it, a deletion to the first that tells of it, so that a client which repeats what
+it was sent is not taken for its author.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import orjson
+
+from collab.errors import InvalidMessage, Refused
+from collab.protocol.structs import MAX_CLIENT, MAX_CLOCK, scan
+from collab.protocol.varint import Reader, encode_bytes, encode_varint
+from collab.store.base import Author, Row
+
+VERSION = 1
+MINUTE = 60_000  # milliseconds: a finer time would cost more than the rest
+MAX_DECODED_BYTES = 256 << 20
+NOBODY = 0  # the author of what was there before the log began
+_UNBOUNDED = 1 << 40  # what the log holds was checked when it came in
+
+# Part of a client's ids: from, up to, number of the author, minutes since 1970.
+Run = tuple[int, int, int, int]
+
+
+class Credit(NamedTuple):
+    """All that one author did under one turn, or without any."""
+
+    author: Author  # without a connection
+    first: int  # positions of the first and the last row
+    last: int
+    began: int  # when these were logged, in milliseconds
+    ended: int
+
+
+class Runs:
+    """Runs of one client in order, none overlapping; neighbours of one author and minute are one."""
+
+    __slots__ = ("_runs",)
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, start: int, end: int, author: int, minute: int) -> None:
+        """Credit what is not credited yet."""
+        runs = self._runs
+        if not runs or start >= runs[-1][1]:
+            self._append(start, end, author, minute)
+            return
+        at = bisect_right(runs, start, key=_end)
+        while start < end:
+            before = runs[at][0] if at < len(runs) else end
+            if start < before:
+                at = self._insert(at, start, min(before, end), author, minute)
+            if at == len(runs):
+                return
+            start = runs[at][1]
+            at += 1
+
+    def append(self, run: Run) -> None:
+        """One that comes after all others; for who decodes them."""
+        self._runs.append(run)
+
+    def _append(self, start: int, end: int, author: int, minute: int) -> None:
+        runs = self._runs
+        if runs:
+            first, last, *known = runs[-1]
+            if last == start and known == [author, minute]:
+                runs[-1] = (first, end, author, minute)
+                return
+        runs.append((start, end, author, minute))
+
+    def _insert(self, at: int, start: int, end: int, author: int, minute: int) -> int:
+        """Between two others, joined to those that it continues; where the next one is."""
+        runs = self._runs
+        first = last = at
+        if at and runs[at - 1][1:] == (start, author, minute):
+            first, start = at - 1, runs[at - 1][0]
+        if at < len(runs) and runs[at][0] == end and runs[at][2:] == (author, minute):
+            last, end = at + 1, runs[at][1]
+        runs[first:last] = [(start, end, author, minute)]
+        return first + 1
+
+    def between(self, start: int, end: int) -> Iterator[Run]:
+        """What is credited of these ids, cut to them."""
+        runs = self._runs
+        at = bisect_right(runs, start, key=_end)
+        while at < len(runs) and runs[at][0] < end:
+            first, last, author, minute = runs[at]
+            yield max(first, start), min(last, end), author, minute
+            at += 1
+
+
+def _end(run: Run) -> int:
+    return run[1]
+
+
+class Attribution:
+    """The credits of one document."""
+
+    def __init__(self) -> None:
+        nobody = Author("", "")
+        self.credits: list[Credit] = [Credit(nobody, 0, 0, 0, 0)]
+        self.inserted: dict[int, Runs] = {}
+        self.deleted: dict[int, Runs] = {}
+        self._numbers: dict[Author, int] = {nobody: NOBODY}
+
+    def take(self, row: Row) -> None:
+        """Credit what a row of the log brings; one that cannot be read brings nothing."""
+        try:
+            found = scan(row.update, max_structs=_UNBOUNDED)
+        except Refused:
+            return
+        number, minute = self._number(row), row.milliseconds // MINUTE
+        for client, clock, end, *_ in found.runs:
+            self._of(self.inserted, client).add(clock, end, number, minute)
+        for client, clock, end in found.deletes:
+            self._of(self.deleted, client).add(clock, end, number, minute)
+
+    def take_unknown(self, snapshot: bytes) -> None:
+        """What is in a document although the log does not reach back to who brought it."""
+        found = scan(snapshot, max_structs=_UNBOUNDED)
+        for client, clock, end, *_ in found.runs:
+            self._of(self.inserted, client).add(clock, end, NOBODY, 0)
+        for client, clock, end in found.deletes:
+            self._of(self.deleted, client).add(clock, end, NOBODY, 0)
+
+    @staticmethod
+    def _of(clients: dict[int, Runs], client: int) -> Runs:
+        runs = clients.get(client)
+        if runs is None:
+            runs = clients[client] = Runs()
+        return runs
+
+    def _number(self, row: Row) -> int:
+        at, position = row.milliseconds, row.position
+        author = row.author._replace(connection="")
+        number = self._numbers.get(author)
+        if number is None:
+            number = self._numbers[author] = len(self.credits)
+            self.credits.append(Credit(author, position, position, at, at))
+        elif position > self.credits[number].last:
+            self.credits[number] = self.credits[number]._replace(
+                last=position, ended=at
+            )
+        return number
+
+    def encode(self) -> bytes:
+        """Own bytes, compressed; `decode` reads them."""
+        authors = [
+            [*credit.author[:1], *credit.author[2:], *credit[1:]]
+            for credit in self.credits[1:]
+        ]
+        head = orjson.dumps(authors)
+        numbers: list[int] = []
+        for clients in (self.inserted, self.deleted):
+            numbers.append(len(clients))
+            for client in sorted(clients):
+                numbers += (client, len(clients[client]))
+        columns: list[list[int]] = [[], [], [], []]
+        for clients in (self.inserted, self.deleted):
+            for client in sorted(clients):
+                _encode_runs(clients[client], columns)
+        for column in columns:
+            numbers += column
+        body = encode_bytes(head) + b"".join(map(encode_varint, numbers))
+        return bytes((VERSION,)) + zlib.compress(body, 9)
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Attribution:
+        """What `encode` wrote. Raises InvalidMessage for anything else."""
+        if encoded[:1] != bytes((VERSION,)):
+            raise InvalidMessage("an attribution of another version")
+        inflate = zlib.decompressobj()
+        try:
+            body = inflate.decompress(encoded[1:], MAX_DECODED_BYTES)
+        except zlib.error:
+            raise InvalidMessage("an attribution that cannot be read") from None
+        if not inflate.eof or inflate.unused_data:
+            raise InvalidMessage("an attribution that cannot be read")
+        reader = Reader(body)
+        found = cls()
+        try:
+            for principal, turn, about, *rest in orjson.loads(reader.read_bytes()):
+                author = Author(principal, "", turn, about)
+                found._numbers[author] = len(found.credits)
+                found.credits.append(Credit(author, *rest))
+        except (ValueError, TypeError):
+            raise InvalidMessage("an attribution that cannot be read") from None
+        _decode_runs(found, reader)
+        return found
+
+
+def _encode_runs(runs: Runs, columns: list[list[int]]) -> None:
+    """Column by column, as differences: alike stands beside alike, and shrinks."""
+    gaps, lengths, authors, minutes = columns
+    at, then = 0, 0
+    for start, end, author, minute in runs:
+        gaps.append(start - at)
+        lengths.append(end - start)
+        authors.append(author)
+        minutes.append(_zigzag(minute - then))
+        at, then = end, minute
+
+
+def _decode_runs(found: Attribution, reader: Reader) -> None:
+    read = reader.read_varint
+    sizes = []
+    left = len(reader.frame)
+    for clients in (found.inserted, found.deleted):
+        for _ in range(read()):
+            client, count = read(), read()
+            left -= count
+            if client >= MAX_CLIENT or client in clients or left < 0:
+                raise InvalidMessage("an attribution that cannot be read")
+            clients[client] = Runs()
+            sizes.append((clients[client], count))
+    total = sum(count for _, count in sizes)
+    gaps, lengths, authors, minutes = ([read() for _ in range(total)] for _ in range(4))
+    reader.expect_end()
+    columns = zip(gaps, lengths, authors, minutes, strict=True)
+    for runs, count in sizes:
+        end = minute = 0
+        for gap, length, author, more in islice(columns, count):
+            start = end + gap
+            end = start + length
+            minute += _unzigzag(more)
+            if end >= MAX_CLOCK or not length or author >= len(found.credits):
+                raise InvalidMessage("an attribution that cannot be read")
+            runs.append((start, end, author, minute))
+
+
+def _zigzag(number: int) -> int:
+    return number << 1 if number >= 0 else (-number << 1) - 1
+
+
+def _unzigzag(number: int) -> int:
+    return number >> 1 if not number & 1 else -((number + 1) >> 1)
+
+
+def attribute(
+    previous: bytes | None, rows: Iterable[Row], *, base: bytes | None = None
+) -> bytes:
+    """An encoded attribution with further rows of the log taken in, in their order.
+
+    Without a previous one it begins at the first row; `base` is then the checkpoint before it, when the log no longer
+    reaches back to the beginning: nobody is credited with that. Raises InvalidMessage for a previous one that cannot
+    be read, which should then be made anew.
+    """
+    found = Attribution() if previous is None else Attribution.decode(previous)
+    if previous is None and base is not None:
+        found.take_unknown(base)
+    for row in rows:
+        found.take(row)
+    return found.encode()
