@@ -46,6 +46,12 @@ class Conflict(SdkError):
     code = "conflict"
 
 
+class Invalid(SdkError):
+    """What was asked for makes no sense in any document: a malformed diff, half a surrogate pair, a place outside."""
+
+    code = "invalid"
+
+
 class LeaseLost(SdkError):
     """Another connection has taken the turn over: what this one still writes is not taken."""
 
@@ -84,6 +90,18 @@ class Unavailable(SdkError):
     """The server cannot be reached, or cannot save now; nothing is lost, and it is tried again."""
 
     code = "unavailable"
+
+
+class AnotherHistory(SdkError):
+    """The room was deleted and made anew, or restored from a backup: this document must not be merged into it."""
+
+    code = "another_history"
+
+
+class NotAcknowledged(SdkError):
+    """No server says yet when it has reached this level; `logged` is the highest it speaks of."""
+
+    code = "not_acknowledged"
 
 
 _BY_CODE: dict[str, type[SdkError]] = {
