@@ -116,6 +116,19 @@ class InvalidRequest(InvalidMessage):
         self.places = places  # JSON pointers, and what is expected there
 
 
+class InsideCharacter(InvalidMessage):
+    """An offset between the bytes, or the two UTF-16 units, of one character."""
+
+    code = "inside_character"
+
+
+class AnchorNotFound(InvalidMessage):
+    """The anchor names nothing that the document has or had: an unknown id, or one in a part that is gone whole."""
+
+    code = "anchor_not_found"
+    http_status = 404
+
+
 class NothingHere(InvalidMessage):
     """There is nothing under this address."""
 

@@ -87,10 +87,10 @@ def pattern(verbose: bytes) -> re.Pattern[bytes]:
 
 
 # The head of a struct with one neighbour or two, up to and including the first number of its content.
-_joined = pattern(
+match_joined = pattern(
     rb"(?: [\xc0-\xff] ID CLOCK ID CLOCK | [\x40-\xbf] ID CLOCK ) CLOCK"
 ).match
-_section = pattern(rb"CLOCK ID CLOCK").match
+match_section = pattern(rb"CLOCK ID CLOCK").match
 match_pair = pattern(rb"ID CLOCK").match
 _span = pattern(rb"CLOCK CLOCK").match
 
@@ -164,7 +164,7 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
     if sections > size - p:
         raise Refused("count")
     for _ in range(sections):
-        match = _section(update, p)
+        match = match_section(update, p)
         if match is None:
             raise Refused("section")
         own = match[2]
@@ -187,7 +187,7 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
             head = p
             to, to_clock, inside = -1, 0, False
             if info > 63:  # it has a neighbour, which says where it hangs
-                match = _joined(update, p)
+                match = match_joined(update, p)
                 if match is None:
                     raise Refused("struct")
                 left, left_at, right, right_at, only, only_at, value_bytes = (
@@ -288,7 +288,7 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                 length = value
                 if value > size - p:
                     raise Refused("count")
-                p = _values(update, p, value)
+                p = values_end(update, p, value)
             elif kind == 7:  # a shared type
                 if value == 0 and notes is not None:
                     notes.lists.append((client, clock))
@@ -310,7 +310,7 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                     raise Refused("truncated")
             elif kind == 9:  # a subdocument: its id and options
                 p = _name(update, p, value)
-                p = _values(update, p, 1)
+                p = values_end(update, p, 1)
             else:
                 # Also 2, JSON texts as before Yjs 13: yrs 0.28 reads one more than there are.
                 raise Refused("kind")
@@ -325,13 +325,13 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                 raise Refused("clock")
         if count > first:
             runs.append(Run(client, begin, clock, start, p, first, count))
-    deletes, p = _ranges(update, p)
+    deletes, p = ranges_at(update, p)
     if p != size:
         raise Refused("trailing bytes")
     return Scan(runs, needs, deletes, is_plain)
 
 
-def _ranges(update: bytes, p: int) -> tuple[list[Range], int]:
+def ranges_at(update: bytes, p: int) -> tuple[list[Range], int]:
     """The delete set at `p`, and where it ends."""
     deletes: list[Range] = []
     size = len(update)
@@ -440,7 +440,7 @@ def _json(update: bytes, p: int, length: int) -> int:
     return end
 
 
-def _values(update: bytes, p: int, count: int) -> int:
+def values_end(update: bytes, p: int, count: int) -> int:
     """Where `count` values of lib0's "any" encoding end; a list stands in for recursion."""
     size = len(update)
     left = count  # values still to read at this level

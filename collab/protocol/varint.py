@@ -44,6 +44,19 @@ class Reader:
         self.at = at + 1
         return value
 
+    def read_signed(self) -> int:
+        """A signed number: the sign and six bits, then seven bits a byte."""
+        if self.at_end:
+            raise InvalidMessage("the message ends too early")
+        first = self.frame[self.at]
+        self.at += 1
+        value = first & 63
+        if first & 128:
+            value |= self.read_varint() << 6
+            if value < 64 or value > MAX_NUMBER:
+                raise InvalidMessage("a number is padded or over 53 bits")
+        return -value if first & 64 else value
+
     def read_bytes(self) -> bytes:
         """A length and that many bytes."""
         length = self.read_varint()
@@ -85,6 +98,15 @@ def encode_varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def encode_signed(number: int) -> bytes:
+    """A signed number: the sign and six bits, then seven bits a byte."""
+    size = abs(number)
+    first = size & 63 | (64 if number < 0 else 0)
+    return (
+        _SHORT[first] if size < 64 else bytes((first | 128,)) + encode_varint(size >> 6)
+    )
 
 
 def encode_bytes(content: bytes) -> bytes:
