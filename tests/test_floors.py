@@ -93,7 +93,7 @@ def test_an_upward_import_is_found() -> None:
     ]
 
 
-def test_only_the_document_imports_pycrdt() -> None:
+def test_only_the_document_and_the_sdk_import_pycrdt() -> None:
     users = {
         path.relative_to(ROOT).parts[0]
         for path in ROOT.rglob("*.py")
@@ -108,4 +108,4 @@ def test_only_the_document_imports_pycrdt() -> None:
         )
     }
 
-    assert users <= {"document"}
+    assert users <= {"document", "sdk"}
