@@ -1,0 +1,818 @@
+"""Provider: a pycrdt.Doc in step with a room, and the truth about what of it is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from inspect import isawaitable
+from random import random
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import orjson
+from pycrdt import Doc
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from collab.document.document import NOTHING
+from collab.errors import CollabError, DocumentBroken
+from collab.protocol import yjs
+from collab.protocol.messages import AwarenessUpdate, SyncStep1, SyncStep2, Update
+from collab.sdk import messages
+from collab.sdk.backoff import Closing, delay
+from collab.sdk.connection import closing_of, dialled, room_address
+from collab.sdk.errors import (
+    AnotherHistory,
+    NotAcknowledged,
+    RateLimited,
+    Refused,
+    SdkError,
+    Unavailable,
+    error_of,
+)
+from collab.sdk.messages import Ack, EndedTurn, Hello, Notice, RefusedUpdate
+from collab.sdk.mirror import Mirror
+from collab.sdk.outgoing import Answer, Item, Outgoing, Stretch
+from collab.sdk.presence import PAUSE_SECONDS, RENEW_SECONDS, Peer, Presence, User
+from collab.turns import MAX_ABOUT_BYTES, checked_turn
+
+Token = str | Callable[[], str | Awaitable[str]] | None
+Level = Literal["received", "merged", "logged", "stored"]
+
+VERSION = 1
+TOKEN_SECONDS = 30.0  # for the program to bring the next one
+# How long before its end a token is renewed, at most; and how soon again when that failed.
+RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
+FLUSH_SECONDS = 10.0
+MAX_SENT = 10_000  # messages without an answer that are told apart
+MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered
+LOCAL = 4000  # this side gave the connection up, and comes back
+
+# Refusals that end by themselves; all others concern what was written, or who wrote it.
+_PASSING = frozenset(
+    {
+        "store_unavailable",
+        "room_unavailable",
+        "bus_unavailable",
+        "busy",
+        "draining",
+    }
+)
+# After these the socket stays open, so a document that is not ours may go on reading.
+_STAYING = frozenset(
+    {
+        "permission_denied",
+        "turn_cancelled",
+        "lease_lost",
+        "rate_limited",
+        "others_present",
+    }
+)
+
+
+class Phase(Enum):
+    """Where a document stands between this program and the room."""
+
+    CONNECTING = "connecting"  # for the first time or again; edits are kept
+    SYNCED = (
+        "synced"  # it holds what the room held, and nothing of ours was written yet
+    )
+    UNSAVED = "unsaved"  # some of ours is not known to be on disk
+    SAVED = "saved"  # all of ours is
+    REFUSED = "refused"  # the server does not take it; `error` says why
+    CLOSED = "closed"  # the room was left
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a program may show about a document."""
+
+    phase: Phase
+    unsaved_since: float | None = None  # seconds of the epoch, whatever the phase
+    error: SdkError | None = None  # why it is refused, or why it is connecting again
+    is_writable: bool = True  # as far as the server said
+    attempt: int = 0  # to connect, since it was last in step
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An update was refused, so the document held what the room does not: a new one has taken its place."""
+
+    doc: Doc[Any]
+    error: SdkError
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """The server has ended a turn of ours."""
+
+    turn: str
+    error: SdkError
+
+
+@dataclass(frozen=True, slots=True)
+class PeersChanged:
+    """Somebody came, left or shows something else."""
+
+    peers: Mapping[int, Peer]
+
+
+Event = State | Replaced | TurnEnded | PeersChanged
+
+
+class _Sent(NamedTuple):
+    """A message with an update that was not acknowledged yet."""
+
+    sequence: int
+    changes: int  # how many local changes the server has once it has this
+
+
+class _Turn(NamedTuple):
+    """From which local change on which turn was on."""
+
+    after: int
+    id: str
+    about: str
+
+
+class _Over(Exception):
+    """This side ends the connection."""
+
+    def __init__(self, closing: Closing) -> None:
+        self.closing = closing
+
+
+class Provider:
+    """Keeps a document in step with a room for as long as its block lasts.
+
+    async with Provider("https://example.org", "room", doc, token=token) as provider:
+        await provider.synced()
+
+    A document that is given stays the program's own: when the server refuses what is in it, the state says so and
+    nothing more is sent. One that the provider makes itself is replaced then, `doc` is another one after that, and
+    observers are told by `Replaced`. Never wait inside a transaction of the document.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        room: str,
+        doc: Doc[Any] | None = None,
+        *,
+        token: Token = None,
+        name: str = "",
+        state: Mapping[str, Any] | None = None,
+        flush_seconds: float = FLUSH_SECONDS,
+        chance: Callable[[], float] = random,
+    ) -> None:
+        """`token` is one, or brings the next one each time it is asked. `state` is what others see of this member;
+        without it they see the name, and nobody when there is none. `flush_seconds` bounds the wait on leaving.
+        """
+        self.room = room
+        self.position = 0  # in the room's log: of the last change that was acknowledged
+        self._address = room_address(url, room)
+        self._token = token
+        self._flush_seconds = flush_seconds
+        self._chance = chance
+        self._is_own = doc is None
+        self._mirror = Mirror(doc if doc is not None else Doc(), self._edited)
+        shown = (
+            state if state is not None else {"user": {"name": name}} if name else None
+        )
+        self._presence = Presence(self.doc.client_id, shown)
+        self._observers: list[Callable[[Event], object]] = []
+        self._signal = asyncio.Event()  # replaced by a new one at each change
+        self._state = State(Phase.CONNECTING)
+        self._peers_version = 0
+
+        self._epoch = ""
+        self._attempt = 0
+        self._asked_seconds = 0.0
+        self._is_synced = self._may_send = self._has_probed = False
+        self._is_writable = True
+        self._final: SdkError | None = None  # it does not come back
+        self._fault: SdkError | None = None  # of the last connection
+        self._rejection: SdkError | None = None  # a document of the program's own
+        self._replacements = 0
+        self._replaced_for: SdkError | None = None
+
+        self._outgoing: Outgoing | None = None  # of the connection, while there is one
+        self._over: Closing | None = None
+        self._sequence = 0
+        self._sent: deque[_Sent] = deque()
+        self._changes = 0 if self._mirror.is_empty else 1
+        self._saved = 0
+        self._marks: deque[tuple[int, float]] = deque()  # change, when it was made
+        if self._changes:
+            self._marks.append((1, time.time()))
+        self._turns: deque[_Turn] = deque([_Turn(0, "", "{}")])
+        self._shown_token = ""
+        self._renews_token_at = float("inf")
+        self._must_show = asyncio.Event()
+
+        self._tasks: asyncio.TaskGroup | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    # What a program sees.
+
+    @property
+    def doc(self) -> Doc[Any]:
+        """The document; another one after `Replaced`."""
+        return self._mirror.doc
+
+    @property
+    def state(self) -> State:
+        """Where it stands now."""
+        return self._state
+
+    @property
+    def peers(self) -> Mapping[int, Peer]:
+        """The others who are here, by client id."""
+        return dict(self._presence.peers)
+
+    @property
+    def user(self) -> User:
+        """Who the server says this member is."""
+        return self._presence.user
+
+    @property
+    def epoch(self) -> str:
+        """The name of the room's history, "" until it is known."""
+        return self._epoch
+
+    def observe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """Call back at each event, in order, at once; the answer ends that."""
+        self._observers.append(callback)
+
+        def end() -> None:
+            if callback in self._observers:
+                self._observers.remove(callback)
+
+        return end
+
+    async def states(self) -> AsyncIterator[State]:
+        """The state now and after each change; who is slow misses those in between. Ends when the room was left."""
+        seen: State | None = None
+        while True:
+            signal, state = self._signal, self._state
+            if state != seen:
+                seen = state
+                yield state
+            elif state.phase is Phase.CLOSED:
+                return
+            else:
+                await signal.wait()
+
+    async def presences(self) -> AsyncIterator[Mapping[int, Peer]]:
+        """Who is here now and after each change; who is slow misses those in between. Ends when the room was left."""
+        seen = -1
+        while self._state.phase is not Phase.CLOSED:
+            signal = self._signal
+            if seen != self._peers_version:
+                seen = self._peers_version
+                yield self.peers
+            else:
+                await signal.wait()
+
+    async def synced(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - the blocking façade has it too
+    ) -> None:
+        """Wait until the document has held all that the room held. Raises the error of a server that refuses, and
+        Unavailable after `timeout` seconds.
+        """
+        await self._until(lambda: self._is_synced, timeout, "the room was not reached")
+
+    async def flush(
+        self,
+        level: Level = "logged",
+        timeout: float | None = None,  # noqa: ASYNC109 - the blocking façade has it too
+    ) -> int:
+        """Wait until all local changes made so far are acknowledged; the answer is their position in the room's log.
+
+        `received` and `merged` have no sign of their own: they have happened when `logged` has. Raises
+        NotAcknowledged for `stored`, the error of a server that refuses, and Unavailable after `timeout` seconds:
+        nothing is lost then, and it goes on being tried.
+        """
+        if level == "stored":
+            raise NotAcknowledged("no server says yet when a change is in a checkpoint")
+        if level not in ("received", "merged", "logged"):
+            raise ValueError(f"there is no level {level!r}")
+        changes, replacements = self._changes, self._replacements
+
+        def is_saved() -> bool:
+            if self._replacements != replacements and self._replaced_for is not None:
+                raise self._replaced_for
+            if self._saved >= changes:
+                return True
+            if self._rejection is not None:
+                raise self._rejection
+            return False
+
+        await self._until(is_saved, timeout, "it was not saved in time")
+        return self.position
+
+    async def _until(
+        self,
+        is_true: Callable[[], bool],
+        timeout: float | None,  # noqa: ASYNC109 - handed on from those above
+        failure: str,
+    ) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while not is_true():
+                    if self._final is not None:
+                        raise self._final
+                    if self._state.phase is Phase.CLOSED:
+                        raise Unavailable("the room was left")
+                    await self._signal.wait()
+        except TimeoutError:
+            cause = f": {self._fault}" if self._fault is not None else ""
+            raise Unavailable(failure + cause) from None
+
+    # What a program says.
+
+    def show(self, state: Mapping[str, Any] | None) -> None:
+        """Set what others see of this member, None to be seen no more. Raises ValueError when it is too much."""
+        self._presence.show(state)
+        self._must_show.set()
+
+    @property
+    def shown(self) -> Mapping[str, Any]:
+        """What `show` has set."""
+        return dict(self._presence.state or {})
+
+    def send(self, frame: bytes) -> bool:
+        """Send a message in order with the updates. False when there is no connection: it is not sent later."""
+        if self._outgoing is None:
+            return False
+        self._outgoing.message(frame)
+        self._check_full()
+        return True
+
+    def turn(self, id: str, about: Mapping[str, str] | None = None) -> None:
+        """The changes from here on belong to that turn; "" ends it. Sent again on each connection, before what belongs
+        to it. Raises InvalidMessage when the id is none, ValueError when there is too much about it.
+        """
+        encoded = orjson.dumps(dict(about or {})).decode()
+        if id:
+            checked_turn(id)
+        if len(encoded.encode()) + len(id) > MAX_ABOUT_BYTES:
+            raise ValueError(f"a turn is described in at most {MAX_ABOUT_BYTES} bytes")
+        turn = _Turn(self._changes, id, encoded)
+        if self._turns[-1].after == self._changes:
+            self._turns[-1] = turn  # nothing was written in the one before
+        elif len(self._turns) < MAX_MARKS:
+            self._turns.append(turn)
+        else:
+            self._turns[-1] = turn
+        self.send(messages.turn(id, encoded))
+
+    def cancel_turn(self, turn: str, principal: str = "") -> bool:
+        """Ask for somebody's turn to be stopped; False when there is no connection."""
+        return self.send(messages.cancel(checked_turn(turn), principal))
+
+    async def next_token(self) -> str:
+        """The token to show now, "" for none. Raises what the program's own function raises."""
+        token = self._token
+        if callable(token):
+            async with asyncio.timeout(TOKEN_SECONDS):
+                found = token()
+                return await found if isawaitable(found) else found
+        return token or ""
+
+    # Its life.
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        self._life = self._tasks.create_task(self.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._tasks is not None
+        assert self._life is not None
+        try:
+            await self.leave(is_failing=kind is not None)
+        finally:
+            self._life.cancel()
+            # An error of the program's own is not one of ours: it goes on as it is.
+            is_cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+            given = (kind, error, traceback) if is_cancelled else (None, None, None)
+            await self._tasks.__aexit__(*given)
+
+    async def leave(self, *, is_failing: bool = False) -> None:
+        """Flush, for a bounded time. Raises when something of this program's is not saved, unless it fails already."""
+        if self._saved == self._changes:
+            return
+        try:
+            await self.flush(timeout=self._flush_seconds)
+        except SdkError:
+            if not is_failing:
+                raise
+
+    async def run(self) -> None:
+        """Keep the document in step until cancelled, or refused for good: then `state` says so and this returns."""
+        try:
+            while self._final is None:
+                closing = await self._connect()
+                self._forget_connection()
+                pause = self._after(closing)
+                self._report()
+                if self._final is None:
+                    await asyncio.sleep(pause)
+        finally:
+            self._forget_connection()
+            self._mirror.close()
+            self._report(is_closed=True)
+
+    def _after(self, closing: Closing) -> float:
+        """What the end of a connection means: the pause before the next one, or `_final`."""
+        self._fault = closing.as_error()
+        if closing.is_final and not self._has_another_token(closing):
+            self._final = self._fault
+            return 0.0
+        pause = closing.pause_seconds() + delay(
+            self._attempt, self._asked_seconds, self._chance
+        )
+        self._attempt += 1
+        self._asked_seconds = 0.0
+        return pause
+
+    def _has_another_token(self, closing: Closing) -> bool:
+        """A token that has ended may be followed by another, once: the next refusal is final."""
+        return closing.code == 4401 and callable(self._token) and self._attempt == 0
+
+    async def _connect(self) -> Closing:
+        """One connection, from asking for a token to its end."""
+        self._over = None
+        try:
+            try:
+                self._shown_token = await self.next_token()
+            except (SdkError, TimeoutError):
+                raise
+            except Exception as error:
+                self._complain("no token", error)
+                raise Unavailable("the program has no token to show") from None
+            async with dialled(self._address, self._shown_token) as socket:
+                return await self._carry(socket)
+        except SdkError as error:  # of the program's own, when asked for a token
+            code = LOCAL if isinstance(error, Unavailable) else 4401
+            return Closing(code, str(error), error=error)
+        except (OSError, TimeoutError, WebSocketException) as error:
+            return closing_of(error)
+
+    async def _carry(self, socket: ClientConnection) -> Closing:
+        """Say and hear until either side ends it."""
+        self._outgoing = Outgoing()
+        self._begin()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write(socket, self._outgoing))
+                tasks.create_task(self._keep(self._outgoing))
+                await self._read(socket)
+        except* _Over as over:
+            closing: Closing = _first(over).closing
+        except* ConnectionClosed as lost:
+            closing = closing_of(_first(lost))
+        return self._over or closing
+
+    async def _read(self, socket: ClientConnection) -> None:
+        while True:
+            frame = await socket.recv()
+            try:
+                if not isinstance(frame, bytes):
+                    raise Refused("the server sent a text frame")
+                self._receive(frame)
+            except DocumentBroken:
+                self._reject(
+                    Refused("the document could not take what the server sent")
+                )
+            except CollabError as error:
+                fault = error if isinstance(error, SdkError) else Refused(str(error))
+                self._end(Closing(4400, "this client cannot go on", error=fault))
+            if self._over is not None:
+                raise _Over(self._over)
+
+    async def _write(self, socket: ClientConnection, outgoing: Outgoing) -> None:
+        while True:
+            await outgoing.wait()
+            while (item := outgoing.take()) is not None and self._over is None:
+                await socket.send(self._frame(item))
+            if self._over is not None:
+                raise _Over(self._over)
+
+    def _frame(self, item: Item) -> bytes:
+        if isinstance(item, bytes):
+            return item
+        if not isinstance(item, Stretch | Answer):
+            return item()
+        self._sequence += 1
+        sent = _Sent(self._sequence, item.changes)
+        if len(self._sent) >= MAX_SENT:
+            self._sent[-1] = sent
+        else:
+            self._sent.append(sent)
+        return item.frame()
+
+    async def _keep(self, outgoing: Outgoing) -> None:
+        """Renew what must not grow old: our presence, and the token."""
+        now = asyncio.get_running_loop().time
+        renew_at = now() + RENEW_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout_at(min(renew_at, self._renews_token_at)):
+                    await self._must_show.wait()
+            except TimeoutError:
+                if self._renews_token_at <= now():
+                    await self._renew_token(outgoing)
+                    continue
+            self._must_show.clear()
+            outgoing.latest(self._encode_presence)
+            renew_at = now() + RENEW_SECONDS
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _renew_token(self, outgoing: Outgoing) -> None:
+        loop = asyncio.get_running_loop()
+        self._renews_token_at = float("inf")
+        try:
+            token = await self.next_token()
+        except Exception as error:
+            self._complain("no next token", error)
+            self._renews_token_at = loop.time() + TOKEN_RETRY_SECONDS
+            return
+        if token == self._shown_token:
+            self._renews_token_at = loop.time() + TOKEN_RETRY_SECONDS
+            return
+        self._shown_token = token
+        outgoing.message(messages.token(token))
+
+    def _encode_presence(self) -> bytes:
+        return yjs.awareness_message(self._presence.encode())
+
+    def _end(self, closing: Closing) -> None:
+        """End the connection soon, from wherever this is called."""
+        if self._over is None and self._outgoing is not None:
+            self._over = closing
+            self._outgoing.wake()
+
+    def _begin(self) -> None:
+        """The socket is open."""
+        assert self._outgoing is not None
+        if self._presence.state is not None:
+            self._outgoing.latest(self._encode_presence)
+        self._outgoing.message(yjs.sync_step_1(self._mirror.state_vector()))
+
+    def _forget_connection(self) -> None:
+        """What was not acknowledged goes out again in the next connection's step 2."""
+        self._outgoing = None
+        self._is_synced = self._may_send = self._has_probed = False
+        self._sequence = 0
+        self._sent.clear()
+        self._renews_token_at = float("inf")
+        if self._presence.forget():
+            self._tell_peers()
+
+    # What the server says.
+
+    def _receive(self, frame: bytes) -> None:
+        message = messages.decode(frame)
+        match message:
+            case Update(update):
+                self._mirror.apply(update)
+            case SyncStep2(update):
+                self._mirror.apply(update)
+                self._synchronised()
+            case SyncStep1(state_vector):
+                self._answer(state_vector)
+            case AwarenessUpdate(states):
+                self._see(states)
+            case Ack():
+                self._acknowledged(message)
+            case Hello():
+                self._greeted(message)
+            case RefusedUpdate():
+                self._refused(message)
+            case Notice():
+                self._noticed(message)
+            case EndedTurn(turn, code, reason):
+                self._tell(TurnEnded(turn, error_of(code, reason or code)))
+
+    def _greeted(self, hello: Hello) -> None:
+        if hello.version != VERSION:
+            raise Refused("the server speaks a later version than this program")
+        if self._epoch and hello.epoch != self._epoch:
+            raise AnotherHistory("the room has another history than before")
+        self._epoch = hello.epoch
+        self._is_writable = hello.is_writable
+
+    def _synchronised(self) -> None:
+        self._is_synced = True
+        self._attempt = 0
+        self._fault = None
+        self._report()
+        self._probe()
+
+    def _answer(self, state_vector: bytes) -> None:
+        assert self._outgoing is not None
+        if self._rejection is not None and not self._is_writable:
+            return
+        self._rejection = None
+        update = self._mirror.diff(state_vector)
+        self._outgoing.drop_updates()
+        now, then = self._turns[-1], self._unsaved_turn()
+        if then.id:
+            self._outgoing.message(messages.turn(then.id, then.about))
+        self._outgoing.answer(update, self._changes)
+        if now.id != then.id:
+            self._outgoing.message(messages.turn(now.id, now.about))
+        self._may_send = True
+        self._check_full()
+        self._report()
+
+    def _unsaved_turn(self) -> _Turn:
+        """To which turn what is not saved belongs: the last that wrote some of it, when it was several."""
+        if self._saved == self._changes:
+            return self._turns[-1]
+        ends = [*[turn.after for turn in self._turns][1:], self._changes]
+        wrote = [
+            turn
+            for turn, end in zip(self._turns, ends, strict=True)
+            if turn.id and end > max(turn.after, self._saved)
+        ]
+        return wrote[-1] if wrote else self._turns[-1]
+
+    def _acknowledged(self, ack: Ack) -> None:
+        if ack.level < yjs.LOGGED:
+            return
+        saved = self._saved
+        while self._sent and self._sent[0].sequence <= ack.sequence:
+            saved = max(saved, self._sent.popleft().changes)
+        if saved == self._saved:
+            return
+        self._saved = saved
+        self.position = max(self.position, ack.position)
+        while self._marks and self._marks[0][0] <= saved:
+            self._marks.popleft()
+        while len(self._turns) > 1 and self._turns[1].after <= saved:
+            self._turns.popleft()
+        self._report()
+
+    def _refused(self, refused: RefusedUpdate) -> None:
+        assert self._outgoing is not None
+        # Neither this one nor what builds on it is in the room, whatever is acknowledged later.
+        while self._sent and self._sent[-1].sequence >= refused.sequence:
+            self._sent.pop()
+        self._may_send = False
+        self._outgoing.drop_updates()
+        error = error_of(refused.code, refused.reason or refused.code)
+        if refused.code in _PASSING:
+            self._is_writable = False
+            self._has_probed = True
+            self._fault = error
+            self._report()
+            return
+        self._reject(error, is_staying=refused.code in _STAYING)
+
+    def _reject(self, error: SdkError, *, is_staying: bool = False) -> None:
+        """The document holds what the room will not: begin anew with another, or say so when it is not ours."""
+        pause = error.retry_seconds if isinstance(error, RateLimited) else 0.0
+        if not self._is_own:
+            self._rejection = error
+            if is_staying:
+                self._report()
+            else:
+                self._end(Closing(4400, str(error), error=error))
+            return
+        self._mirror.close()
+        self._mirror = Mirror(Doc(), self._edited)
+        self._presence = Presence(self.doc.client_id, self._presence.state)
+        self._saved = self._changes
+        self._marks.clear()
+        self._turns = deque([self._turns[-1]._replace(after=self._changes)])
+        self._replacements += 1
+        self._replaced_for = error
+        self._end(Closing(LOCAL, str(error), pause, error=error))
+        self._tell(Replaced(self.doc, error))
+        self._report()
+
+    def _noticed(self, notice: Notice) -> None:
+        if notice.kind == "drain":
+            self._asked_seconds = notice.milliseconds / 1000
+        elif notice.kind == "expires" and callable(self._token):
+            left = notice.milliseconds / 1000
+            early = min(RENEW_TOKEN_SECONDS, left / 4)
+            now = asyncio.get_running_loop().time()
+            self._renews_token_at = now + max(0.5, left - early)
+            self._must_show.set()  # wakes who keeps it
+        elif notice.kind in ("read-only", "writable"):
+            self._is_writable = notice.kind == "writable"
+            self._has_probed = False
+            self._report()
+            self._probe()
+
+    def _see(self, states: bytes) -> None:
+        has_changed, must_announce = self._presence.receive(states)
+        if must_announce:
+            self._must_show.set()
+        if has_changed:
+            self._tell_peers()
+
+    # What the program does to the document.
+
+    def _edited(self, update: bytes) -> None:
+        self._changes += 1
+        if len(self._marks) < MAX_MARKS:
+            self._marks.append((self._changes, time.time()))
+        if self._outgoing is not None:
+            if self._may_send and self._is_writable:
+                self._outgoing.update(update, self._changes)
+                self._check_full()
+            else:
+                self._probe()
+        if self._changes == self._saved + 1:
+            self._report()
+
+    def _probe(self) -> None:
+        """Who may not write now learns why only by trying; once is enough."""
+        if (
+            self._is_synced
+            and not self._is_writable
+            and not self._has_probed
+            and self._saved < self._changes
+            and self._outgoing is not None
+        ):
+            self._has_probed = True
+            self._outgoing.answer(NOTHING, self._saved)
+
+    def _check_full(self) -> None:
+        """More waits than is worth keeping: the state vectors of another connection say it in less."""
+        if self._outgoing is not None and self._outgoing.is_full:
+            self._end(Closing(LOCAL, "too much waits to be sent"))
+
+    # Telling.
+
+    def _tell_peers(self) -> None:
+        self._peers_version += 1
+        self._tell(PeersChanged(self.peers))
+        self._wake()
+
+    def _report(self, *, is_closed: bool = False) -> None:
+        state = self._look(is_closed=is_closed)
+        if state != self._state:
+            self._state = state
+            self._tell(state)
+        self._wake()
+
+    def _look(self, *, is_closed: bool) -> State:
+        error = self._final or self._rejection
+        if error is not None:
+            phase = Phase.REFUSED
+        elif is_closed:
+            phase = Phase.CLOSED
+        elif not self._is_synced:
+            phase, error = Phase.CONNECTING, self._fault
+        elif self._changes > self._saved:
+            phase, error = Phase.UNSAVED, self._fault
+        else:
+            phase = Phase.SAVED if self._saved else Phase.SYNCED
+        return State(
+            phase,
+            self._marks[0][1] if self._marks else None,
+            error,
+            self._is_writable,
+            self._attempt,
+        )
+
+    def _wake(self) -> None:
+        signal, self._signal = self._signal, asyncio.Event()
+        signal.set()
+
+    def _tell(self, event: Event) -> None:
+        for callback in list(self._observers):
+            try:
+                callback(event)
+            except Exception as error:
+                self._complain("an observer of a provider failed", error)
+
+    def _complain(self, message: str, error: Exception) -> None:
+        """About a function of the program's own: it hears of it, and the connection goes on."""
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": message, "exception": error}
+        )
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    """One of the errors that ended a connection: the others are what followed from it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
