@@ -32,6 +32,8 @@ MAX_PRESENT = 5000  # in one room; those of other replicas beyond it are not sho
 MAX_CLAIMS = 8  # remembered per client
 
 _NULL = b"null"
+# Of `user`, where the server knows who it is: what it does not know of them, nobody else says.
+_STAMPED = {"id", "name", "kind", "role", "on_behalf_of"}
 _POISON = {"__proto__", "constructor", "prototype"}
 
 
@@ -245,6 +247,16 @@ class Awareness:
             for client, state in self._states.items()
         ]
 
+    def introduction(self, owner: Owner) -> tuple[str, str]:
+        """Name and kind that a connection claims for itself, "" for what it does not say."""
+        for client in owner.clients:
+            state = orjson.loads(self._states[client].json)
+            claimed = state.get("user")
+            name = claimed.get("name") if isinstance(claimed, dict) else None
+            if isinstance(name, str) and name:
+                return name, "agent" if "agent" in state else "human"
+        return "", ""
+
     def _comes_over(self, client: int, clock: int, owner: Owner) -> bool:
         """Whether a client that was on another replica's connection is now on this one."""
         held = self._states[client]
@@ -322,7 +334,8 @@ class Awareness:
         if is_long:
             user["name"] = str(name)[:MAX_NAME_CHARACTERS]
         if stamp:
-            state["user"] = {**user, **stamp}
+            own = {key: value for key, value in user.items() if key not in _STAMPED}
+            state["user"] = {**own, **stamp}
         return orjson.dumps(_scrub(state))
 
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Protocol
 
 from collab.auth.permissions import ANONYMOUS, EVERYTHING, WRITE, Principal
 from collab.awareness import Awareness
 from collab.document.document import Change, Document
-from collab.errors import CollabError, PermissionDenied
+from collab.errors import CollabError, LeaseLost, PermissionDenied, TurnCancelled
 from collab.outbox import Audience, Outbox, Write
 from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.store.base import Author, Entry
+from collab.turns import About, Turn
 
 # Insertions of one client that are repeated to it when it reconnects.
 MAX_REMINDER = 20_000
+MAX_CANCELLED = 1000  # turns of one room that are remembered; the oldest may go on then
 
 
 class RoomState(Enum):
@@ -70,8 +73,11 @@ class Member(Outbox):
     """One connection in one room, with its permissions."""
 
     __slots__ = (
+        "about",
         "author",
         "clients",
+        "introduced",
+        "is_watched",
         "line",
         "operations",
         "owner",
@@ -81,6 +87,7 @@ class Member(Outbox):
         "sequence",
         "since",
         "strikes",
+        "turn",
         "user",
     )
 
@@ -100,6 +107,12 @@ class Member(Outbox):
     ) -> None:
         super().__init__(write)
         self.author = author
+        self.about = About()  # who it is, as others are to read it
+        self.turn: Turn | None = None  # that its updates belong to
+        self.is_watched = (
+            False  # there is more to ask about its updates than its rights
+        )
+        self.introduce(principal.about)
         self.principal = principal
         self.operations = operations  # what it may do now; asked on every message
         self.owner = owner  # whose client ids it writes under: the principal, or an anonymous connection
@@ -110,10 +123,38 @@ class Member(Outbox):
         self.strikes = 0
         self.sequence = 0  # messages with updates it has sent
         self.since = 0.0  # seconds since 1970, when it joined
+        self.introduced = 0.0  # until when what it calls itself is not looked at
 
     @property
     def may_write(self) -> bool:
         return bool(self.operations & WRITE)
+
+    def speak_for(self, principal: Principal) -> None:
+        """Go on with another credential of the same principal."""
+        self.principal, self.user = principal, principal.stamp
+        self.introduce(principal.about)
+
+    def introduce(self, about: About) -> None:
+        """Who stands beside its updates from now on."""
+        if about != self.about:
+            self.about = about
+            self._sign()
+
+    def take(self, turn: Turn | None) -> None:
+        """Its updates belong to this turn from now on."""
+        self.turn = turn
+        self.is_watched = turn is not None
+        self._sign()
+
+    def _sign(self) -> None:
+        """One object for all that it writes until something changes: nothing is made for an update."""
+        turn, about = self.turn, self.about
+        if turn is not None:
+            said = turn.said
+            about = replace(about, task=said.task, model=said.model, reason=said.reason)
+        self.author = self.author._replace(
+            turn=turn.id if turn else None, about=about.encode()
+        )
 
     def answers(self) -> bool:
         return self.line.is_alive()
@@ -216,6 +257,8 @@ class Room:
         self._is_changed = False
         self._audiences: dict[bytes, Audience] = {}
         self._members: dict[Member, None] = {}
+        self._turns: dict[str, Member] = {}  # by id, who has it open: one a member
+        self._cancelled: dict[str, str] = {}  # turn → whose, "" being anybody's
         self._turn = 0  # the next to be broadcast
         self._logged = -1  # the last whose changes are all in the log
         # (Last position, turn) of entries that are not logged yet.
@@ -277,6 +320,7 @@ class Room:
         if not len(audience):
             del self._audiences[member.prefix]
         self._writers.pop(member, None)
+        self._let_go(member)
         self.awareness.leave(member)
         if member.owner != member.author.principal:
             self.document.release(member.owner)
@@ -290,6 +334,8 @@ class Room:
             raise PermissionDenied("this member may only read")
         if self.unwritable is not None:
             raise self.unwritable
+        if member.is_watched:
+            self._watch(member)
         change = self.document.apply(update, member.owner, precise=precise)
         if change is None:
             return False
@@ -307,6 +353,57 @@ class Room:
         self.version += 1
         self.position += 1
         return True
+
+    # Turns
+
+    def begin_turn(self, member: Member, id: str, said: About) -> None:
+        """What a member writes from now on belongs to this turn; "" is none.
+
+        It is told when that cannot be; whoever had the turn open with the same principal is told that it has not any more.
+        """
+        before = member.turn
+        if before is not None and before.id == id and before.ended is None:
+            before.said = said  # it goes on
+            member.take(before)
+            return
+        self._let_go(member)
+        if not id:
+            member.take(None)
+            return
+        member.take(Turn(id, said))
+        holder = self._turns.get(id)
+        if self._cancelled.get(id) in ("", member.author.principal):
+            self.end_turn(member, TurnCancelled("this turn was stopped"))
+        elif holder is None:
+            self._turns[id] = member
+        elif holder.author.principal == member.author.principal:
+            self.end_turn(
+                holder, LeaseLost("another connection has taken this turn over")
+            )
+            self._turns[id] = member
+        else:
+            self.end_turn(
+                member, PermissionDenied("another member has a turn of this name open")
+            )
+
+    def end_turn(self, member: Member, why: CollabError) -> None:
+        """Refuse what a member still brings for its turn, and tell it."""
+        turn = member.turn
+        if turn is not None and turn.ended is None:
+            turn.end(why)
+            self._let_go(member)
+            member.send(yjs.turn_ended(turn.id, why.code, str(why)))
+
+    def _let_go(self, member: Member) -> None:
+        turn = member.turn
+        if turn is not None and self._turns.get(turn.id) is member:
+            del self._turns[turn.id]
+
+    def _watch(self, member: Member) -> None:
+        """Raises what has ended the member's turn."""
+        turn = member.turn
+        if turn is not None and turn.ended is not None:
+            raise turn.ended.with_traceback(None)
 
     def merge(self, update: bytes, owner: str) -> None:
         """Take in what another replica has logged; it reaches the members with the next `take`.

@@ -1,4 +1,4 @@
-"""What is known of a turn beside its id, and of the principal that took it; written beside every update of it."""
+"""Turns: what is known of one beside its id, written beside every update of it, and how one that is open ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import orjson
 
-from collab.errors import InvalidMessage
+from collab.errors import CollabError, InvalidMessage
 
-MAX_ABOUT_BYTES = 2048  # of all fields together, as JSON
+MAX_ABOUT_BYTES = 2048  # of what a member says of its turn, as JSON
 MAX_TURN_CHARACTERS = 64
+GRACE_SECONDS = 0.2  # that what was on its way when a turn was cancelled is still taken
 
+_SAID = ("task", "model", "reason")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TURN = re.compile(r"[A-Za-z0-9._~-]{1,64}").fullmatch
 
 
@@ -50,6 +53,37 @@ def read_about(encoded: str) -> About:
         return About()
     known: dict[str, Any] = orjson.loads(encoded)
     return About(**{name: value for name, value in known.items() if name in _NAMES})
+
+
+def read_said(encoded: str) -> About:
+    """What a member says of the turn that it begins: a JSON object, of which other fields are passed over.
+
+    Raises InvalidMessage.
+    """
+    try:
+        said = orjson.loads(encoded or "{}")
+    except orjson.JSONDecodeError:
+        raise InvalidMessage("what is said of a turn is not JSON") from None
+    if type(said) is not dict:
+        raise InvalidMessage("what is said of a turn is not an object")
+    found = {name: said.get(name, "") for name in _SAID}
+    for name, value in found.items():
+        if type(value) is not str or _CONTROL.search(value):
+            raise InvalidMessage(f"the {name} of a turn is not a text")
+    return About(**found)
+
+
+class Turn:
+    """A turn as a member has it open. Once `ended` is set, that is why its updates are refused."""
+
+    __slots__ = ("ended", "id", "said")
+
+    def __init__(self, id: str, said: About, ended: CollabError | None = None) -> None:
+        self.id, self.said, self.ended = id, said, ended
+
+    def end(self, why: CollabError) -> None:
+        """The first reason is the one that counts."""
+        self.ended = self.ended or why
 
 
 def checked_turn(id: str) -> str:

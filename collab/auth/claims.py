@@ -73,23 +73,29 @@ def seconds(claims: dict[str, Any], name: str) -> float | None:
 
 
 def person(claims: dict[str, Any], id_name: str) -> dict[str, Any]:
-    """Who somebody is, as arguments of `Principal`."""
+    """Who somebody is, as arguments of `Principal`.
+
+    With `act` (RFC 8693) that is whoever acts, on behalf of the one whom the rest speaks of.
+    """
+    found = _person(claims, id_name, "human")
+    tenant = text(claims, "tenant")
+    if tenant:
+        _named(tenant_name, tenant, "tenant")
+    if "act" in claims:
+        act = _table(claims, "act")
+        found = {**_person(act, "sub", "agent"), "on_behalf_of": found["id"]}
+    return {**found, "tenant": tenant, "role": text(claims, "role")}
+
+
+def _person(claims: dict[str, Any], id_name: str, kind: str) -> dict[str, Any]:
     id, name = text(claims, id_name), text(claims, "name")
     if not id:
         raise Unfit(f"{id_name} is missing")
     _named(principal_id, id, id_name)
-    kind = text(claims, "kind") or "human"
+    kind = text(claims, "kind") or kind
     if kind not in KINDS:
         raise Unfit("kind is not one of ours")
-    tenant = text(claims, "tenant")
-    if tenant:
-        _named(tenant_name, tenant, "tenant")
-    return {
-        "id": id,
-        "tenant": tenant,
-        "kind": kind,
-        "name": name,
-    }
+    return {"id": id, "kind": kind, "name": name}
 
 
 def operations(names: Any, claim: str) -> int:

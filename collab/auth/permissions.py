@@ -13,6 +13,7 @@ from math import inf
 from typing import Literal, NamedTuple
 
 from collab.errors import ConfigurationError
+from collab.turns import About
 
 Kind = Literal["human", "agent", "service"]
 
@@ -25,10 +26,11 @@ class Operation(IntFlag):
     PRESENCE = 4  # to be seen
     HISTORY = 8  # what the log holds: updates by position, and who wrote them
     ADMIN = 16  # create, delete, restore, describe, disconnect, grant
+    REWRITE = 32  # replace most of a document in one turn while others are in it
 
 
-READ, WRITE, PRESENCE, HISTORY, ADMIN = (int(one) for one in Operation)
-EVERYTHING = READ | WRITE | PRESENCE | HISTORY | ADMIN
+READ, WRITE, PRESENCE, HISTORY, ADMIN, REWRITE = (int(one) for one in Operation)
+EVERYTHING = READ | WRITE | PRESENCE | HISTORY | ADMIN | REWRITE
 
 _NAMES = {one.name.lower(): int(one) for one in Operation if one.name}
 
@@ -85,18 +87,40 @@ class Principal:
     room: str = ""  # the only room it is good for, when there is one
     at_most: int = EVERYTHING  # of whatever is granted to it
     is_lent: bool = False  # its verifier must be asked again, see `Rechecker`
+    role: str = ""  # coordinator, executor, monitor, or what a team calls it
+    on_behalf_of: str = ""  # the principal that it acts for
 
     @property
     def stamp(self) -> dict[str, str] | None:
         """The `user` of its presence, whatever it says itself; None without access control, when nobody is known."""
         if self is ANONYMOUS:
             return None
-        return {"id": self.id, "name": self.name or self.id, "kind": self.kind}
+        stamp = {"id": self.id, "name": self.name or self.id, "kind": self.kind}
+        if self.role:
+            stamp["role"] = self.role
+        if self.on_behalf_of:
+            stamp["on_behalf_of"] = self.on_behalf_of
+        return stamp
+
+    @property
+    def about(self) -> About:
+        """What stands beside each of its edits; nothing without access control."""
+        if self is ANONYMOUS:
+            return About()
+        return About(
+            name=self.name,
+            kind=self.kind,
+            on_behalf_of=self.on_behalf_of,
+            role=self.role,
+        )
 
     def operations(self, room: str) -> int:
         """What its own grants allow in a room of its tenant."""
         return allowed(self.grants, room)
 
 
-# Without access control everybody is this, and only this machine can connect.
-ANONYMOUS = Principal("anonymous", grants=(Grant("", EVERYTHING, is_prefix=True),))
+# Without access control everybody is this, and only this machine can connect. Nobody has given anybody the right to
+# replace what others are working on.
+ANONYMOUS = Principal(
+    "anonymous", grants=(Grant("", EVERYTHING & ~REWRITE, is_prefix=True),)
+)

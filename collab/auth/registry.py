@@ -171,8 +171,12 @@ class Registry:
                 return True
         if not state.principals:
             return False
-        made = state.principals.get((principal.tenant, principal.id))
-        return made is not None and principal.issued <= made
+        # Whoever acts for another one ends with either.
+        for who in (principal.id, principal.on_behalf_of):
+            made = state.principals.get((principal.tenant, who))
+            if made is not None and principal.issued <= made:
+                return True
+        return False
 
     def holder(self, token: str) -> Principal | None:
         """Who holds this API key; None when it is not one of ours. Whether it has ended, `is_revoked` says.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from collab.auth.base import Credential
-from collab.auth.permissions import EVERYTHING, Grant, Principal
+from collab.auth.permissions import EVERYTHING, REWRITE, Grant, Principal
 from collab.errors import (
     BusUnavailable,
     CollabError,
@@ -263,8 +263,12 @@ def _encode(principal: Principal, shown: Credential) -> bytes:
             "token": principal.token,
             "issued": principal.issued,
             "room": principal.room,
-            "at_most": principal.at_most,
+            # Apart: a replica of before this right takes no ticket that names it.
+            "at_most": principal.at_most & ~REWRITE,
+            "may_rewrite": bool(principal.at_most & REWRITE),
             "is_lent": principal.is_lent,
+            "role": principal.role,
+            "on_behalf_of": principal.on_behalf_of,
             "shown": [shown.token, shown.address],
         }
     )
@@ -278,11 +282,15 @@ def _decode(said: bytes) -> tuple[Principal, Credential]:
     token, address = found["shown"]
     at_most, is_lent = found["at_most"], found["is_lent"]
     names = ("id", "tenant", "name", "token", "room")
-    texts = (token, address, *(found[name] for name in names))
+    # Those that an older replica does not say.
+    role, behalf = found.get("role", ""), found.get("on_behalf_of", "")
+    texts = (token, address, role, behalf, *(found[name] for name in names))
     if not all(isinstance(each, str) for each in texts) or type(is_lent) is not bool:
         raise TypeError
     if type(at_most) is not int or at_most & ~EVERYTHING:
         raise ValueError
+    if found.get("may_rewrite", True) is True:
+        at_most |= REWRITE
     principal = Principal(
         principal_id(found["id"]),
         found["tenant"] and tenant_name(found["tenant"]),
@@ -295,6 +303,8 @@ def _decode(said: bytes) -> tuple[Principal, Credential]:
         room=found["room"] and room_name(found["room"]),
         at_most=at_most,
         is_lent=is_lent,
+        role=role,
+        on_behalf_of=behalf and principal_id(behalf),
     )
     return principal, Credential(token, address=address)
 

@@ -129,7 +129,7 @@ class Webhook:
             return _reader(principal, room)
         if found is principal:
             return principal
-        if (found.id, found.tenant) != (principal.id, principal.tenant):
+        if _who(found) != _who(principal):
             return None
         # A ticket may have been for less.
         found = replace(found, room=principal.room, at_most=principal.at_most)
@@ -250,6 +250,10 @@ class Webhook:
         elif self._is_down and not fault:
             self._is_down = False
             log.info("the webhook's backend answers again")
+
+
+def _who(principal: Principal) -> tuple[str, str, str]:
+    return principal.tenant, principal.id, principal.on_behalf_of
 
 
 def _reader(principal: Principal, room: str) -> Principal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from collab.turns import About
+
 
 class SyncStep1(NamedTuple):
     """Tell me what I lack; this is what I have."""
@@ -60,6 +62,26 @@ class Pong(NamedTuple):
     """I am alive (Hocuspocus, version 4 and later)."""
 
 
+class Renewal(NamedTuple):
+    """My next token (collab.v1)."""
+
+    token: str
+
+
+class BeginTurn(NamedTuple):
+    """What I write from now on belongs to this turn; "" ends the one before (collab.v1)."""
+
+    turn: str
+    said: About
+
+
+class CancelTurn(NamedTuple):
+    """Stop this turn of a principal, "" being whoever has it open (collab.v1)."""
+
+    turn: str
+    principal: str
+
+
 class Unknown(NamedTuple):
     """A type nobody has told us about; skipped, and counted."""
 
@@ -77,5 +99,8 @@ Message = (
     | Stateless
     | Detach
     | Pong
+    | Renewal
+    | BeginTurn
+    | CancelTurn
     | Unknown
 )

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collab.errors import InvalidMessage
 from collab.protocol.messages import (
     AwarenessUpdate,
+    BeginTurn,
+    CancelTurn,
     Message,
     QueryAwareness,
+    Renewal,
     SyncStep1,
     SyncStep2,
     Unknown,
     Update,
 )
 from collab.protocol.varint import Reader, encode_bytes, encode_string, encode_varint
+from collab.turns import MAX_ABOUT_BYTES, MAX_TURN_CHARACTERS, checked_turn, read_said
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
 STEP_1, STEP_2, UPDATE = 0, 1, 2
@@ -30,12 +34,13 @@ LOGGED = 2  # level of an acknowledgement: committed to the room's log
 # How a browser shows a token: as one more subprotocol, which is never answered.
 TOKEN_PREFIX = "collab.token."
 MAX_TOKEN_BYTES = 16_384
+MAX_PRINCIPAL_BYTES = 256
 
 NOTHING = b"\x00\x00"  # an update that holds nothing
 KEEP_ALIVE = b"\x01\x01\x00"  # an awareness update about nobody: the shortest message every client understands
 
 
-_TOKEN_TYPE = bytes((TOKEN,))
+_V1_TYPES = frozenset((TOKEN, TURN, CANCEL))
 
 
 def keystroke(frame: bytes) -> bytes | None:
@@ -79,14 +84,24 @@ def read_sync(reader: Reader) -> SyncStep1 | SyncStep2 | Update:
     raise InvalidMessage(f"unknown sync message {step}")
 
 
-def read_token(frame: bytes) -> str | None:
-    """The new token of a `collab.v1` client, None when the frame says something else. Raises InvalidMessage."""
-    if frame[:1] != _TOKEN_TYPE:
+def decode_v1(frame: bytes) -> Renewal | BeginTurn | CancelTurn | None:
+    """What only clients of `collab.v1` say; None when the frame says something else. Raises InvalidMessage."""
+    kind = frame[0] if frame else SYNC
+    if kind not in _V1_TYPES:
         return None
     reader = Reader(frame, 1)
-    token = reader.read_string(MAX_TOKEN_BYTES)
+    said: Renewal | BeginTurn | CancelTurn
+    if kind == TOKEN:
+        said = Renewal(reader.read_string(MAX_TOKEN_BYTES))
+    elif kind == TURN:
+        id = reader.read_string(MAX_TURN_CHARACTERS)
+        about = read_said(reader.read_string(MAX_ABOUT_BYTES))
+        said = BeginTurn(id and checked_turn(id), about)
+    else:
+        id = checked_turn(reader.read_string(MAX_TURN_CHARACTERS))
+        said = CancelTurn(id, reader.read_string(MAX_PRINCIPAL_BYTES))
     reader.expect_end()
-    return token
+    return said
 
 
 def sync_step_1(state_vector: bytes) -> bytes:
@@ -147,3 +162,23 @@ def refused(sequence: int, code: str, reason: str) -> bytes:
 def notice(kind: str, milliseconds: int = 0) -> bytes:
     """Something the client should know: `drain`, `read-only`, `writable`, `expires`."""
     return bytes((NOTICE,)) + encode_string(kind) + encode_varint(milliseconds)
+
+
+def turn(id: str, said: str = "") -> bytes:
+    """What is written from now on belongs to this turn, "" being none; `said` is JSON with task, model and reason."""
+    return bytes((TURN,)) + encode_string(id) + encode_string(said)
+
+
+def turn_ended(id: str, code: str, reason: str) -> bytes:
+    """No more of this turn is taken, or with `turn_cancelled` soon."""
+    return (
+        bytes((TURN_ENDED,))
+        + encode_string(id)
+        + encode_string(code)
+        + encode_string(reason)
+    )
+
+
+def cancel(id: str, principal: str = "") -> bytes:
+    """Stop this turn of a principal, "" being whoever has it open."""
+    return bytes((CANCEL,)) + encode_string(id) + encode_string(principal)

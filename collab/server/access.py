@@ -146,9 +146,9 @@ class Access:
         name = split_key(member.room.name)[1]
         principal = await self.authority.authenticate(credential, name)
         before = member.principal
-        if (principal.tenant, principal.id) != (before.tenant, before.id):
+        if _who(principal) != _who(before):
             raise PermissionDenied("a member stays who it is")
-        member.principal = principal
+        member.speak_for(principal)
         if member in member.room:
             self._review(member, name)
 
@@ -256,7 +256,8 @@ class Access:
         principal = authority.recheck(member.principal, name)
         if principal is None:
             return self._expel(member, Unauthenticated(ENDED))
-        member.principal = principal
+        if principal is not member.principal:
+            member.speak_for(principal)
         operations = authority.operations(principal, name)
         if operations == member.operations:
             return
@@ -297,6 +298,10 @@ class Access:
             may=names_of(operations),
             **details,
         )
+
+
+def _who(principal: Principal) -> tuple[str, str, str]:
+    return principal.tenant, principal.id, principal.on_behalf_of
 
 
 def _in_headers(connection: HTTPConnection) -> list[str]:

@@ -34,6 +34,7 @@ from collab.room import Member
 from collab.server.limits import CPU_SHARE, Account
 from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.store.base import Author
+from collab.turns import About
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG_OPCODE = 0, 1, 2, 8, 9, 10
 MAX_FRAGMENTS = 1000
@@ -43,6 +44,10 @@ WASTE_BURST = 400.0
 WASTE_PER_SECOND = 20.0
 RENEWAL_COST = 20.0  # of a new token for a live member: to verify one is work
 CHARGED_BYTES = 4096
+MAX_CLAIMED_NAME = (
+    100  # characters that are written beside what a member without an account writes
+)
+INTRODUCTION_SECONDS = 1.0  # between two names of such a member
 LOAN = 50.0  # messages that are taken from a principal's account at once
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
@@ -321,9 +326,20 @@ class Socket(asyncio.Protocol):
             # No waste: stock clients repeat what they hear about others.
             sockets.metrics.denied_presence += 1
             return None
-        reply = room.awareness.apply(states, member, sockets.loop.time())
+        now = sockets.loop.time()
+        reply = room.awareness.apply(states, member, now)
         sockets.replica.present(room)
+        if member.principal is ANONYMOUS and now >= member.introduced:
+            self._introduce(member, now)
         return reply
+
+    def _introduce(self, member: Member, now: float) -> None:
+        """Without access control a member is called what it calls itself; it says so again with all that it says."""
+        name, kind = member.room.awareness.introduction(member)
+        about = About(name=name[:MAX_CLAIMED_NAME], kind=kind)
+        if about != member.about:
+            member.introduce(about)
+            member.introduced = now + INTRODUCTION_SECONDS
 
     def renew(self, member: Member, credential: Credential) -> None:
         """A member shows a new credential for the rest of its stay; what it says meanwhile goes by the old one."""
@@ -342,7 +358,6 @@ class Socket(asyncio.Protocol):
             else:
                 self.put_off(member)
             return
-        member.user = member.principal.stamp
         if member in self.members():
             self.renewed(member)
 

@@ -11,15 +11,22 @@ from collab.errors import (
     CollabError,
     DocumentBroken,
     InvalidMessage,
+    LeaseLost,
+    OthersPresent,
     PermissionDenied,
+    RateLimited,
     StoreUnavailable,
+    TurnCancelled,
 )
 from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.protocol.messages import (
     AwarenessUpdate,
+    BeginTurn,
+    CancelTurn,
     Message,
     QueryAwareness,
+    Renewal,
     SyncStep1,
     SyncStep2,
     Unknown,
@@ -31,6 +38,7 @@ from collab.server.socket import Socket
 from collab.server.sockets import Sockets
 
 QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
+CANCEL_COST = 4.0  # waste of asking that a turn be stopped: all replicas hear of it
 MAX_REMINDED = 8  # client ids of one connection
 MAX_FORBIDDEN = (
     3  # updates of a reader whose client has no other way to learn that it is one
@@ -127,9 +135,9 @@ class RoomSocket(Socket):
         if update is not None:
             self._update(update, precise=False)
             return
-        token = yjs.read_token(message) if self.is_v1 else None
-        if token is not None:
-            self.renew(self.member, Credential(token=token, address=self.address))
+        own = yjs.decode_v1(message) if self.is_v1 else None
+        if own is not None:
+            self._handle(own)
             return
         for one in yjs.decode(message):
             self._handle(one)
@@ -147,6 +155,12 @@ class RoomSocket(Socket):
             case QueryAwareness():
                 self.waste(1)
                 self.member.room.introduce(self.member)
+            case Renewal(token):
+                self.renew(self.member, Credential(token=token, address=self.address))
+            case BeginTurn(turn, said):
+                self.member.room.begin_turn(self.member, turn, said)
+            case CancelTurn():
+                self.waste(CANCEL_COST)
             case Unknown(number):
                 self.unknown(number)
 
@@ -160,6 +174,10 @@ class RoomSocket(Socket):
             return
         except StoreUnavailable as error:
             # A stock client keeps the edit and offers it again when the room asks, once it can save.
+            self._refuse(error)
+            return
+        except (TurnCancelled, LeaseLost, OthersPresent, RateLimited) as error:
+            self.waste(1)
             self._refuse(error)
             return
         except DocumentBroken:

@@ -16,6 +16,7 @@ from collab.auth.permissions import (
     EVERYTHING,
     HISTORY,
     READ,
+    REWRITE,
     WRITE,
     Grant,
     Principal,
@@ -61,14 +62,16 @@ def authority(registry: Registry) -> Authority:
 
 
 @pytest.mark.anyio
-async def test_without_verifiers_everybody_may_do_everything() -> None:
+async def test_without_verifiers_everybody_may_do_all_but_rewrite_what_others_are_in() -> (
+    None
+):
     authority = Authority()
 
     principal = await authority.authenticate(Credential("whatever"))
 
     assert authority.is_open
     assert principal is ANONYMOUS
-    assert authority.operations(principal, "r") == EVERYTHING
+    assert authority.operations(principal, "r") == EVERYTHING & ~REWRITE
 
 
 @pytest.mark.anyio

@@ -34,7 +34,9 @@ def test_any_bytes_are_an_object_or_are_refused(content: bytes):
 
 
 @given(
-    claims=st.dictionaries(st.sampled_from("sub name kind tenant".split()), json_values)
+    claims=st.dictionaries(
+        st.sampled_from("sub name kind tenant role act".split()), json_values
+    )
 )
 def test_anybody_is_a_principal_or_is_refused(claims: dict[str, Any]):
     try:

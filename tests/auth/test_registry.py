@@ -355,6 +355,18 @@ def test_a_revocation_ends_what_is_older_and_nothing_newer(
     assert not registry.is_revoked(principal(tenant="acme"))
 
 
+@pytest.mark.parametrize("revoked", ["reviewer", "ada"])
+def test_whoever_acts_for_another_ends_with_either(
+    registry: Registry, revoked: str
+) -> None:
+    acting = principal("reviewer", on_behalf_of="ada")
+
+    registry.revoke(revoked)
+
+    assert registry.is_revoked(acting)
+    assert not registry.is_revoked(principal("reviewer2", on_behalf_of="bob"))
+
+
 def test_a_revoked_principal_loses_its_keys_and_gets_them_back(
     registry: Registry, clock: Clock
 ) -> None:

@@ -259,6 +259,8 @@ async def test_all_that_a_principal_is_goes_with_its_ticket(pair: Pair) -> None:
     full = Principal(
         *("bot", "acme", "agent", "Büro", (Grant("a/", READ, True), Grant("b", WRITE))),
         *(1_000_100.0, "jti", 5.5, "b", READ | WRITE),
+        role="executor",
+        on_behalf_of="ada",
     )
     token, _ = await pair.here.issue(full)
 
@@ -348,6 +350,9 @@ async def test_what_is_on_the_bus_tells_nothing_and_is_made_by_no_stranger(
         ("at_most", 99),
         ("at_most", None),
         ("is_lent", 1),
+        ("role", 1),
+        ("on_behalf_of", 1),
+        ("on_behalf_of", "anonymous"),
         ("expires", "never"),
         ("issued", None),
         ("token", None),

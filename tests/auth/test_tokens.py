@@ -31,6 +31,7 @@ from collab.auth.signing import (
 )
 from collab.auth.tokens import Tokens, mint
 from collab.errors import Unauthenticated
+from collab.turns import About
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,58 @@ async def test_the_claims_say_who_it_is(issuer: Issuer, tokens: Tokens):
     assert principal.operations("notes") == READ | WRITE
     assert principal.operations("team-a/x") == READ | PRESENCE | HISTORY
     assert principal.operations("team-ax") == 0
+
+
+@pytest.mark.anyio
+async def test_whoever_acts_is_the_principal_on_behalf_of_the_subject(
+    issuer: Issuer, tokens: Tokens
+):
+    token = issuer.token(
+        sub="ada",
+        name="Ada",
+        role="executor",
+        act={"sub": "reviewer", "name": "Reviewer", "act": {"sub": "ignored"}},
+    )
+
+    principal = await ask(tokens, token)
+
+    assert principal is not None
+    assert principal.stamp == {
+        "id": "reviewer",
+        "name": "Reviewer",
+        "kind": "agent",
+        "role": "executor",
+        "on_behalf_of": "ada",
+    }
+    assert principal.about == About("Reviewer", "agent", "ada", "executor")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"act": []},
+        {"act": "reviewer"},
+        {"act": {}},
+        {"act": {"sub": ""}},
+        {"act": {"sub": 7}},
+        {"act": {"sub": "anonymous"}},
+        {"act": {"sub": "a", "kind": "god"}},
+        {"act": {"sub": "a", "name": "\x00"}},
+        {"role": 5},
+        {"role": "r" * 257},
+        {"role": "\n"},
+        {"act": {"sub": "a"}, "sub": ""},
+    ],
+    ids=str,
+)
+async def test_a_wrong_actor_or_role_makes_the_token_worthless(
+    issuer: Issuer, tokens: Tokens, wrong: dict[str, object]
+):
+    token = issuer.token(**wrong)
+
+    with pytest.raises(Unauthenticated):
+        await ask(tokens, token)
 
 
 @pytest.mark.anyio

@@ -273,12 +273,13 @@ class House:
 
 
 @asynccontextmanager
-async def open_house() -> AsyncIterator[House]:
-    settings, metrics, table = Settings(store="memory"), Metrics(), Table()
+async def open_house(*, is_open: bool = False, **settled: Any) -> AsyncIterator[House]:
+    """With access control, unless it is open to everybody."""
+    settings, metrics, table = Settings(store="memory", **settled), Metrics(), Table()
     audit = make_audit(settings, metrics)
     store = make_store(settings)
     async with make_replica(settings, store, metrics, audit) as replica:
-        access = Access(Authority([table]), replica)
+        access = Access(Authority([] if is_open else [table]), replica)
         limits = make_limits(settings, metrics)
         sockets = make_sockets(settings, replica, metrics, access, limits)
         yield House(table, access, sockets)

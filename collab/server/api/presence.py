@@ -146,9 +146,8 @@ class Guests:
             call.api.replica.join(room, guest.member)
         else:
             # The token that was shown last is the one that it lives by.
-            guest.member.principal = call.principal
+            guest.member.speak_for(call.principal)
             guest.member.operations = call.operations
-            guest.member.user = call.principal.stamp
         guest.ends = time.time() + wanted.ttl_seconds
         try:
             guest.say(orjson.dumps(wanted.state))
