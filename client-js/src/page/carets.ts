@@ -32,13 +32,21 @@ class Caret extends WidgetType {
       other.place === this.place &&
       other.isOnFirstLine === this.isOnFirstLine &&
       other.person.name === this.person.name &&
-      other.person.colour === this.person.colour
+      other.person.colour === this.person.colour &&
+      other.person.agent?.tail === this.person.agent?.tail &&
+      other.isAtWork === this.isAtWork
     );
+  }
+
+  get isAtWork(): boolean {
+    const doing = this.person.agent?.doing;
+    return doing === "writing" || doing === "thinking";
   }
 
   override toDOM(): HTMLElement {
     const caret = document.createElement("span");
     caret.className = this.isOnFirstLine ? "cm-caret cm-caret-below" : "cm-caret";
+    if (this.isAtWork) caret.classList.add("cm-caret-busy");
     caret.setAttribute("aria-hidden", "true");
     caret.style.setProperty("--who", this.person.colour);
     caret.style.setProperty("--ink", inkOn(this.person.colour));
@@ -47,7 +55,17 @@ class Caret extends WidgetType {
     label.textContent = this.person.name;
     // Word joiners on both sides keep the caret from being where a line may break.
     caret.append("\u2060", label, "\u2060");
-    return caret;
+    const tail = this.person.agent?.tail ?? "";
+    if (tail === "") return caret;
+    // What is on its way follows the caret; it is not in the document yet.
+    const words = document.createElement("span");
+    words.className = "cm-tail";
+    words.textContent = tail;
+    const both = document.createElement("span");
+    both.setAttribute("aria-hidden", "true");
+    both.style.setProperty("--who", this.person.colour);
+    both.append(caret, words);
+    return both;
   }
 
   override ignoreEvent(): boolean {
@@ -164,7 +182,12 @@ export function carets(text: Y.Text, awareness: Awareness): Extension {
         top: "calc(100% - 0.1em)",
         borderRadius: "0 0.4em 0.4em 0.4em",
       },
-      ".cm-caret:hover .cm-caret-name": { animation: "none" },
+      ".cm-caret:hover .cm-caret-name, .cm-caret-busy .cm-caret-name": { animation: "none" },
+      ".cm-tail": {
+        color: "light-dark(var(--who), color-mix(in oklab, var(--who) 62%, white))",
+        fontStyle: "italic",
+        whiteSpace: "pre-wrap",
+      },
       "@keyframes caret-name": { "0%, 85%": { opacity: "1" }, "100%": { opacity: "0" } },
       ".cm-others-selection": {
         background:

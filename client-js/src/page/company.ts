@@ -5,7 +5,7 @@ import type { Provider } from "../provider.ts";
 import { inkOn } from "./colours.ts";
 import { element, setText, span } from "./elements.ts";
 import { keepPerson, loadPerson } from "./names.ts";
-import { announce, initials, mustChangeColour, people } from "./people.ts";
+import { announce, initials, mustChangeColour, type Person, people } from "./people.ts";
 
 const MAX_AVATARS = 5;
 
@@ -15,16 +15,15 @@ export function showCompany(awareness: Awareness): void {
 
   const show = () => {
     if (mustChangeColour(awareness)) return announce(awareness, name);
-    const [me, ...others] = people(awareness);
+    const [me, ...everybody] = people(awareness);
     if (me === undefined) return;
+    const others = everybody.filter(({ agent }) => agent === null);
+    const agents = everybody.filter(({ agent }) => agent !== null);
     document.documentElement.style.setProperty("--me-given", me.colour);
     document.body.dataset.company = others.length > 0 ? "others" : "alone";
     if (element("me-known").hidden) setText("me-name", me.name);
-    const more = others.length - MAX_AVATARS;
-    element("people").replaceChildren(
-      ...others.slice(0, MAX_AVATARS).map((other) => avatar(initials(other.name), other.name, other.colour)),
-      ...(more > 0 ? [avatar(`+${more}`, `and ${more} more`)] : []),
-    );
+    element("people").replaceChildren(...avatars(others));
+    element("agents-here").replaceChildren(...avatars(agents));
   };
   show();
   awareness.on("change", show);
@@ -58,6 +57,14 @@ export function showUser(provider: Provider): void {
   };
   show();
   provider.subscribe(show);
+}
+
+function avatars(members: readonly Person[]): readonly HTMLLIElement[] {
+  const more = members.length - MAX_AVATARS;
+  return [
+    ...members.slice(0, MAX_AVATARS).map(({ name, colour }) => avatar(initials(name), name, colour)),
+    ...(more > 0 ? [avatar(`+${more}`, `and ${more} more`)] : []),
+  ];
 }
 
 function avatar(letters: string, meaning: string, colour?: string): HTMLLIElement {

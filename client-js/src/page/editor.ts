@@ -7,17 +7,28 @@ import {
   markdownLanguage,
 } from "@codemirror/lang-markdown";
 import { HighlightStyle, syntaxHighlighting } from "@codemirror/language";
-import { Compartment, EditorState, Prec } from "@codemirror/state";
+import { ChangeSet, Compartment, EditorState, Prec } from "@codemirror/state";
 import { drawSelection, EditorView, keymap, placeholder } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
 import type { Awareness } from "y-protocols/awareness";
 import type * as Y from "yjs";
 import { carets } from "./carets.ts";
+import { type Coloured, colour, colouring } from "./colouring.ts";
+
+/** The text at one moment, to be coloured when it is known by whom it is, though it may have changed since. */
+export interface Captured {
+  readonly text: string;
+  readonly colour: (runs: readonly Coloured[]) => void;
+}
 
 export interface Editor {
   focus(): void;
   setMayWrite(mayWrite: boolean): void;
+  /** One is followed at a time: the last. */
+  capture(): Captured;
+  /** Without colours again. */
+  plain(): void;
 }
 
 const theme = EditorView.theme({
@@ -75,6 +86,8 @@ export function createEditor(host: HTMLElement, text: Y.Text, awareness: Awarene
   text.observe(({ delta }) => {
     for (const part of delta) if (part.insert !== undefined) part.insert = words(part.insert);
   });
+  // What has happened to the text since it was captured.
+  let changed = ChangeSet.empty(text.length);
   const view = new EditorView({
     parent: host.attachShadow({ mode: "open", delegatesFocus: true }),
     state: EditorState.create({
@@ -105,6 +118,10 @@ export function createEditor(host: HTMLElement, text: Y.Text, awareness: Awarene
         keymap.of([...yUndoManagerKeymap, ...defaultKeymap]),
         yCollab(text, null),
         carets(text, awareness),
+        colouring,
+        EditorView.updateListener.of(({ changes }) => {
+          changed = changed.compose(changes);
+        }),
         writable.of(access(true)),
         theme,
       ],
@@ -116,5 +133,15 @@ export function createEditor(host: HTMLElement, text: Y.Text, awareness: Awarene
       if (mayWrite === !view.state.readOnly) return;
       view.dispatch({ effects: writable.reconfigure(access(mayWrite)) });
     },
+    capture: () => {
+      const { doc } = view.state;
+      changed = ChangeSet.empty(doc.length);
+      return {
+        text: doc.toString(),
+        colour: (runs) => view.dispatch({ effects: colour.of({ runs, changed }) }),
+      };
+    },
+    plain: () =>
+      view.dispatch({ effects: colour.of({ runs: [], changed: ChangeSet.empty(view.state.doc.length) }) }),
   };
 }

@@ -1,17 +1,43 @@
-/** Who is here: the awareness states of the room, read with distrust, as a list of people. */
+/** Who is here: the awareness states of the room, read with distrust, as a list of people and agents. */
 
 import type { Awareness } from "y-protocols/awareness";
 import { freeColour, PALETTE, safeColour } from "./colours.ts";
 import { MAX_PERSON_LENGTH } from "./names.ts";
 
+const DOINGS = ["idle", "thinking", "writing", "waiting_approval", "error"] as const;
+
+/** What an agent says it is doing. */
+export type Doing = (typeof DOINGS)[number];
+
+/** What is known of a member that is a program. */
+export interface Agent {
+  readonly role: string;
+  readonly onBehalfOf: string;
+  readonly doing: Doing;
+  readonly task: string;
+  /** In words, such as what it looks at. */
+  readonly detail: string;
+  /** The turn that can be stopped; "" for none. */
+  readonly turn: string;
+  /** What it is about to write, and has not yet. */
+  readonly tail: string;
+}
+
 export interface Person {
   readonly client: number;
+  /** Whom the server says it speaks for; "" where it does not say. */
+  readonly principal: string;
   readonly name: string;
   readonly colour: string;
   readonly isMe: boolean;
   /** When they came, by their own clock; 0 where it is not said. */
   readonly since: number;
+  /** Null for a person. */
+  readonly agent: Agent | null;
 }
+
+const MAX_WORDS = 160;
+const MAX_TAIL = 256;
 
 /** I come first, the others in an order that is the same everywhere. */
 export function people(awareness: Awareness): readonly Person[] {
@@ -23,10 +49,35 @@ export function people(awareness: Awareness): readonly Person[] {
 
 export function person(client: number, state: unknown, isMe: boolean): Person {
   const user: unknown = isRecord(state) ? state.user : undefined;
-  const { name, color } = isRecord(user) ? user : { name: undefined, color: undefined };
-  const said = typeof name === "string" ? name.trim().slice(0, MAX_PERSON_LENGTH) : "";
+  const fields = isRecord(user) ? user : {};
+  const name = words(fields.name, MAX_PERSON_LENGTH);
   const since = isRecord(state) && typeof state.since === "number" ? state.since : 0;
-  return { client, name: said || `Guest ${client % 1000}`, colour: safeColour(color, client), isMe, since };
+  return {
+    client,
+    principal: typeof fields.id === "string" ? fields.id : "",
+    name: name || `Guest ${client % 1000}`,
+    colour: safeColour(fields.color, client),
+    isMe,
+    since,
+    agent: fields.kind === "agent" ? agent(fields, isRecord(state) ? state.agent : undefined) : null,
+  };
+}
+
+function agent(user: Record<string, unknown>, said: unknown): Agent {
+  const fields = isRecord(said) ? said : {};
+  return {
+    role: words(user.role, MAX_PERSON_LENGTH),
+    onBehalfOf: words(user.on_behalf_of, MAX_PERSON_LENGTH),
+    doing: DOINGS.find((one) => one === fields.status) ?? "idle",
+    task: words(fields.task, MAX_WORDS),
+    detail: words(fields.detail, MAX_WORDS),
+    turn: typeof fields.turn === "string" ? fields.turn : "",
+    tail: typeof fields.tail === "string" ? fields.tail.slice(0, MAX_TAIL) : "",
+  };
+}
+
+function words(said: unknown, length: number): string {
+  return typeof said === "string" ? said.trim().slice(0, length) : "";
 }
 
 /** Two letters that stand for a name. */

@@ -62,6 +62,11 @@ export class Session {
     return this.#mayWrite;
   }
 
+  /** What a request shows: nothing where there is no token. */
+  get headers(): Record<string, string> {
+    return this.#token === "" ? {} : { authorization: `Bearer ${this.#token}` };
+  }
+
   signIn(token: string): void {
     this.#token = token.trim();
     this.#ticket = "";
@@ -80,7 +85,7 @@ export class Session {
     if (brought !== "" || this.#token === "") return brought;
     const response = await fetch("/v1/tickets", {
       method: "POST",
-      headers: { authorization: `Bearer ${this.#token}`, "content-type": "application/json" },
+      headers: { ...this.headers, "content-type": "application/json" },
       body: JSON.stringify({ room: this.#room }),
       cache: "no-store",
       credentials: "omit",

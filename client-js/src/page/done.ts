@@ -1,0 +1,142 @@
+/** What agents have changed lately, turn by turn, each with a button that takes it back or brings it again. */
+
+import type { Awareness } from "y-protocols/awareness";
+import type { Provider } from "../provider.ts";
+import { element, setText, span } from "./elements.ts";
+import { type Author, type Done, doneIn, type Entry, readActivity } from "./history.ts";
+import { people } from "./people.ts";
+import type { Problem, Requests } from "./requests.ts";
+
+const MAX_SHOWN = 8;
+/** Positions of the log that are looked back when the page opens. */
+const MAX_BACK = 2000;
+/** Asked for at once; when there is more, it is asked for next. */
+const MAX_READ = 200;
+/** Kept here: the oldest go. */
+const MAX_KEPT = 1000;
+/** After a change that may belong to a turn. */
+const LOOK_MILLISECONDS = 700;
+
+/** In a few words what a turn was. */
+export function told({ author }: Done): string {
+  return author.reason || author.task || "Changed the text";
+}
+
+export function showDone(provider: Provider, awareness: Awareness, requests: Requests): void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isLooking = false;
+  let hasNews = false;
+  let shown = "";
+  /** Everything up to here has been read. */
+  let read: number | null = null;
+  let entries: readonly Entry[] = [];
+  /** Who may not read the past is not shown it, until the next sign-in. */
+  let mayRead = true;
+
+  const look = async () => {
+    timer = undefined;
+    if (isLooking) {
+      hasNews = true;
+      return;
+    }
+    isLooking = true;
+    try {
+      read ??= Math.max(0, positionIn(await requests.read("")) - MAX_BACK);
+      const more = readActivity(
+        await requests.read("activity", { after: String(read), limit: String(MAX_READ) }),
+      );
+      if (more.length >= MAX_READ) hasNews = true;
+      read = Math.max(read, ...more.map(({ last }) => last));
+      entries = [...entries, ...more].slice(-MAX_KEPT);
+      show(doneIn(entries));
+    } catch (problem) {
+      // What is shown already stays; the next change is another occasion.
+      mayRead = ![401, 403].includes((problem as Problem).status);
+    }
+    isLooking = false;
+    if (hasNews) soon();
+    hasNews = false;
+  };
+  const soon = () => {
+    if (mayRead && timer === undefined) timer = setTimeout(() => void look(), LOOK_MILLISECONDS);
+  };
+
+  const show = (done: readonly Done[]) => {
+    const latest = done.slice(0, MAX_SHOWN);
+    const told = JSON.stringify(latest);
+    if (told === shown) return;
+    shown = told;
+    element("done").hidden = latest.length === 0;
+    const focused = document.activeElement?.closest<HTMLElement>("#turns li")?.dataset.turn;
+    element("turns").replaceChildren(...latest.map(item));
+    if (focused !== undefined) {
+      document.querySelector<HTMLElement>(`#turns li[data-turn="${CSS.escape(focused)}"] button`)?.focus();
+    }
+  };
+
+  const item = (done: Done): HTMLLIElement => {
+    const { author, milliseconds, undoneBy } = done;
+    const line = document.createElement("li");
+    line.className = "turn";
+    line.dataset.turn = author.turn;
+    line.dataset.undone = String(undoneBy !== "");
+    const words = document.createElement("div");
+    words.append(span("turn-what", told(done)), span("turn-who", credit(author, milliseconds)));
+    if (undoneBy !== "") words.append(span("turn-state", "Taken back"));
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small";
+    button.textContent = undoneBy === "" ? "Undo" : "Redo";
+    button.setAttribute("aria-label", `${button.textContent}: ${told(done)}, by ${author.name}`);
+    button.addEventListener("click", () => void decide(done, button));
+    line.append(words, button);
+    return line;
+  };
+
+  const decide = async ({ author, undoneBy }: Done, button: HTMLButtonElement) => {
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    setText("agents-problem", "");
+    const verb = undoneBy === "" ? "undo" : "redo";
+    try {
+      await requests.act(`turns/${encodeURIComponent(author.turn)}/${verb}`, {
+        principal: author.principal,
+      });
+      setText("agents-announcer", undoneBy === "" ? "Taken back." : "It is there again.");
+    } catch (problem) {
+      setText("agents-problem", (problem as Problem).message);
+    }
+    button.setAttribute("aria-disabled", "false");
+    void look();
+  };
+
+  // Without agents there is nothing to ask for again and again.
+  const isWorthIt = () => shown !== "" || people(awareness).some(({ agent }) => agent !== null);
+  provider.doc.on("update", () => {
+    if (isWorthIt()) soon();
+  });
+  awareness.on("change", () => {
+    if (isWorthIt()) soon();
+  });
+  let wasSynced = false;
+  provider.subscribe(() => {
+    const { isSynced } = provider.getSnapshot();
+    if (isSynced && !wasSynced) {
+      mayRead = true;
+      // A room that was never written to has no past to ask for.
+      if (provider.doc.store.clients.size === 0) read ??= 0;
+      else void look();
+    }
+    wasSynced = isSynced;
+  });
+}
+
+function credit({ name, onBehalfOf }: Author, milliseconds: number): string {
+  const time = new Date(milliseconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return [name, onBehalfOf && `for ${onBehalfOf}`, time].filter(Boolean).join(", ");
+}
+
+function positionIn(answer: unknown): number {
+  const isRoom = typeof answer === "object" && answer !== null && "position" in answer;
+  return isRoom && typeof answer.position === "number" ? answer.position : 0;
+}

@@ -1,0 +1,133 @@
+import { describe, expect, test } from "vitest";
+import { credits, doneIn, readActivity, readBlame } from "../../src/page/history.ts";
+import { person } from "../../src/page/people.ts";
+
+const ada = { principal: "ada", name: "Ada", kind: "human" };
+const agent = { principal: "bot", name: "Reviewer", kind: "agent", on_behalf_of: "Ada" };
+
+function span(start: number, end: number, author = 0) {
+  return { start, end, author, time: 60_000 };
+}
+
+describe("who wrote what", () => {
+  test("is counted in characters by the server, and in UTF-16 by an editor", () => {
+    const runs = readBlame({ authors: [ada, agent], spans: [span(0, 2), span(2, 4, 1)] }, "a🌱é🎉z");
+
+    expect(runs.map(({ start, end, author }) => [start, end, author.name])).toEqual([
+      [0, 3, "Ada"],
+      [3, 6, "Reviewer"],
+    ]);
+  });
+
+  test("is cut where the text has become shorter", () => {
+    const runs = readBlame({ authors: [ada], spans: [span(0, 3), span(3, 90), span(90, 99)] }, "four");
+
+    expect(runs.map(({ start, end }) => [start, end])).toEqual([
+      [0, 3],
+      [3, 4],
+    ]);
+  });
+
+  test.each([
+    null,
+    7,
+    {},
+    { authors: 3, spans: 4 },
+    { authors: [], spans: [span(0, 2)] },
+    { authors: [ada], spans: [null, { start: "0", end: {} }, span(3, 1), span(-4, -1)] },
+  ])("is nobody's where the answer makes no sense: %j", (answer) => {
+    expect(readBlame(answer, "words")).toEqual([]);
+  });
+
+  test("never overlaps, whatever the answer says", () => {
+    const runs = readBlame({ authors: [ada], spans: [span(2, 5), span(0, 4)] }, "words");
+
+    expect(runs.map(({ start, end }) => [start, end])).toEqual([
+      [0, 4],
+      [4, 5],
+    ]);
+  });
+});
+
+describe("credits", () => {
+  const runs = readBlame(
+    {
+      authors: [
+        ada,
+        { ...agent, turn: "1", reason: "a doubled word" },
+        { ...agent, turn: "2", reason: "teh" },
+        { ...agent, turn: "3", reason: "teh" },
+      ],
+      spans: [span(0, 1), span(1, 2, 1), span(2, 3, 2), span(3, 4, 3)],
+    },
+    "words",
+  );
+
+  test("are one for each author, with the reasons of all turns", () => {
+    const found = credits(runs, []);
+
+    expect(
+      found.map(({ name, isAgent, onBehalfOf, reasons }) => [name, isAgent, onBehalfOf, reasons]),
+    ).toEqual([
+      ["Ada", false, "", []],
+      ["Reviewer", true, "Ada", ["a doubled word", "teh"]],
+    ]);
+    expect(new Set(found.map(({ colour }) => colour)).size).toBe(2);
+  });
+
+  test("have the colour of who is here, and nobody else has it", () => {
+    const user = { id: "bot", name: "Reviewer", kind: "agent", color: "#c2255c" };
+    const here = [person(1, { user }, false)];
+
+    const [first, second] = credits(runs, here);
+
+    expect(second?.colour).toBe("#c2255c");
+    expect(first?.colour).not.toBe("#c2255c");
+  });
+});
+
+describe("what agents did", () => {
+  const entry = (author: number, last: number) => ({
+    author,
+    first: last,
+    last,
+    began: 0,
+    ended: last * 1000,
+  });
+  const done = (authors: object[], entries: object[]) => doneIn(readActivity({ authors, entries }));
+
+  test("is told by turns, the latest first, without people and undos", () => {
+    const authors = [
+      ada,
+      { ...agent, turn: "1" },
+      { ...agent, turn: "2" },
+      { ...ada, turn: "3", undoes: "x" },
+    ];
+
+    const found = done(authors, [entry(0, 1), entry(1, 2), entry(2, 3), entry(1, 4), entry(3, 5)]);
+
+    expect(found.map(({ author, milliseconds }) => [author.turn, milliseconds])).toEqual([
+      ["1", 4000],
+      ["2", 3000],
+    ]);
+  });
+
+  test("stands, or was taken back, or was brought again", () => {
+    const undo = { ...ada, turn: "u", undoes: "1" };
+    const redo = { ...ada, turn: "r", undoes: "u" };
+    const again = { ...ada, turn: "v", undoes: "1" };
+    const authors = [{ ...agent, turn: "1" }, undo, redo, again];
+    const all = [entry(0, 1), entry(1, 2), entry(2, 3), entry(3, 4)];
+
+    const states = [1, 2, 3, 4].map((length) => done(authors, all.slice(0, length))[0]?.undoneBy);
+
+    expect(states).toEqual(["", "u", "", "v"]);
+  });
+
+  test.each([null, {}, { authors: [agent], entries: [3, { author: 9 }, { author: "0" }] }])(
+    "is nothing where the answer makes no sense: %j",
+    (answer) => {
+      expect(doneIn(readActivity(answer)).length).toBe(0);
+    },
+  );
+});
