@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from pycrdt import Text
 
@@ -14,6 +14,30 @@ from collab.document.export import EMBED
 from collab.document.values import Problem
 
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
+
+
+class Change(NamedTuple):
+    """In a text, from one character up to another, what is to stand there instead."""
+
+    start: int
+    stop: int
+    insert: str
+
+
+def word_changes(old: str, new: str, budget: Budget) -> list[Change]:
+    """What differs, word by word, and of each word only what does."""
+    start, stop, end = middle(old, new)
+    budget.spend(20 * (stop + end - 2 * start))
+    words, others = _WORDS.findall(old[start:stop]), _WORDS.findall(new[start:end])
+    places = [start]
+    for word in words:
+        places.append(places[-1] + len(word))
+    found = []
+    for first, last, new_first, new_last in changes(words, others, budget):
+        at, instead = places[first], "".join(others[new_first:new_last])
+        start, stop, end = middle(old[at : places[last]], instead)
+        found.append(Change(at + start, at + stop, instead[start:end]))
+    return found
 
 
 class Characters:
@@ -74,19 +98,14 @@ class Characters:
         start, stop, end = middle(old, new)
         self.splice(index + start, stop - start, new[start:end])
 
+    def change_all(self, changes: Sequence[Change]) -> None:
+        """Several changes of the text as it is, in order, none of which overlap."""
+        for start, stop, insert in reversed(changes):
+            self.splice(start, stop - start, insert)
+
     def rewrite(self, text: str) -> None:
         """Change word by word what differs."""
-        old = self.shown
-        start, stop, end = middle(old, text)
-        self._budget.spend(20 * (stop + end - 2 * start))
-        words, others = _WORDS.findall(old[start:stop]), _WORDS.findall(text[start:end])
-        places = [start]
-        for word in words:
-            places.append(places[-1] + len(word))
-        hunks = changes(words, others, self._budget)
-        for first, last, new_first, new_last in reversed(hunks):
-            at, end = places[first], places[last]
-            self.change(at, old[at:end], "".join(others[new_first:new_last]))
+        self.change_all(word_changes(self.shown, text, self._budget))
 
     def _offset(self, index: int) -> int:
         """Where a character begins, as native code counts."""

@@ -155,7 +155,11 @@ def to_text(update: bytes, root: str = "") -> str:
     Raises RootNotFound when the document has no such root, InvalidRequest when it is not clear which is meant or it is
     a map or a list.
     """
-    shared = _chosen(update, root)
+    return text_of(_chosen(update, root))
+
+
+def text_of(shared: Text | XmlFragment | None) -> str:
+    """One root as text."""
     if isinstance(shared, XmlFragment):
         return text_of_xml(shared)
     return "" if shared is None else characters(shared)
@@ -167,7 +171,11 @@ def to_markdown(update: bytes, root: str = "") -> str:
 
     Raises what `to_text` raises.
     """
-    shared = _chosen(update, root)
+    return markdown_of(_chosen(update, root))
+
+
+def markdown_of(shared: Text | XmlFragment | None) -> str:
+    """One root as Markdown."""
     if isinstance(shared, XmlFragment):
         return markdown_of_xml(shared)
     if shared is None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from collab.document.characters import Change
 from collab.sdk.errors import Ambiguous, Conflict, Invalid
 
 MAX_DIFF_CHARACTERS = 1 << 20
@@ -18,14 +18,6 @@ MAX_CANDIDATES = 10
 _HEADER = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
 _BARE = re.compile(r"@@(?: \.\.\.)?(?: @@)?\s*$")
 _NO_NEWLINE = "\\"
-
-
-class Change(NamedTuple):
-    """In a text, from one character up to another, what is to stand there instead."""
-
-    start: int
-    stop: int
-    insert: str
 
 
 @dataclass(slots=True)
@@ -212,11 +204,14 @@ def _changes(hunk: Hunk, text: str, at: int) -> Iterator[Change]:
         is_last = index == len(hunk.lines) and stop >= len(text)
         if is_last and hunk.new_is_cut and (not text or text.endswith("\n")):
             insert = insert.removesuffix("\n")
+        is_gone = is_last and hunk.old_is_cut and not hunk.new_is_cut and not come
+        if is_gone and stop > len(text):
+            yield Change(at, len(text), "")  # the break before it stays
+            return
         yield _fitted(Change(at, stop, insert), text)
         at = stop
     stays = hunk.lines[-1][0] == " "
-    adds = any(kind != "-" for kind, _ in hunk.lines)
-    if adds and hunk.old_is_cut and not hunk.new_is_cut and at > len(text):
+    if hunk.old_is_cut and not hunk.new_is_cut and at > len(text):
         yield Change(len(text), len(text), "\n")
     if stays and hunk.new_is_cut and at >= len(text) and text.endswith("\n"):
         yield Change(len(text) - 1, len(text), "")
