@@ -21,6 +21,7 @@ from collab.document.units import (
 )
 from collab.errors import AnchorNotFound, InvalidRequest, Refused
 from collab.protocol.statevector import Vector
+from collab.protocol.structs import MAX_CLOCK
 
 BLOCK = 256  # pieces that are counted together, at most
 OBJECT = "\ufffc"  # stands for what is in a text without being a character
@@ -242,27 +243,30 @@ class Order:
         at = dict.fromkeys(todo, (0, 0))
         arranged: list[Piece] = []
         for first in todo:
-            waiting = [first]
+            waiting = {first: MAX_CLOCK}  # clients, and how far each must come first
             while waiting:
-                client = waiting[-1]
+                client, wanted = next(reversed(waiting.items()))
                 pieces, needs = todo[client]
                 index, need = at[client]
-                stop, missing = self._ready(needs, need, known)
+                need, missing = self._ready(needs, need, known)
                 end = len(pieces) if missing is None else missing[0]
-                for piece in pieces[index:end]:
+                while index < end and known[client] <= wanted:
+                    piece = pieces[index]
                     if piece.clock > known[client]:
                         raise Ahead
-                    known[client] = max(known[client], piece.clock + piece.units)
+                    known[client] = max(known[client], piece.end)
                     arranged.append(piece)
-                at[client] = end, stop
-                if missing is None:
-                    waiting.pop()
-                elif missing[1] in waiting or missing[1] not in todo:
-                    raise Ahead
-                else:
-                    waiting.append(missing[1])
-                    if at[missing[1]][0] == len(todo[missing[1]][0]):
+                    index += 1
+                at[client] = index, need
+                if known[client] > wanted or index == len(pieces):
+                    del waiting[client]
+                    if known[client] <= wanted < MAX_CLOCK:
                         raise Ahead
+                elif missing is not None:
+                    _, other, clock = missing
+                    if other in waiting or other not in todo:
+                        raise Ahead
+                    waiting[other] = clock
         return arranged
 
     def _ready(
@@ -290,7 +294,13 @@ class Order:
         right = (
             None if piece.right_origin is None else self._starting(*piece.right_origin)
         )
-        line = self._line(piece, left, right)
+        beside = right if left is None else left
+        if beside is None:
+            line = self._home(piece.parent, piece.key)
+        else:
+            line = beside.line
+            if right is not None and right.line is None:
+                line = None
         if line is None:
             piece.delete()
             piece.lines = None
@@ -337,33 +347,21 @@ class Order:
             rest.origin = None
         return rest
 
-    def _line(
-        self, piece: Piece, left: Piece | None, right: Piece | None
-    ) -> Line | None:
-        """Where a piece hangs; None when that is gone."""
-        if (left is not None and left.line is None) or (
-            right is not None and right.line is None
-        ):
-            return None
-        if left is not None:
-            return left.line
-        if right is not None:
-            return right.line
-        parent, key = piece.parent, piece.key
+    def _home(self, parent: str | Ref | None, key: str | None) -> Line | None:
+        """The line that an update names; None when the shared type is gone."""
+        owner = None
         if isinstance(parent, str):
-            lines = self._roots.get(parent)
-            if lines is None:
-                lines = self._roots[parent] = {}
-            name, owner = parent, None
+            lines: dict[str | None, Line] | None = self._roots.setdefault(parent, {})
         elif parent is not None:
             owner = self._find(*parent)
-            if owner.lines is None:
-                return None
-            name, lines = "", owner.lines
+            lines = owner.lines
         else:
+            lines = None
+        if lines is None:
             return None
         line = lines.get(key)
         if line is None:
+            name = parent if isinstance(parent, str) else ""
             line = lines[key] = Line(name, owner, key)
         return line
 

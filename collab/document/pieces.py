@@ -174,19 +174,26 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
                 )
                 p = match.end()
                 if only is not None:
-                    whose = client if only == own else ids[only]
-                    ref = whose, only_at[0] + tails[only_at[1:]]
-                    if info > 127:
-                        origin = ref
-                    else:
-                        right_origin = ref
+                    left, left_at = only, only_at
+                clock_of = left_at[0] + tails[left_at[1:]]
+                if left == own:
+                    if clock_of >= clock:
+                        raise Refused("self reference")
+                    origin = client, clock_of
                 else:
-                    whose = client if left == own else ids[left]
-                    origin = whose, left_at[0] + tails[left_at[1:]]
-                    whose = client if right == own else ids[right]
-                    right_origin = whose, right_at[0] + tails[right_at[1:]]
-                    _note(right_origin, client, clock, len(pieces), needs)
-                _note(origin or right_origin, client, clock, len(pieces), needs)
+                    origin = ids[left], clock_of
+                    needs.append((len(pieces), *origin))
+                if right is not None:
+                    clock_of = right_at[0] + tails[right_at[1:]]
+                    if right == own:
+                        if clock_of >= clock:
+                            raise Refused("self reference")
+                        right_origin = client, clock_of
+                    else:
+                        right_origin = ids[right], clock_of
+                        needs.append((len(pieces), *right_origin))
+                elif info < 128:
+                    origin, right_origin = None, origin
                 value = value_bytes[0] if len(value_bytes) == 1 else number_of(value_bytes)  # fmt: skip
             elif kind == 0 or kind == 10:
                 value, p = number_at(update, p + 1)
@@ -206,7 +213,10 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
                         raise Refused("parent")
                     parent = ids[match[1]], number_of(match[2])
                     p = match.end()
-                    _note(parent, client, clock, len(pieces), needs)
+                    if parent[0] != client:
+                        needs.append((len(pieces), *parent))
+                    elif parent[1] >= clock:
+                        raise Refused("self reference")
                 if info & 32:
                     key, p = _string(update, p)
                 value, p = number_at(update, p)
@@ -286,18 +296,6 @@ def _gone(client: int, clock: int, units: int) -> Piece:
     piece = Piece(client, clock, units, None, None, None, False)
     piece.is_deleted = True
     return piece
-
-
-def _note(
-    ref: Ref | None, client: int, clock: int, index: int, needs: list[Need]
-) -> None:
-    """What must be there before."""
-    if ref is None:
-        return
-    if ref[0] != client:
-        needs.append((index, *ref))
-    elif ref[1] >= clock:
-        raise Refused("self reference")
 
 
 def _string(update: bytes, p: int) -> tuple[str, int]:
