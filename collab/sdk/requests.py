@@ -6,7 +6,7 @@ import asyncio
 import random
 import ssl
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import orjson
@@ -51,7 +51,7 @@ class Requests:
     def __init__(
         self,
         address: str,
-        token: Callable[[], str | None] = lambda: None,
+        token: Callable[[], Awaitable[str]] | None = None,
         *,
         tls: ssl.SSLContext | None = None,
         chance: random.Random | None = None,
@@ -123,7 +123,7 @@ class Requests:
         import httpx2
 
         client = self._client or self._connectable()
-        token = self._token()
+        token = await self._token() if self._token is not None else ""
         known = {"authorization": f"Bearer {token}"} if token else {}
         request = client.build_request(
             method,

@@ -30,16 +30,23 @@ class Never(random.Random):
         return 0.0
 
 
-def impatient(address: str, token: str | None = None) -> Requests:
-    return Requests(address, lambda: token, chance=Never())
+def impatient(address: str, token: str = "") -> Requests:
+    async def show() -> str:
+        return token
+
+    return Requests(address, show, chance=Never())
 
 
 @pytest.mark.anyio
 async def test_the_token_is_the_one_of_now() -> None:
     tokens = iter(["first", "second"])
+
+    async def show() -> str:
+        return next(tokens)
+
     async with (
         answering(answer(200, {})) as server,
-        Requests(server.address, lambda: next(tokens)) as asking,
+        Requests(server.address, show) as asking,
     ):
         await asking.get("/v1/rooms")
         await asking.get("/v1/rooms")

@@ -1,0 +1,469 @@
+"""What others change in a document, told burst by burst: in which section, what was and is there, and who did it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import weakref
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import orjson
+from pycrdt import Text
+
+from collab.document.anchor import Anchor, Side
+from collab.document.differences import middle
+from collab.document.order import Order
+from collab.errors import CollabError
+from collab.protocol.statevector import Vector, encode_state_vector, state_vector
+from collab.sdk.burst import Burst, Difference, between
+from collab.sdk.errors import AnotherHistory, Invalid, Refused, SdkError, Unavailable
+from collab.sdk.history import Author, History
+from collab.sdk.mirror import REMOTE
+from collab.sdk.presence import Peer
+from collab.sdk.provider import Event, PeersChanged, Phase, Provider, Replaced, State
+from collab.sdk.sections import sections
+
+DEBOUNCE_SECONDS, MAX_WAIT_SECONDS = 1.0, 10.0
+MAX_CURSOR_CHARACTERS = 1 << 16
+MAX_CREDITED = 8  # questions to the server about who wrote, for one change; beyond, nobody is named
+MAX_REMEMBERED = 1000  # people who left while a burst went on
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """At one place `old` became `new`; where something was only deleted, `new` is empty.
+
+    `start` and `end` hold on to the first and last character of what is there now. `authors` are those who inserted
+    something of it, as far as presence or the server tells.
+    """
+
+    section: tuple[str, ...]  # titles of the headings above, outermost first
+    old: str
+    new: str
+    start: Anchor
+    end: Anchor
+    index: int  # of the first character, when this was told
+    authors: tuple[Author, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Everything that others did in one burst, in the order of the text; there is at least one edit.
+
+    `cursor` is for `changes(after=…)`: what comes after this change is told then, to whoever holds it.
+    """
+
+    edits: tuple[Edit, ...]
+    cursor: str = field(repr=False)
+
+    @property
+    def section(self) -> tuple[str, ...]:
+        """The innermost section that all of it is in."""
+        first, *others = (edit.section for edit in self.edits)
+        depth = len(first)
+        for other in others:
+            depth = min(depth, len(other))
+            while first[:depth] != other[:depth]:
+                depth -= 1
+        return first[:depth]
+
+    @property
+    def old(self) -> str:
+        """What was there, a line for each edit."""
+        return "\n".join(edit.old for edit in self.edits)
+
+    @property
+    def new(self) -> str:
+        """What is there, a line for each edit."""
+        return "\n".join(edit.new for edit in self.edits)
+
+    @property
+    def start(self) -> Anchor:
+        """Where the first edit begins."""
+        return self.edits[0].start
+
+    @property
+    def end(self) -> Anchor:
+        """Where the last edit ends."""
+        return self.edits[-1].end
+
+    @property
+    def authors(self) -> tuple[Author, ...]:
+        """Of all edits, each once."""
+        return tuple(dict.fromkeys(one for edit in self.edits for one in edit.authors))
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How much of a text somebody was told of.
+
+    At `position` of the log the text had this `digest`, unless others were writing just then; at `before` it said
+    nothing yet that was not told. `vector` tells what is new where the log cannot be read.
+    """
+
+    epoch: str
+    position: int
+    before: int
+    digest: int
+    vector: bytes
+
+    def encode(self) -> str:
+        """As letters that need no quoting anywhere."""
+        encoded = base64.urlsafe_b64encode(self.vector).decode()
+        parts = [self.epoch, self.position, self.before, self.digest, encoded]
+        written = base64.urlsafe_b64encode(zlib.compress(orjson.dumps(parts))).decode()
+        if len(written) > MAX_CURSOR_CHARACTERS and self.vector:
+            return replace(self, vector=b"").encode()
+        return written
+
+    @classmethod
+    def decode(cls, written: str) -> Self:
+        """Raises Invalid for what `encode` did not write."""
+        try:
+            if len(written) > MAX_CURSOR_CHARACTERS:
+                raise ValueError
+            packed = base64.b64decode(written, b"-_", validate=True)
+            unpacking = zlib.decompressobj()
+            parts = orjson.loads(
+                unpacking.decompress(packed, 2 * MAX_CURSOR_CHARACTERS)
+            )
+            epoch, position, before, digest, encoded = parts
+            vector = base64.b64decode(encoded, b"-_", validate=True)
+            numbers = (position, before, digest)
+            if type(epoch) is not str or any(type(one) is not int for one in numbers):
+                raise ValueError
+            if vector:
+                state_vector(vector)
+        except (ValueError, TypeError, zlib.error, binascii.Error, CollabError):
+            raise Invalid("this is no cursor of a change") from None
+        return cls(epoch, position, before, digest, vector)
+
+
+class Changes:
+    """The changes of one text, as an asynchronous iterator for one task; from when it is made, or from a cursor on.
+
+    A burst ends when there was nothing new for `debounce` seconds, or after `max_wait`. Whoever is slow gets more in one
+    change, never a queue. It goes on over reconnects, ends when the room is left, and raises the error of a server that
+    refuses. Who stops waiting loses nothing: the next wait goes on.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        history: History,
+        root: str,
+        order: Callable[[], Order],
+        *,
+        debounce: float = DEBOUNCE_SECONDS,
+        max_wait: float = MAX_WAIT_SECONDS,
+        ignore_self: bool = True,
+        after: str | None = None,
+    ) -> None:
+        self._provider, self._history, self._root = provider, history, root
+        self._order = order
+        self._debounce, self._max_wait = debounce, max_wait
+        self._ignores_self = ignore_self
+        self._resumed = Cursor.decode(after) if after is not None else None
+        self._view = _View(provider, root, ignore_self)
+        self._end = weakref.finalize(self, _View.close, self._view)
+        self._vector: Vector = order().vector()
+        self._epoch = provider.epoch  # "" while nothing was ever written
+        self._position: int | None = None  # of the log, not beyond what was told
+        self._told: Change | None = None  # and not handed out yet
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def aclose(self) -> None:
+        """Watch no longer."""
+        self._end()
+
+    async def __anext__(self) -> Change:
+        if self._told is None:
+            self._told = await self._next()
+        change = await self._credited(self._told)
+        self._told = None
+        return change
+
+    async def _next(self) -> Change:
+        if self._position is None:
+            self._position = await self._log_position()
+        if self._resumed is not None:
+            change = await self._since(self._resumed)
+            self._resumed = None
+            if change is not None:
+                return change
+        while True:
+            await self._burst()
+            position = await self._log_position()
+            found = self._view.burst.take()
+            if found:
+                return self._change(found, position)
+            if self._view.is_over:
+                raise StopAsyncIteration
+
+    async def _burst(self) -> None:
+        """Wait until there is something new, and then until there is nothing newer for a moment."""
+        view, now = self._view, asyncio.get_running_loop().time
+        await view.wait()
+        latest = now() + self._max_wait
+        while not view.is_over:
+            view.is_moved.clear()
+            try:
+                async with asyncio.timeout(min(self._debounce, latest - now())):
+                    await view.is_moved.wait()
+            except TimeoutError:
+                return
+
+    async def _log_position(self) -> int:
+        """Where the log ends; when it cannot be asked, what is known of it."""
+        try:
+            self._epoch, position = await self._history.position()
+        except SdkError:
+            return self._position or 0
+        return position
+
+    def _change(self, found: list[Difference], position: int) -> Change:
+        """What was found in the text as it is now."""
+        order, text = self._order(), self._view.burst.text
+        vector = order.vector()
+        cursor = Cursor(
+            self._epoch,
+            position,
+            self._position or 0,
+            digest(text),
+            encode_state_vector(vector),
+        )
+        people = self._view.people()
+        known, self._vector, self._position = self._vector, vector, position
+        outline = sections(text)
+        edits = []
+        for one in found:
+            start = order.anchor(self._root, one.start, Side.RIGHT)
+            end = order.anchor(self._root, one.end, Side.LEFT)
+            titles = tuple(
+                each.title for each in outline if each.start <= one.start < each.end
+            )
+            authors = self._authors(order, one, known, people)
+            edits.append(Edit(titles, one.old, one.new, start, end, one.start, authors))
+        return Change(tuple(edits), cursor.encode())
+
+    def _authors(
+        self,
+        order: Order,
+        one: Difference,
+        known: Vector,
+        people: Mapping[int, Peer],
+    ) -> tuple[Author, ...]:
+        """Who inserted what is new in it; an `Author` of nothing for whom presence does not know."""
+        found: dict[Author, None] = {}
+        own = self._provider.doc.client_id
+        for span in order.spans(self._root, one.start, one.end):
+            if span.clock + span.units <= known.get(span.client, 0):
+                continue
+            if span.client == own:
+                continue
+            peer = people.get(span.client)
+            found[_author(peer) if peer is not None else Author()] = None
+        return tuple(found)
+
+    async def _credited(self, change: Change) -> Change:
+        """Ask the server for those whom presence does not know."""
+        nobody, asked = Author(), 0
+        edits = []
+        for edit in change.edits:
+            authors = edit.authors
+            if nobody in authors:
+                others = tuple(one for one in authors if one != nobody)
+                asked += 1
+                credited = await self._blamed(edit) if asked <= MAX_CREDITED else ()
+                authors = tuple(dict.fromkeys((*others, *credited)))
+            edits.append(replace(edit, authors=authors))
+        return replace(change, edits=tuple(edits))
+
+    async def _blamed(self, edit: Edit) -> tuple[Author, ...]:
+        start, end = edit.index, edit.index + len(edit.new)
+        try:
+            blame = await self._history.blame(self._root, start, end)
+        except SdkError:
+            return ()
+        return tuple(span.author for span in blame.spans)
+
+    # From a cursor on
+
+    async def _since(self, cursor: Cursor) -> Change | None:
+        """What is new since then, by the log, or else by ids."""
+        if cursor.epoch != self._epoch:
+            raise AnotherHistory("the cursor belongs to another history of this room")
+        burst = self._view.burst
+        if digest(burst.text) == cursor.digest:
+            burst.take()
+            return None
+        try:
+            old = await self._old(cursor)
+        except SdkError:
+            old = None
+        if cursor.vector:
+            self._vector = state_vector(cursor.vector)
+        burst.take()
+        found = self._newer() if old is None else between(old, burst.text)
+        if not found:
+            return None
+        change = self._change(found, self._position or 0)
+        edits = [edit for edit in change.edits if not await self._is_own(edit)]
+        return replace(change, edits=tuple(edits)) if edits else None
+
+    async def _old(self, cursor: Cursor) -> str:
+        """The text as it was told of last; or an earlier one, so that something may be told twice but nothing never."""
+        told = await self._history.at(cursor.position, root=self._root)
+        if digest(told.content) == cursor.digest or cursor.before == cursor.position:
+            return str(told.content)
+        return str((await self._history.at(cursor.before, root=self._root)).content)
+
+    def _newer(self) -> list[Difference]:
+        """What has been inserted since: of what was deleted nothing is known here."""
+        order, text = self._order(), self._view.burst.text
+        runs: list[tuple[int, int]] = []
+        own = self._provider.doc.client_id if self._ignores_self else None
+        for span in order.spans(self._root):
+            new = span.clock + span.units - self._vector.get(span.client, 0)
+            if new <= 0 or span.client == own:
+                continue
+            end = span.start + span.size
+            start = max(span.start, end - new * span.size // span.units)
+            if runs and runs[-1][1] == start:
+                runs[-1] = (runs[-1][0], end)
+            else:
+                runs.append((start, end))
+        return [Difference(start, end, "", text[start:end]) for start, end in runs]
+
+    async def _is_own(self, edit: Edit) -> bool:
+        """Whether it is an insertion of this very principal, by another connection before."""
+        user = self._provider.user.id
+        start, old_end, new_end = middle(edit.old, edit.new)
+        if not self._ignores_self or not user or old_end > start:
+            return False
+        try:
+            blame = await self._history.blame(
+                self._root, edit.index + start, edit.index + new_end
+            )
+        except SdkError:
+            return False
+        return bool(blame.spans) and all(
+            span.author.principal == user for span in blame.spans
+        )
+
+
+class _View:
+    """A text under observation. It holds nothing that would keep `Changes` alive."""
+
+    def __init__(self, provider: Provider, root: str, ignores_self: bool) -> None:
+        self._provider, self._root, self._ignores_self = provider, root, ignores_self
+        self.is_moved = asyncio.Event()
+        self.is_over = False
+        self._error: SdkError | None = None
+        self._left: dict[int, Peer] = {}
+        self._is_stale = (
+            False  # the document was replaced, and what the room holds has not come yet
+        )
+        self._end = provider.observe(self._happened)
+        self._observe()
+        self.burst = Burst(self._text.diff())
+
+    def _observe(self) -> None:
+        self._text = self._provider.doc.get(self._root, type=Text)
+        self._subscription = self._text.observe(self._edited)
+
+    def close(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._end()
+            self._text.unobserve(self._subscription)
+        self.is_moved.set()
+
+    async def wait(self) -> None:
+        """Until somebody has changed something, or it is over. Raises the error of a server that refuses."""
+        while self.burst.is_empty and not self.is_over:
+            if self._error is not None:
+                raise self._error
+            self.is_moved.clear()
+            await self.is_moved.wait()
+
+    def people(self) -> Mapping[int, Peer]:
+        """Those who are here, and those who were when the burst began."""
+        people = {**self._left, **self._provider.peers}
+        self._left.clear()
+        return people
+
+    def _edited(self, event: Any, transaction: Any) -> None:
+        is_own = self._ignores_self and transaction.origin != REMOTE
+        self.burst.apply(event.delta, is_own=is_own)
+        if not is_own:
+            self.is_moved.set()
+
+    def _happened(self, event: Event) -> None:
+        match event:
+            case PeersChanged(peers):
+                if len(self._left) < MAX_REMEMBERED:
+                    self._left.update(peers)
+            case Replaced():
+                self._is_stale = True
+            case State(Phase.CLOSED):
+                self.close()
+            case State(Phase.REFUSED, error=error):
+                self._error = error or Refused("the server does not take this document")
+                self.is_moved.set()
+            case State(phase) if self._is_stale and phase is not Phase.CONNECTING:
+                self._is_stale = False
+                self._observe()
+                self.burst.replace(self._text.diff())
+                self.is_moved.set()
+
+
+async def wait_for(
+    provider: Provider,
+    is_so: Callable[[], bool],
+    timeout: float | None = None,  # noqa: ASYNC109 - the blocking façade has it too
+) -> None:
+    """Wait until something is true of a document, whoever makes it so. Asked now and after each change, once for all that
+    come together. Raises TimeoutError, and the error of a server that refuses.
+    """
+    moved = asyncio.Event()
+
+    def observed(_: object) -> None:
+        moved.set()
+
+    doc = provider.doc
+    subscription = doc.observe(observed)
+    end = provider.observe(observed)
+    try:
+        async with asyncio.timeout(timeout):
+            while not is_so():
+                state = provider.state
+                if state.phase in (Phase.REFUSED, Phase.CLOSED):
+                    raise state.error or Unavailable("the room was left")
+                if provider.doc is not doc:
+                    doc.unobserve(subscription)
+                    doc = provider.doc
+                    subscription = doc.observe(observed)
+                await moved.wait()
+                moved.clear()
+    finally:
+        end()
+        doc.unobserve(subscription)
+
+
+def digest(text: str) -> int:
+    """Tells texts apart that are not made to be taken for each other."""
+    return zlib.crc32(text.encode()) << 32 | zlib.adler32(text.encode())
+
+
+def _author(peer: Peer) -> Author:
+    user = peer.user
+    turn = peer.agent.turn if peer.agent is not None else ""
+    task = peer.agent.task if peer.agent is not None else ""
+    return Author(user.id, user.name, user.kind, user.on_behalf_of, turn, task)
