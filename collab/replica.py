@@ -29,6 +29,7 @@ from collab.errors import (
     RoomUnavailable,
     StoreUnavailable,
 )
+from collab.history import Historian
 from collab.journal import Journal
 from collab.metrics import Metrics
 from collab.protocol import yjs
@@ -115,6 +116,7 @@ class Replica:
             metrics=metrics,
         )
         self.renderer = Renderer()
+        self.historian = Historian(store)
         self.compactor = Compactor(
             store,
             metrics=metrics,
@@ -129,6 +131,7 @@ class Replica:
         await self._stack.enter_async_context(self.journal)
         await self._stack.enter_async_context(self.compactor)
         await self._stack.enter_async_context(self.renderer)
+        await self._stack.enter_async_context(self.historian)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         if self.relay is not None:
             await self._stack.enter_async_context(self.relay)
@@ -335,6 +338,16 @@ class Replica:
             room.state = RoomState.DRAINING
             self._idle[room.name] = self._loop.time()
             self.release(room)
+
+    def cancel_turn(self, name: str, turn: str, principal: str = "") -> bool:
+        """Stop a turn of a room, here and at every replica; False when nobody can have it open. See `Room.cancel_turn`."""
+        room = self._rooms.get(name)
+        is_here = room is not None and room.cancel_turn(
+            turn, principal, self._loop.call_later
+        )
+        if self.relay is not None:
+            self.relay.cancelled(name, turn, principal)
+        return is_here or self.has_others
 
     def release(self, room: Room) -> None:
         """A request is done with a room. Where nobody is or ever wrote, nothing is kept: names cost a client nothing."""

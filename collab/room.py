@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol
 
 from collab.auth.permissions import ANONYMOUS, EVERYTHING, WRITE, Principal
@@ -20,11 +21,15 @@ from collab.outbox import Audience, Outbox, Write
 from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.store.base import Author, Entry
-from collab.turns import About, Turn
+from collab.turns import GRACE_SECONDS, About, Turn
 
 # Insertions of one client that are repeated to it when it reconnects.
 MAX_REMINDER = 20_000
 MAX_CANCELLED = 1000  # turns of one room that are remembered; the oldest may go on then
+
+
+# Calls back once that many seconds are over.
+Later = Callable[[float, Callable[[], None]], object]
 
 
 class RoomState(Enum):
@@ -361,8 +366,8 @@ class Room:
 
         It is told when that cannot be; whoever had the turn open with the same principal is told that it has not any more.
         """
-        before = member.turn
-        if before is not None and before.id == id and before.ended is None:
+        before, holder = member.turn, self._turns.get(id)
+        if before is not None and holder is member:
             before.said = said  # it goes on
             member.take(before)
             return
@@ -371,7 +376,6 @@ class Room:
             member.take(None)
             return
         member.take(Turn(id, said))
-        holder = self._turns.get(id)
         if self._cancelled.get(id) in ("", member.author.principal):
             self.end_turn(member, TurnCancelled("this turn was stopped"))
         elif holder is None:
@@ -393,6 +397,26 @@ class Room:
             turn.end(why)
             self._let_go(member)
             member.send(yjs.turn_ended(turn.id, why.code, str(why)))
+
+    def cancel_turn(self, id: str, principal: str, later: Later) -> bool:
+        """Stop a turn of a principal, "" being whoever has it open; False when nobody has it here.
+
+        Who has it is told, and what it still brings is taken for `GRACE_SECONDS`. It is not begun again.
+        """
+        member = self._turns.get(id)
+        is_here = member is not None and principal in ("", member.author.principal)
+        if member is not None and is_here:
+            principal = member.author.principal
+        if len(self._cancelled) >= MAX_CANCELLED:
+            del self._cancelled[next(iter(self._cancelled))]
+        self._cancelled[id] = principal
+        if member is None or member.turn is None or not is_here:
+            return False
+        why = TurnCancelled("this turn was stopped")
+        self._let_go(member)
+        member.send(yjs.turn_ended(id, why.code, str(why)))
+        later(GRACE_SECONDS, partial(member.turn.end, why))
+        return True
 
     def _let_go(self, member: Member) -> None:
         turn = member.turn

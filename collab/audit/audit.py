@@ -35,6 +35,7 @@ EVENTS = {
     "room.restore": "A deleted room was restored.",
     "room.describe": "A room's own metadata was changed.",
     "room.disconnect": "Connections of a room were ended.",
+    "turn.cancel": "A turn was to be stopped, of the principal that is named or of whoever had it open.",
     "room.export": "A room's content was taken out by the command line. What is read over HTTP is not written down.",
     "room.import": "Content was put into a room by the command line.",
     "room.repair": "Damaged records of a room, or of all, were set aside by command.",

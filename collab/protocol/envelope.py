@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from collab.errors import InvalidMessage
 from collab.protocol.varint import Reader, encode_bytes, encode_varint
+from collab.turns import checked_turn
 
 VERSION = 1
 MAC_BYTES = 16
@@ -85,6 +86,14 @@ class Distrusted(NamedTuple):
     principal: str
 
 
+class Cancelled(NamedTuple):
+    """Stop a turn of a principal, "" being whoever has it open."""
+
+    sender: str
+    turn: str
+    principal: str
+
+
 class Alive(NamedTuple):
     """What a replica says of itself in the roster."""
 
@@ -102,6 +111,7 @@ Message = (
     | RightsChanged
     | Distrusted
     | Alive
+    | Cancelled
 )
 
 _KINDS: tuple[type[Message], ...] = (
@@ -114,12 +124,13 @@ _KINDS: tuple[type[Message], ...] = (
     RightsChanged,
     Distrusted,
     Alive,
+    Cancelled,
 )
 
 # Tags of fields; a number once given is never used for something else.
 _SENDER, _EPOCH, _SEQUENCE, _LAST, _OWNER, _UPDATE = 1, 2, 3, 4, 5, 6
 _CLIENT, _CLOCK, _JSON, _VECTOR, _DELETES, _TO = 7, 8, 9, 10, 11, 12
-_TENANT, _PRINCIPAL, _INFO = 13, 14, 15
+_TENANT, _PRINCIPAL, _INFO, _TURN = 13, 14, 15, 16
 
 
 def encode(message: Message, channel: str, key: bytes | None) -> bytes:
@@ -195,6 +206,9 @@ def _fields(message: Message) -> Iterator[tuple[int, bytes]]:
             yield _PRINCIPAL, principal.encode()
         case Alive(_, info):
             yield _INFO, info
+        case Cancelled(_, turn, principal):
+            yield _TURN, turn.encode()
+            yield _PRINCIPAL, principal.encode()
         case WhoIsHere() | Ended() | RightsChanged():
             pass
 
@@ -263,6 +277,9 @@ def _message(kind: type[Message], fields: Iterable[tuple[int, bytes]]) -> Messag
         )
     if kind is Distrusted:
         return Distrusted(sender, found.text(_TENANT), found.text(_PRINCIPAL))
+    if kind is Cancelled:
+        turn = checked_turn(found.text(_TURN))
+        return Cancelled(sender, turn, found.text(_PRINCIPAL))
     if kind is Alive:
         return Alive(sender, found.one(_INFO))
     if kind is WhoIsHere:

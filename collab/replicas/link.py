@@ -23,6 +23,7 @@ from collab.errors import CollabError, DocumentBroken, InvalidMessage, TooLarge
 from collab.metrics import Metrics
 from collab.protocol.envelope import (
     Alive,
+    Cancelled,
     Difference,
     Digest,
     Distrusted,
@@ -234,6 +235,10 @@ class Link:
         """Tell the others that the room was deleted."""
         self._say(Ended(self.me))
 
+    def cancelled(self, turn: str, principal: str) -> None:
+        """Tell the others to stop a turn."""
+        self._say(Cancelled(self.me, turn, principal))
+
     def compare(self) -> None:
         """Time to hear whether all have the same."""
         self._say_digest()
@@ -330,6 +335,8 @@ class Link:
                     self._receive(room, epoch, update)
             case Ended():
                 self._wire.reload(self)
+            case Cancelled(_, turn, principal):
+                room.cancel_turn(turn, principal, self._wire.later)
             case RightsChanged() | Distrusted() | Alive() | Updates():
                 pass  # not said in a room, or not in this way
 

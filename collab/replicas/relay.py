@@ -191,10 +191,17 @@ class Relay:
 
     def ended(self, name: str) -> None:
         """Tell the others that a room was deleted."""
-        link = self._links.get(name) or Link(
+        self._link_of(name).ended()
+
+    def cancelled(self, name: str, turn: str, principal: str) -> None:
+        """Tell the others to stop a turn."""
+        self._link_of(name).cancelled(turn, principal)
+
+    def _link_of(self, name: str) -> Link:
+        """To say something in a room that may not be open here."""
+        return self._links.get(name) or Link(
             name, self, self._metrics, me=self.me, key=self._key, random=self._random
         )
-        link.ended()
 
     def say_rights_changed(self) -> None:
         """Tell the others to read the registry again."""

@@ -159,10 +159,31 @@ class RoomSocket(Socket):
                 self.renew(self.member, Credential(token=token, address=self.address))
             case BeginTurn(turn, said):
                 self.member.room.begin_turn(self.member, turn, said)
-            case CancelTurn():
-                self.waste(CANCEL_COST)
+            case CancelTurn(turn, principal):
+                self._cancel(turn, principal)
             case Unknown(number):
                 self.unknown(number)
+
+    def _cancel(self, turn: str, principal: str) -> None:
+        """Stop a turn, of whoever it is: who may write may also keep others from it."""
+        member = self.member
+        self.waste(CANCEL_COST)
+        if not member.may_write:
+            error = PermissionDenied("this member may only read")
+            self._audit_denial(member, error, "cancel")
+            member.send(yjs.permission_denied(str(error)))
+            return
+        replica, room = self.sockets.replica, member.room.name
+        replica.audit.record(
+            "turn.cancel",
+            principal=member.principal.id,
+            room=room,
+            connection=member.author.connection,
+            address=self.address,
+            turn=turn,
+            subject=principal,
+        )
+        replica.cancel_turn(room, turn, principal)
 
     def _update(self, update: bytes, *, precise: bool) -> None:
         member = self.member

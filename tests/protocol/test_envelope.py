@@ -12,6 +12,7 @@ from collab.errors import InvalidMessage
 from collab.protocol import envelope
 from collab.protocol.envelope import (
     Alive,
+    Cancelled,
     Difference,
     Digest,
     Distrusted,
@@ -58,6 +59,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(RightsChanged, names),
     st.builds(Distrusted, names, names, names),
     st.builds(Alive, names, blobs),
+    st.builds(
+        Cancelled, names, st.from_regex(r"[A-Za-z0-9._~-]{1,64}", fullmatch=True), names
+    ),
 )
 keys = st.none() | st.binary(min_size=32, max_size=64)
 

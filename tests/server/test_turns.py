@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -347,3 +348,93 @@ async def test_a_long_name_is_cut_in_the_log() -> None:
 
         [row] = await authors(house)
         assert read_about(row.about).name == "x" * 100
+
+
+# Stopping a turn
+
+
+async def refused(peer: Peer) -> str:
+    """Goes on writing until it is refused; the code."""
+    async with asyncio.timeout(5):
+        while not refusals(peer):
+            peer.write("more ")
+            await asyncio.sleep(0.02)  # as an agent that streams does
+    return refusals(peer)[0][1]
+
+
+async def test_whoever_may_write_stops_a_turn() -> None:
+    async with open_house() as house:
+        house.table.add("bot", ALL)
+        house.table.add("ada", READ | WRITE)
+        bot = await house.y_websocket("bot", is_v1=True)
+        ada = await house.y_websocket("ada", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        ada.say(yjs.cancel("t1"))
+        bot.write("on its way")
+
+        assert endings(bot) == [("t1", "turn_cancelled")]
+        assert house.text() == "on its way"
+        assert await refused(bot) == "turn_cancelled"
+        assert bot.close_code is None
+
+
+async def test_after_a_turn_was_stopped_there_may_be_the_next_but_not_the_same() -> (
+    None
+):
+    async with open_house() as house:
+        house.table.add("bot", ALL)
+        bot = await house.y_websocket("bot", is_v1=True)
+        bot.say(yjs.turn("t1"))
+        bot.say(yjs.cancel("t1"))
+
+        bot.say(yjs.turn("t1"))
+        bot.write("again ")
+        bot.say(yjs.turn("t2"))
+        bot.write("next")
+
+        assert refusals(bot) == [(1, "turn_cancelled")]
+        assert [row.turn for row in await authors(house)] == ["t2"]
+
+
+async def test_a_turn_is_stopped_by_the_name_of_its_principal_alone() -> None:
+    async with open_house() as house:
+        house.table.add("bot", ALL)
+        house.table.add("ada", ALL)
+        bot = await house.y_websocket("bot", is_v1=True)
+        ada = await house.y_websocket("ada", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        ada.say(yjs.cancel("t1", "eve"))
+
+        assert endings(bot) == []
+        ada.say(yjs.cancel("t1", "bot"))
+        assert endings(bot) == [("t1", "turn_cancelled")]
+
+
+async def test_a_reader_stops_nobody() -> None:
+    async with open_house() as house:
+        house.table.add("bot", ALL)
+        house.table.add("eve", READ)
+        bot = await house.y_websocket("bot", is_v1=True)
+        eve = await house.y_websocket("eve", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        eve.say(yjs.cancel("t1"))
+
+        assert endings(bot) == []
+        assert eve.heard(b"\x02\x00") == [
+            yjs.permission_denied("this member may only read")
+        ]
+        assert eve.close_code is None
+
+
+async def test_a_flood_of_cancels_closes_its_sender() -> None:
+    async with open_house() as house:
+        house.table.add("eve", ALL)
+        eve = await house.y_websocket("eve", is_v1=True)
+
+        for number in range(200):
+            eve.say(yjs.cancel(f"t{number}"))
+
+        assert eve.close_code == 4429

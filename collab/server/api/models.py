@@ -356,6 +356,14 @@ class GrantQuery(Model):
     is_prefix: Truth = Field(False, description="Whether it is a prefix.")
 
 
+class CancelQuery(Model):
+    principal: str = Field(
+        "",
+        max_length=256,
+        description="Whose turn it is; whoever has it open when empty.",
+    )
+
+
 class OfPrincipal(Model):
     """Ends all credentials of a principal that were issued until now."""
 
@@ -424,6 +432,12 @@ class DocumentQuery(Model):
     min_position: Position | None = Field(
         None,
         description="Wait until the log holds this position, for 5 s at most: then 425.",
+    )
+    at: Position | None = Field(
+        None, description="As it was at this position of the log; needs history."
+    )
+    at_time: Position | None = Field(
+        None, description="As it was then, in milliseconds since 1970; needs history."
     )
 
 
@@ -559,3 +573,181 @@ class Updates(Model):
     position: int = Field(description="Of the last update in the log.")
     updates: list[UpdateInfo]
     next: int | None = Field(description="`after` of the next page; null at the end.")
+
+
+# History
+
+
+class ShownAuthor(Model):
+    """Who did it, and as a part of what. What is not known is empty."""
+
+    principal: str = Field(
+        description="Whose the characters are; empty where the log does not reach back."
+    )
+    name: str
+    kind: str = Field(description="human, agent or service.")
+    on_behalf_of: str = Field(description="The principal that asked for it.")
+    role: str
+    turn: str
+    task: str
+    model: str
+    reason: str
+    undoes: str = Field(description="The turn that this one takes back.")
+    by: str = Field(description="Whose turn that was.")
+    introduced_by: str = Field(
+        description="Who brought it in, where that is another principal. The turn is then one of that principal."
+    )
+
+
+Milliseconds = Annotated[int, Field(description="Since 1970.")]
+TurnId = Annotated[
+    str,
+    Field(max_length=64, pattern="^[A-Za-z0-9._~-]*$"),
+]
+Whose = Annotated[
+    str,
+    Field(
+        max_length=256,
+        description="Whose turn: without it your own, or the only one of that id.",
+    ),
+]
+
+
+class BlameQuery(Model):
+    root: str = Field(
+        "", max_length=256, description="Need not be said of the only text."
+    )
+    start: Position = Field(0, description="In characters.")
+    end: Position | None = Field(None, description="Not included; to the end, else.")
+    at: Position | None = Field(
+        None, description="As it was at this position of the log."
+    )
+
+
+class Span(Model):
+    """Characters that stand together, of one author and minute."""
+
+    start: int
+    end: int
+    author: int = Field(description="Which of `authors`.")
+    time: Milliseconds
+
+
+class Blame(Model):
+    epoch: str
+    position: int = Field(description="Of the document that is meant.")
+    authors: list[ShownAuthor]
+    spans: list[Span]
+
+
+class ChangesetQuery(Model):
+    model_config = ConfigDict(validate_by_name=False)
+
+    after: Position = Field(alias="from", description="After this position of the log.")
+    to: Position | None = Field(None, description="Up to this one; to the end, else.")
+    root: str = Field("", max_length=256, description="Of this root only.")
+
+
+class TextChange(Model):
+    """At one place of a text, what one author took away and put there."""
+
+    root: str
+    start: int = Field(description="In characters of the text at `to`.")
+    old: str
+    new: str
+    author: int = Field(description="Which of `authors`.")
+    time: Milliseconds
+    position: int = Field(description="Of the last update that did it.")
+
+
+class Changeset(Model):
+    """What came and went in between is not in it."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    epoch: str
+    after: int = Field(alias="from")
+    to: int
+    authors: list[ShownAuthor]
+    changes: list[TextChange]
+
+
+class ActivityQuery(Model):
+    after: Position = Field(0, description="Only what came after this position.")
+    before: Position | None = Field(None, description="`next` of the page before.")
+    limit: Count = Field(50, ge=1, le=MAX_PAGE, description="Entries on one page.")
+
+
+class Entry(Model):
+    """A turn, or what one author did without one between two pauses of five minutes."""
+
+    author: int = Field(description="Which of `authors`.")
+    first: int = Field(description="Positions in the log.")
+    last: int
+    began: Milliseconds
+    ended: Milliseconds
+    inserted: int = Field(description="As Yjs counts.")
+    deleted: int
+    undone_by: str = Field(description="The turn that took it back, if one did.")
+
+
+class Activity(Model):
+    epoch: str
+    position: int = Field(description="Of the last update in the log.")
+    authors: list[ShownAuthor]
+    entries: list[Entry] = Field(
+        description="The newest first. One that goes on before this page is told in parts."
+    )
+    next: int | None = Field(description="`before` of the next page; null at the end.")
+
+
+class TurnQuery(Model):
+    principal: Whose = ""
+
+
+class TurnInfo(Model):
+    """A turn as the log has it."""
+
+    epoch: str
+    position: int = Field(description="Of the last update in the log.")
+    author: ShownAuthor
+    first: int = Field(description="Positions in the log.")
+    last: int
+    began: Milliseconds
+    ended: Milliseconds
+    undone_by: str = Field(description="The turn that took it back, if one did.")
+
+
+Reason = Annotated[
+    str,
+    Field(
+        max_length=256, description="Stands in the log beside what it takes back."
+    ),
+]
+
+
+class TakeBack(Model):
+    principal: Whose = ""
+    reason: Reason = ""
+
+
+class TakeBackRange(Model):
+    principal: Annotated[
+        str, Field(min_length=1, max_length=256, description="Whose edits.")
+    ]
+    from_time: Annotated[
+        int, Field(ge=0, le=1 << 52, description="Milliseconds since 1970.")
+    ]
+    to_time: (
+        Annotated[int, Field(ge=0, le=1 << 52, description="Until now, else.")] | None
+    ) = None
+    reason: Reason = ""
+
+
+class TakenBack(Model):
+    """What was asked for is in the log."""
+
+    epoch: str
+    position: int
+    turn: str = Field(description="The new turn that did it; empty when none had to.")
+    changed: bool

@@ -30,6 +30,7 @@ from collab.server.api import (
     models,
     presence,
     rooms,
+    turns,
     updates,
 )
 from collab.server.api.dispatch import BYTES, JSON, Api, Call, Route, json
@@ -122,6 +123,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="DELETE", path="/v1/rooms/{room}/members/{connection}", needs=ADMIN, handler=members.disconnect,
         summary="Disconnect a member", status=204, errors=(NothingHere,),
+    ),
+    Route(
+        method="POST", path="/v1/rooms/{room}/turns/{turn}/cancel", needs=WRITE, handler=turns.cancel,
+        summary="Stop a turn", query=models.CancelQuery, status=204, errors=(NothingHere,),
     ),
     Route(
         method="POST", path="/v1/tickets", needs="self", handler=credentials.ticket,
