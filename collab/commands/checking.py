@@ -154,6 +154,7 @@ _CONSEQUENCES = {
     "author": "it is not known who wrote these updates",
     "owner": "anyone may use this client id",
     "about": "metadata and retention are not known",
+    "attribution": "who wrote what is read from the log again, as far as that reaches back",
     "answer": "a repeated request is carried out again",
 }
 

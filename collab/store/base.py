@@ -13,6 +13,8 @@ MAX_METADATA_BYTES = 16 * 1024
 ANSWER_SECONDS = 24 * 3600  # that an answer is remembered
 MAX_ANSWERS = 100_000  # the oldest gives way to the next
 MAX_ANSWER_BYTES = 32 * 1024
+LANDMARK_ROWS = 4096  # of the log; in each such band of positions one checkpoint stays
+LANDMARK_BYTES = 256  # of a landmark, at most, for each row since the one before
 
 Clock = Callable[[], int]  # Unix time in milliseconds
 
@@ -75,6 +77,25 @@ class Checkpoint(NamedTuple):
     snapshot: bytes
 
 
+def is_landmark(position: int, size: int, before: int | None) -> bool:
+    """Whether a checkpoint stays when two newer ones are there; `before` is the position of the next older one.
+
+    It does as the first of its band, since no position is then far from a checkpoint below it; and it must not cost
+    more than the log, which of a large document with small edits it would.
+    """
+    if before is None:
+        return True
+    is_first = position // LANDMARK_ROWS > before // LANDMARK_ROWS
+    return is_first and size <= LANDMARK_BYTES * (position - before)
+
+
+class Attributed(NamedTuple):
+    """Who wrote what up to and including `position`; `collab.document.attribution` knows what the bytes say."""
+
+    position: int
+    encoded: bytes
+
+
 class Stored(NamedTuple):
     """What opening a room needs."""
 
@@ -98,7 +119,7 @@ class RoomInfo(NamedTuple):
     epoch: str
     position: int
     checkpoint_position: int
-    bytes: int  # of log and checkpoints
+    bytes: int  # of log, checkpoints and attribution
     created_milliseconds: int
     changed_milliseconds: int
     metadata: dict[str, Any]
@@ -186,8 +207,8 @@ class Store(Protocol):
     async def retain(self, room: str, history_seconds: int | None) -> RoomInfo:
         """How long the log is kept; None for ever.
 
-        What is older goes when the older of the two checkpoints covers it: the document is never affected.
-        Raises RoomNotFound.
+        What is older goes when the older of the two newest checkpoints covers it, and the attribution where there is
+        one: the document is never affected. A landmark goes with the rows behind it. Raises RoomNotFound.
         """
         ...
 
@@ -202,9 +223,25 @@ class Store(Protocol):
     async def checkpoint(
         self, room: str, checkpoint: Checkpoint, *, fence: int
     ) -> bool:
-        """Store a verified checkpoint and forget all but the two newest; False when the fence is stale
-        or a newer checkpoint is there. The rows it covers stay as history.
+        """Store a verified checkpoint and forget older ones, all but the newest of them and the landmarks; False when
+        the fence is stale or a newer checkpoint is there. The rows it covers stay as history.
         """
+        ...
+
+    async def checkpoint_before(self, room: str, position: int) -> Checkpoint | None:
+        """The newest intact checkpoint with nothing after `position` in it. Raises RoomNotFound."""
+        ...
+
+    async def attribute(self, room: str, attributed: Attributed, *, fence: int) -> bool:
+        """Keep who wrote what, in place of what was kept for an earlier position.
+
+        False when the fence is stale, or a later position was attributed or is not in the log yet. It stays when the
+        log is trimmed, and goes with the room.
+        """
+        ...
+
+    async def attribution(self, room: str) -> Attributed | None:
+        """What `attribute` was told; None too where that is damaged, and may be told anew. Raises RoomNotFound."""
         ...
 
     async def history(

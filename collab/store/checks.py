@@ -14,6 +14,7 @@ from collab.store.records import (
     Damaged,
     about_checksum,
     answer_checksum,
+    attribution_checksum,
     author_checksum,
     checkpoint_checksum,
     text_checksum,
@@ -32,6 +33,7 @@ _OF_ROOMS = {
     "checkpoint": "rowid",
     "owner": "client",
     "about": "room",
+    "attribution": "room",
 }
 
 
@@ -165,6 +167,16 @@ def look(db: sqlite3.Connection, record: RoomRecord) -> Look:
     ):
         if checksum != about_checksum(room, metadata, history):
             found.faults.append(Fault(Place("about", (("room", room),)), "checksum"))
+    for position, encoded, checksum in db.execute(
+        "SELECT position, encoded, crc FROM attribution WHERE room = ?", (room,)
+    ):
+        try:
+            is_intact = checksum == attribution_checksum(room, position, encoded)
+        except Exception:  # a flipped bit can turn a column into another type
+            is_intact = False
+        if not is_intact:
+            place = Place("attribution", (("room", room),))
+            found.faults.append(Fault(place, "checksum", _number(position)))
     return found
 
 

@@ -16,6 +16,7 @@ from collab.store.base import (
     ANSWER_SECONDS,
     DELETED_ROOM_SECONDS,
     MAX_ANSWERS,
+    Attributed,
     Checkpoint,
     Clock,
     Done,
@@ -24,6 +25,7 @@ from collab.store.base import (
     RoomInfo,
     Row,
     Stored,
+    is_landmark,
     wall_clock,
 )
 from collab.store.records import check_answer, checked_history, encode_metadata
@@ -36,7 +38,10 @@ class _Room:
         self.epoch, self.created, self.changed = epoch, created, created
         self.rows: list[Row] = []  # the row at position n has index n - 1 - trimmed
         self.trimmed = 0
-        self.checkpoints: list[Checkpoint] = []  # the two newest, in order
+        self.checkpoints: list[
+            Checkpoint
+        ] = []  # landmarks and the two newest, in order
+        self.attributed: Attributed | None = None
         self.owners: dict[int, str] = {}
         self.rejected: dict[int, str] = {}
         self.metadata = "{}"
@@ -54,14 +59,23 @@ class _Room:
         return self.rows[max(0, position - self.trimmed) :]
 
     def trim(self, before: int) -> None:
-        """Forget rows that are older, as far as the older checkpoint covers them."""
+        """Forget rows that are older, as far as the older of the two newest checkpoints and the attribution cover them.
+
+        And landmarks that no row follows any more.
+        """
         if len(self.checkpoints) < 2:
             return
-        covered, old = self.checkpoints[0].position - self.trimmed, 0
-        while old < covered and self.rows[old].milliseconds < before:
+        covered = self.checkpoints[-2].position
+        if self.attributed is not None:
+            covered = min(covered, self.attributed.position)
+        old = 0
+        while old < covered - self.trimmed and self.rows[old].milliseconds < before:
             old += 1
         del self.rows[:old]
         self.trimmed += old
+        self.checkpoints = [
+            each for each in self.checkpoints if each.position >= self.trimmed
+        ]
 
 
 class _Answer(NamedTuple):
@@ -195,10 +209,28 @@ class MemoryStore:
         newest = known.checkpoints[-1].position if known.checkpoints else 0
         if not newest < checkpoint.position <= known.position:
             return False
-        known.checkpoints = [*known.checkpoints[-1:], checkpoint]
+        _thin(known.checkpoints)
+        known.checkpoints.append(checkpoint)
         known.fence = fence
         self._tidy_room(known)
         return True
+
+    async def checkpoint_before(self, room: str, position: int) -> Checkpoint | None:
+        kept = reversed(self._live(room).checkpoints)
+        return next((each for each in kept if each.position <= position), None)
+
+    async def attribute(self, room: str, attributed: Attributed, *, fence: int) -> bool:
+        known = self._rooms.get(room)
+        if known is None or fence < known.fence:
+            return False
+        last = known.attributed.position if known.attributed else 0
+        if not last < attributed.position <= known.position:
+            return False
+        known.attributed = attributed
+        return True
+
+    async def attribution(self, room: str) -> Attributed | None:
+        return self._live(room).attributed
 
     async def history(
         self, room: str, *, after: int = 0, limit: int = 1000
@@ -337,9 +369,19 @@ class MemoryStore:
         self._loading.pop(room, None)
 
 
+def _thin(checkpoints: list[Checkpoint]) -> None:
+    """Before one more is there: the older of the two newest stays only as a landmark."""
+    if len(checkpoints) > 1:
+        before = checkpoints[-3].position if len(checkpoints) > 2 else None
+        position, snapshot = checkpoints[-2]
+        if not is_landmark(position, len(snapshot), before):
+            del checkpoints[-2]
+
+
 def _info(name: str, room: _Room) -> RoomInfo:
     size = sum(len(row.update) for row in room.rows)
     size += sum(len(checkpoint.snapshot) for checkpoint in room.checkpoints)
+    size += len(room.attributed.encoded) if room.attributed else 0
     return RoomInfo(
         name,
         room.epoch,

@@ -13,6 +13,7 @@ from collab.errors import RoomNotFound, StoreCorrupt, StoreUnavailable
 from collab.names import spoken
 from collab.store.base import (
     ANSWER_SECONDS,
+    Attributed,
     Author,
     Checkpoint,
     Remembered,
@@ -26,6 +27,7 @@ from collab.store.records import (
     Fields,
     about_checksum,
     answer_checksum,
+    attribution_checksum,
     author_checksum,
     checkpoint_checksum,
     text_checksum,
@@ -33,6 +35,8 @@ from collab.store.records import (
 )
 
 log = logs.logger(__name__)
+
+MAX_POSITION = (1 << 63) - 1  # that a column can hold
 
 # The log and what the sweep has not yet moved there. A position can be in both tables: then the log's row counts.
 _ROWS = """
@@ -78,6 +82,14 @@ def find(db: sqlite3.Connection, name: str) -> Live | None:
     )
 
 
+def living(db: sqlite3.Connection, name: str) -> Live:
+    """The same; RoomNotFound."""
+    live = find(db, name)
+    if live is None:
+        raise RoomNotFound(f"there is no room {spoken(name)}")
+    return live
+
+
 def find_deleted(db: sqlite3.Connection, name: str, now: int) -> Live | None:
     """The room of that name that was deleted last, when it can be restored."""
     row = db.execute(
@@ -100,11 +112,14 @@ def _checked(name: str, row: Sequence[Any] | None) -> Live | None:
     return live
 
 
-def checkpoints(db: sqlite3.Connection, room: int) -> Iterator[Checkpoint]:
-    """The intact checkpoints, newest first."""
+def checkpoints(
+    db: sqlite3.Connection, room: int, *, until: int = MAX_POSITION
+) -> Iterator[Checkpoint]:
+    """The intact checkpoints at `until` and before, newest first."""
     for position, milliseconds, checksum, snapshot in db.execute(
-        "SELECT position, milliseconds, crc, snapshot FROM checkpoint WHERE room = ? ORDER BY position DESC",
-        (room,),
+        "SELECT position, milliseconds, crc, snapshot FROM checkpoint"
+        " WHERE room = ? AND position <= ? ORDER BY position DESC",
+        (room, min(until, MAX_POSITION)),
     ):
         try:
             is_intact = checksum == checkpoint_checksum(
@@ -116,6 +131,36 @@ def checkpoints(db: sqlite3.Connection, room: int) -> Iterator[Checkpoint]:
             yield Checkpoint(position, snapshot)
         else:
             log.error("damaged checkpoint", room_number=room, position=position)
+
+
+def checkpoint_before(
+    db: sqlite3.Connection, name: str, position: int
+) -> Checkpoint | None:
+    """The newest intact one with nothing after `position` in it. RoomNotFound."""
+    return next(checkpoints(db, living(db, name).id, until=position), None)
+
+
+def attribution(db: sqlite3.Connection, name: str) -> Attributed | None:
+    """Who wrote what, if that is kept and intact. RoomNotFound."""
+    return attribution_of(db, living(db, name).id)
+
+
+def attribution_of(db: sqlite3.Connection, room: int) -> Attributed | None:
+    """The same by number."""
+    row = db.execute(
+        "SELECT position, encoded, crc FROM attribution WHERE room = ?", (room,)
+    ).fetchone()
+    if row is None:
+        return None
+    position, encoded, checksum = row
+    try:
+        is_intact = checksum == attribution_checksum(room, position, encoded)
+    except Exception:  # a flipped bit can turn a column into another type
+        is_intact = False
+    if not is_intact:
+        log.error("damaged attribution", room_number=room)
+        return None
+    return Attributed(position, encoded)
 
 
 def last_position(db: sqlite3.Connection, room: int, *, with_journal: bool) -> int:
@@ -227,9 +272,7 @@ def history(
     db: sqlite3.Connection, name: str, after: int, limit: int
 ) -> tuple[list[Row], int]:
     """Rows after a position, and how many damaged ones lie between them."""
-    live = find(db, name)
-    if live is None:
-        raise RoomNotFound(f"there is no room {spoken(name)}")
+    live = living(db, name)
     damaged: list[int] = []
     rows: list[Row] = []
     people: dict[int, Author] = {}
@@ -287,7 +330,8 @@ _INFOS = """
     SELECT r.id, r.name, r.epoch, max(r.position, coalesce(j.position, 0)),
         coalesce((SELECT max(position) FROM checkpoint WHERE room = r.id), 0),
         r.bytes + coalesce(j.bytes, 0)
-            + coalesce((SELECT sum(length(snapshot)) FROM checkpoint WHERE room = r.id), 0),
+            + coalesce((SELECT sum(length(snapshot)) FROM checkpoint WHERE room = r.id), 0)
+            + coalesce((SELECT length(encoded) FROM attribution WHERE room = r.id), 0),
         r.created, max(r.created, r.changed, coalesce(j.changed, 0)), r.deleted, a.metadata, a.history, a.crc
     FROM room r LEFT JOIN about a ON a.room = r.id LEFT JOIN (
         SELECT room, max(last) AS position, max(milliseconds) AS changed, sum(length(updates)) AS bytes

@@ -71,6 +71,11 @@ def checkpoint_checksum(
     return crc32(snapshot, crc32(_KEY(room, position, position, milliseconds)))
 
 
+def attribution_checksum(room: int, position: int, encoded: bytes) -> int:
+    """The checksum that is stored beside an attribution."""
+    return crc32(encoded, crc32(_KEY(room, position, 0, 0)))
+
+
 def text_checksum(number: int, *texts: str | None) -> int:
     """The checksum of a row of names: a room's or an author's."""
     return crc32(repr((number, *texts)).encode("utf-8", "surrogatepass"))

@@ -21,6 +21,7 @@ _TABLES = {
     "owner": (("room", "client"), True),
     "rejected": (("room", "position"), True),
     "about": (("rowid",), False),
+    "attribution": (("rowid",), True),
     "answer": (("rowid",), False),
     "aside": (("rowid",), False),
 }

@@ -17,6 +17,7 @@ from collab.errors import RoomNotFound, StoreUnavailable
 from collab.store import reading, writing
 from collab.store.base import (
     DELETED_ROOM_SECONDS,
+    Attributed,
     Checkpoint,
     Clock,
     Done,
@@ -136,6 +137,11 @@ class SqliteStore:
             lambda writer: writer.checkpoint(room, checkpoint, fence)
         )
 
+    async def attribute(self, room: str, attributed: Attributed, *, fence: int) -> bool:
+        return await self._write(
+            lambda writer: writer.attribute(room, attributed, fence)
+        )
+
     async def reject(self, room: str, position: int, reason: str) -> None:
         await self._write(
             lambda writer: writing.reject(writer.db, room, position, reason, writer.now)
@@ -216,6 +222,14 @@ class SqliteStore:
         )
         self._count_damaged(room, damaged)
         return rows
+
+    async def checkpoint_before(self, room: str, position: int) -> Checkpoint | None:
+        return await self._read(
+            lambda db: reading.checkpoint_before(db, room, position)
+        )
+
+    async def attribution(self, room: str) -> Attributed | None:
+        return await self._read(lambda db: reading.attribution(db, room))
 
     async def rooms(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from collab import logs
 from collab.store.base import ANSWER_SECONDS, Clock
@@ -17,6 +18,7 @@ _FIRST_CHUNK, _MAX_CHUNK = 256, 16_384  # rows moved in one transaction
 _SECONDS_PER_CHUNK = 0.004
 _TIDY_SECONDS = 600.0  # between two looks for what its time has come for
 _ROOMS_PER_CHUNK = 64  # looked at for old rows
+_CHECKPOINTS_PER_CHUNK = 2  # purged, each as large as its document
 
 _DOOMED = "SELECT id FROM room WHERE deleted IS NOT NULL AND is_purged = 0 AND purge <= ? LIMIT 1"
 
@@ -30,6 +32,15 @@ _OLD = """
     )
     SELECT count(*), max(position), sum(size) FROM some, kept
     WHERE kept.first IS NULL OR position < kept.first
+"""
+
+# The older of the two newest checkpoints, or the attribution when that is behind.
+_COVERED = """
+    SELECT min(older, coalesce((SELECT position FROM attribution WHERE room = :room), older)) FROM (
+        SELECT CASE count(*) WHEN 2 THEN min(position) END AS older FROM (
+            SELECT position FROM checkpoint WHERE room = :room ORDER BY position DESC LIMIT 2
+        )
+    )
 """
 
 
@@ -159,6 +170,11 @@ class Sweep:
 
     def _purge_chunk(self, room: int) -> bool:
         self._begin()
+        if self._db.execute(
+            "DELETE FROM checkpoint WHERE rowid IN (SELECT rowid FROM checkpoint WHERE room = ? LIMIT ?)",
+            (room, _CHECKPOINTS_PER_CHUNK),
+        ).rowcount:
+            return False
         removed = self._db.execute(
             "DELETE FROM log WHERE room = ?1 AND position IN"
             " (SELECT position FROM log WHERE room = ?1 LIMIT ?2)",
@@ -189,19 +205,21 @@ class Sweep:
 
     def _trim_chunk(self, room: int, before: int) -> bool:
         db = self._db
-        covered, count = db.execute(
-            "SELECT min(position), count(*) FROM checkpoint WHERE room = ?", (room,)
-        ).fetchone()
-        if count < 2:
+        covered = _covered(db, room)
+        if covered is None:
             return False
         removed, last, size = db.execute(
             _OLD,
             {"room": room, "chunk": self._chunk, "covered": covered, "before": before},
         ).fetchone()
-        if not removed or len(list(checkpoints(db, room))) < 2:
+        if not removed or not _are_sound(db, room, covered):
             return False
         self._begin()
         db.execute("DELETE FROM log WHERE room = ? AND position <= ?", (room, last))
+        # What is between a landmark before that and the next row is gone.
+        db.execute(
+            "DELETE FROM checkpoint WHERE room = ? AND position < ?", (room, last)
+        )
         db.execute(
             "UPDATE room SET bytes = max(0, bytes - ?) WHERE id = ?", (size, room)
         )
@@ -221,8 +239,21 @@ class Sweep:
             yield
 
 
+def _covered(db: sqlite3.Connection, room: int) -> int | None:
+    """Up to where old rows of a room may go: neither its document nor its attribution needs them any more."""
+    covered: int | None
+    (covered,) = db.execute(_COVERED, {"room": room}).fetchone()
+    return covered
+
+
+def _are_sound(db: sqlite3.Connection, room: int, covered: int) -> bool:
+    """Whether the two newest checkpoints are intact, so that neither need ever be done without."""
+    newest = [each.position for each in islice(checkpoints(db, room), 2)]
+    return len(newest) == 2 and newest[1] >= covered
+
+
 def begin_purge(db: sqlite3.Connection, room: int) -> None:
-    """Remove all of a deleted room but its log, which goes in chunks. It can no longer be restored."""
+    """Remove all of a deleted room but its log and checkpoints, which go in chunks. It can no longer be restored."""
     db.execute("UPDATE room SET purge = 0 WHERE id = ?", (room,))
-    for table in ("journal", "checkpoint", "owner", "rejected", "about", "aside"):
+    for table in ("journal", "owner", "rejected", "about", "attribution", "aside"):
         db.execute(f"DELETE FROM {table} WHERE room = ?", (room,))

@@ -24,6 +24,7 @@ from collab.errors import (
 from collab.names import spoken
 from collab.store import writing
 from collab.store.base import (
+    Attributed,
     Author,
     Checkpoint,
     Clock,
@@ -33,6 +34,7 @@ from collab.store.base import (
 )
 from collab.store.directory import Directory
 from collab.store.reading import (
+    Live,
     find,
     last_position,
     translate,
@@ -494,14 +496,23 @@ class Writer(threading.Thread):
             writing.bind(self._db, live.id, owners)
 
     def checkpoint(self, room: str, checkpoint: Checkpoint, fence: int) -> bool:
+        live = self._behind(room, checkpoint.position, fence)
+        return live is not None and writing.put_checkpoint(
+            self._db, live.id, checkpoint, fence, self.now
+        )
+
+    def attribute(self, room: str, attributed: Attributed, fence: int) -> bool:
+        live = self._behind(room, attributed.position, fence)
+        return live is not None and writing.put_attribution(
+            self._db, live.id, attributed
+        )
+
+    def _behind(self, room: str, position: int, fence: int) -> Live | None:
+        """The room, if its log reaches as far and nobody with a newer fence was there."""
         live = find(self._db, room)
-        if (
-            live is None
-            or fence < live.fence
-            or checkpoint.position > self._last(room, live.id)
-        ):
-            return False
-        return writing.put_checkpoint(self._db, live.id, checkpoint, fence, self.now)
+        if live is None or fence < live.fence or position > self._last(room, live.id):
+            return None
+        return live
 
     def _last(self, room: str, number: int) -> int:
         known = self._rooms.get(room)

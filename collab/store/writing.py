@@ -6,23 +6,29 @@ import sqlite3
 
 from collab.errors import Conflict, RoomNotFound
 from collab.names import spoken
-from collab.store.base import MAX_ANSWERS, Checkpoint, RoomInfo
-from collab.store.reading import Live, about, find, find_deleted, info
+from collab.store.base import (
+    MAX_ANSWERS,
+    Attributed,
+    Checkpoint,
+    RoomInfo,
+    is_landmark,
+)
+from collab.store.reading import (
+    about,
+    attribution_of,
+    find,
+    find_deleted,
+    info,
+    living,
+)
 from collab.store.records import (
     about_checksum,
     answer_checksum,
+    attribution_checksum,
     checkpoint_checksum,
     encode_metadata,
     text_checksum,
 )
-
-
-def living(db: sqlite3.Connection, room: str) -> Live:
-    """The live room of that name; RoomNotFound."""
-    live = find(db, room)
-    if live is None:
-        raise RoomNotFound(f"there is no room {spoken(room)}")
-    return live
 
 
 def is_over(db: sqlite3.Connection, room: str, epoch: str) -> bool:
@@ -60,7 +66,7 @@ def bind(db: sqlite3.Connection, room: int, owners: dict[int, str]) -> None:
 def put_checkpoint(
     db: sqlite3.Connection, room: int, checkpoint: Checkpoint, fence: int, now: int
 ) -> bool:
-    """In place of all but the newest of before; False when that is newer."""
+    """In place of the older of the two before, unless that is a landmark; False when there is a newer one."""
     position, snapshot = checkpoint
     (newest,) = db.execute(
         "SELECT coalesce(max(position), 0) FROM checkpoint WHERE room = ?", (room,)
@@ -72,8 +78,37 @@ def put_checkpoint(
         "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)",
         (room, position, now, checksum, snapshot),
     )
-    db.execute("DELETE FROM checkpoint WHERE room = ? AND position < ?", (room, newest))
+    _thin(db, room, newest)
     db.execute("UPDATE room SET fence = ? WHERE id = ?", (fence, room))
+    return True
+
+
+def _thin(db: sqlite3.Connection, room: int, newest: int) -> None:
+    """What was the older of the two newest stays only as a landmark."""
+    older = db.execute(
+        "SELECT position, length(snapshot) FROM checkpoint"
+        " WHERE room = ? AND position < ? ORDER BY position DESC LIMIT 2",
+        (room, newest),
+    ).fetchall()
+    if not older:
+        return
+    (position, size), *before = older
+    if not is_landmark(position, size, before[0][0] if before else None):
+        db.execute(
+            "DELETE FROM checkpoint WHERE room = ? AND position = ?", (room, position)
+        )
+
+
+def put_attribution(db: sqlite3.Connection, room: int, attributed: Attributed) -> bool:
+    """In place of the one before; False when that is of a later position."""
+    known = attribution_of(db, room)
+    if known is not None and known.position >= attributed.position:
+        return False
+    checksum = attribution_checksum(room, *attributed)
+    db.execute(
+        "INSERT OR REPLACE INTO attribution (room, position, encoded, crc) VALUES (?, ?, ?, ?)",
+        (room, *attributed, checksum),
+    )
     return True
 
 

@@ -20,7 +20,14 @@ from collab.errors import (
     TooLarge,
 )
 from collab.store import base
-from collab.store.base import Author, Checkpoint, Entry, Remembered, Store
+from collab.store.base import (
+    Attributed,
+    Author,
+    Checkpoint,
+    Entry,
+    Remembered,
+    Store,
+)
 from collab.store.memory import MemoryStore
 from collab.store.postgres.store import PostgresStore
 from collab.store.redis.store import RedisStore
@@ -655,6 +662,25 @@ async def test_old_log_that_both_checkpoints_cover_goes(
     assert (await store.load("notes"))[:5] == before[:5]
 
 
+async def test_log_that_is_not_attributed_yet_stays(store: Store, clock: Hand) -> None:
+    for position in range(1, 11):
+        await append(store, entry(position, b"x", milliseconds=clock()))
+    fence = (await store.load("notes")).fence
+    await store.attribute("notes", Attributed(3, b"to 3"), fence=fence)
+    await checkpointed(store, 6, 8)
+    await store.retain("notes", 0)
+    clock.turn(1)
+
+    await store.tidy()
+
+    assert (await store.history("notes", limit=1))[0].position == 4
+    fence = (await store.load("notes")).fence
+    await store.attribute("notes", Attributed(8, b"to 8"), fence=fence)
+    await store.tidy()
+    assert (await store.history("notes", limit=1))[0].position == 7
+    assert await store.attribution("notes") == Attributed(8, b"to 8")
+
+
 async def test_log_that_only_the_newest_checkpoint_covers_stays(
     store: Store, clock: Hand
 ) -> None:
@@ -698,6 +724,161 @@ async def test_log_is_kept_where_nothing_was_said(store: Store, clock: Hand) -> 
     await store.tidy()
 
     assert len(await store.history("notes")) == 3
+
+
+# Landmarks
+
+
+async def kept(store: Store, *positions: int) -> list[int]:
+    """Which of the checkpoints at these positions are still there."""
+    found = [await store.checkpoint_before("notes", at) for at in positions]
+    return sorted({each.position for each in found if each is not None})
+
+
+async def test_beside_the_two_newest_checkpoints_the_first_of_each_band_stays(
+    store: Store,
+) -> None:
+    band = base.LANDMARK_ROWS
+    positions = [
+        *(5, 10, band - 1, band, band + 1),
+        *(3 * band - 1, 3 * band, 3 * band + 2, 3 * band + 5),
+    ]
+    await append(store, entry(1, *[b"x"] * (4 * band)))
+
+    await checkpointed(store, *positions)
+
+    found = await store.checkpoint_before("notes", 3 * band - 2)
+    newest = await store.checkpoint_before("notes", 1 << 70)
+    assert await kept(store, *positions) == [
+        *(5, band, 3 * band - 1, 3 * band),
+        *(3 * band + 2, 3 * band + 5),
+    ]
+    assert found == Checkpoint(band, b"at %d" % band)
+    assert newest == (await store.load("notes")).checkpoint
+    assert await store.checkpoint_before("notes", 4) is None
+    info = await store.info("notes")
+    assert info is not None
+    assert info.checkpoint_position == 3 * band + 5
+
+
+async def test_a_landmark_that_costs_more_than_the_log_does_not_stay(
+    store: Store,
+) -> None:
+    band = base.LANDMARK_ROWS
+    await append(store, entry(1, *[b"x"] * (3 * band + 2)))
+    await checkpointed(store, 1)
+    large = bytes(base.LANDMARK_BYTES * (band - 1) + 1)
+
+    for position, snapshot in (
+        (band, large),
+        (2 * band, large),
+        (3 * band, b""),
+        (3 * band + 1, b""),
+        (3 * band + 2, b""),
+    ):
+        fence = (await store.load("notes")).fence
+        checkpoint = Checkpoint(position, snapshot)
+        assert await store.checkpoint("notes", checkpoint, fence=fence)
+
+    assert await kept(store, 1, band, 2 * band, 3 * band) == [1, 2 * band, 3 * band]
+
+
+async def test_a_landmark_goes_with_the_rows_behind_it(
+    store: Store, clock: Hand
+) -> None:
+    band = base.LANDMARK_ROWS
+    for part in range(4):
+        updates = [b"x"] * band
+        await append(store, entry(part * band + 1, *updates, milliseconds=clock()))
+        clock.turn(60)
+    positions = [100, band, 2 * band, 3 * band, 3 * band + 1, 3 * band + 2]
+    await checkpointed(store, *positions)
+    before = await kept(store, *positions)
+    await store.retain("notes", 150)  # the first two quarters are older
+
+    await store.tidy()
+
+    assert before == positions
+    assert (await store.history("notes", limit=1))[0].position == 2 * band + 1
+    assert await kept(store, *positions) == positions[2:]
+    await store.retain("notes", 0)
+    await store.tidy()
+    first = (await store.history("notes", limit=1))[0].position
+    assert first > 3 * band
+    assert await kept(store, *positions) == [
+        position for position in positions if position >= first - 1
+    ]
+
+
+async def test_landmarks_and_attribution_come_back_with_a_room_and_go_with_it(
+    store: Store,
+) -> None:
+    await append(store, entry(1, *[b"x"] * 10))
+    await checkpointed(store, 2, 4, 6)
+    fence = (await store.load("notes")).fence
+    await store.attribute("notes", Attributed(6, b"who"), fence=fence)
+    await store.delete("notes")
+
+    with pytest.raises(RoomNotFound):
+        await store.checkpoint_before("notes", 9)
+    await store.restore("notes")
+    restored = await kept(store, 2, 4, 6), await store.attribution("notes")
+    await store.delete("notes", purge=True)
+    await store.tidy()
+    await append(store, entry(1, b"y", epoch="e2"))
+
+    assert restored == ([2, 4, 6], Attributed(6, b"who"))
+    assert await kept(store, 2, 4, 6) == []
+    assert await store.attribution("notes") is None
+
+
+# Attribution
+
+
+async def test_only_an_attribution_of_a_later_position_counts(store: Store) -> None:
+    await append(store, entry(1, *[b"x"] * 10))
+    fence = (await store.load("notes")).fence
+    large = bytes(range(256)) * 20_000
+
+    none = await store.attribution("notes")
+    assert await store.attribute("notes", Attributed(5, b"5"), fence=fence)
+    assert not await store.attribute("notes", Attributed(5, b"other"), fence=fence)
+    assert not await store.attribute("notes", Attributed(4, b"4"), fence=fence)
+    assert not await store.attribute("notes", Attributed(11, b"11"), fence=fence)
+    five = await store.attribution("notes")
+    assert await store.attribute("notes", Attributed(10, large), fence=fence)
+
+    assert none is None
+    assert five == Attributed(5, b"5")
+    assert await store.attribution("notes") == Attributed(10, large)
+    info = await store.info("notes")
+    assert info is not None
+    assert info.bytes >= len(large)
+
+
+async def test_an_attribution_of_an_older_fence_or_history_changes_nothing(
+    store: Store,
+) -> None:
+    await append(store, entry(1, b"a", b"b"))
+    old = (await store.load("notes")).fence
+    new = (await store.load("notes")).fence
+    assert await store.checkpoint("notes", Checkpoint(1, b"a"), fence=new)
+
+    assert not await store.attribute("notes", Attributed(1, b"old"), fence=old)
+    assert await store.attribute("notes", Attributed(1, b"new"), fence=new)
+    await store.delete("notes")
+    await append(store, entry(1, b"c", b"d", epoch="e2"))
+    assert not await store.attribute("notes", Attributed(2, b"new"), fence=new)
+
+    assert await store.attribution("notes") is None
+
+
+async def test_nobody_wrote_in_a_room_that_is_not_there(store: Store) -> None:
+    fence = (await store.load("notes")).fence
+
+    assert not await store.attribute("notes", Attributed(0, b""), fence=fence)
+    with pytest.raises(RoomNotFound):
+        await store.attribution("notes")
 
 
 # Answers

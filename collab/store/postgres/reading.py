@@ -14,6 +14,7 @@ from collab.errors import RoomNotFound, StoreCorrupt
 from collab.names import spoken
 from collab.store.base import (
     ANSWER_SECONDS,
+    Attributed,
     Checkpoint,
     Remembered,
     RoomInfo,
@@ -23,6 +24,7 @@ from collab.store.base import (
 from collab.store.postgres.connections import allow
 from collab.store.postgres.records import (
     about_checksum,
+    attribution_checksum,
     checkpoint_checksum,
     decode_author,
     owner_checksum,
@@ -36,15 +38,17 @@ from collab.store.records import answer_checksum
 
 log = logs.logger(__name__)
 
+MAX_POSITION = (1 << 63) - 1  # that a column can hold
 LAST_NAME = "\U0010ffff" * 129  # behind every name that a tenant and a room can make
 
 _ROOM = "SELECT id, name, epoch, created, crc, format, fence, position FROM collab.room"
 _RESTORABLE = "deleted IS NOT NULL AND NOT is_purged AND purge > $2"
 _INFO = """
-    SELECT r.id, r.name, r.epoch, r.position, coalesce(c.position, 0) AS checkpoint, r.bytes + coalesce(c.bytes, 0) AS bytes,
+    SELECT r.id, r.name, r.epoch, r.position, coalesce(c.position, 0) AS checkpoint,
+        r.bytes + coalesce(c.bytes, 0) + coalesce(octet_length(a.encoded), 0) AS bytes,
         r.created, greatest(r.created, r.changed) AS changed, r.deleted,
         r.metadata, r.metadata_crc, r.history, r.history_crc
-    FROM collab.room r LEFT JOIN LATERAL (
+    FROM collab.room r LEFT JOIN collab.attribution a ON a.room = r.id LEFT JOIN LATERAL (
         SELECT max(position) AS position, sum(octet_length(snapshot))::bigint AS bytes
         FROM collab.checkpoint WHERE room = r.id
     ) c ON true
@@ -134,7 +138,7 @@ async def load(db: Any, name: str, identity: str, limit: asyncio.Timeout) -> Loa
     if live is None:
         epoch = await next_epoch(db, name, identity)
         return Loaded(Stored("", 0, None, (), {}, fence, epoch))
-    checkpoint, damaged = await _newest(db, live, limit)
+    checkpoint, damaged = await newest(db, live, limit)
     start = checkpoint.position if checkpoint else 0
     rejected = {
         position
@@ -177,13 +181,15 @@ def _is_intact(live: Live, row: Any) -> bool:
     )
 
 
-async def _newest(
-    db: Any, live: Live, limit: asyncio.Timeout
+async def newest(
+    db: Any, live: Live, limit: asyncio.Timeout, *, until: int = MAX_POSITION
 ) -> tuple[Checkpoint | None, int]:
-    """The newest intact checkpoint, and how many newer ones are damaged."""
+    """The newest intact checkpoint up to a position, and how many newer ones are damaged."""
     positions = await db.fetch(
-        "SELECT position, octet_length(snapshot) FROM collab.checkpoint WHERE room = $1 ORDER BY position DESC",
+        "SELECT position, octet_length(snapshot) FROM collab.checkpoint"
+        " WHERE room = $1 AND position <= $2 ORDER BY position DESC",
         live.id,
+        min(until, MAX_POSITION),
     )
     for damaged, (position, size) in enumerate(positions):
         allow(limit, size)
@@ -198,14 +204,38 @@ async def _newest(
     return None, len(positions)
 
 
+async def attribution(
+    db: Any, live: Live, limit: asyncio.Timeout
+) -> tuple[Attributed | None, int | None]:
+    """Who wrote what, if that is kept and intact; when it is not, the checksum that stands beside it."""
+    size = await db.fetchval(
+        "SELECT octet_length(encoded) FROM collab.attribution WHERE room = $1", live.id
+    )
+    if size is None:
+        return None, None
+    allow(limit, size)
+    row = await db.fetchrow(
+        "SELECT position, crc, encoded FROM collab.attribution WHERE room = $1", live.id
+    )
+    if row is None:
+        return None, None
+    position, crc, encoded = row
+    if crc == attribution_checksum(live.key, position, encoded):
+        return Attributed(position, encoded), None
+    log.error("damaged attribution", room=live.name)
+    return None, crc
+
+
 async def has_two_checkpoints(db: Any, live: Live, limit: asyncio.Timeout) -> bool:
-    """Whether both are intact, so that neither need ever be done without."""
+    """Whether the two newest are intact, so that neither need ever be done without."""
     rows = await db.fetch(
-        "SELECT octet_length(snapshot) FROM collab.checkpoint WHERE room = $1", live.id
+        "SELECT octet_length(snapshot) FROM collab.checkpoint WHERE room = $1 ORDER BY position DESC LIMIT 2",
+        live.id,
     )
     allow(limit, sum(size for (size,) in rows))
     found = await db.fetch(
-        "SELECT position, milliseconds, crc, snapshot FROM collab.checkpoint WHERE room = $1",
+        "SELECT position, milliseconds, crc, snapshot FROM collab.checkpoint"
+        " WHERE room = $1 ORDER BY position DESC LIMIT 2",
         live.id,
     )
     return len(found) > 1 and all(

@@ -36,6 +36,11 @@ def checkpoint_checksum(
     return crc32(snapshot, moment)
 
 
+def attribution_checksum(key: int, position: int, encoded: bytes) -> int:
+    """Of an attribution."""
+    return crc32(encoded, crc32(_MOMENT(position), key))
+
+
 def owner_checksum(room: str, client: int, principal: str) -> int:
     """Of the row that says whose a client id is."""
     return text_checksum(client, room, principal)

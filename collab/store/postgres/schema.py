@@ -240,6 +240,50 @@ MIGRATIONS = (
         RETURN true;
     END $$;
     """,
+    """
+    -- Who wrote what of a room, as its log tells up to this position.
+    CREATE TABLE collab.attribution (
+        room bigint PRIMARY KEY,
+        position bigint NOT NULL,
+        crc bigint NOT NULL,
+        encoded bytea NOT NULL
+    );
+
+    -- As checkpoint_1, but of those before the two newest the landmarks stay: the first of each `band` of positions that
+    -- has no more than `cost` bytes for each row since the one before.
+    CREATE FUNCTION collab.checkpoint_2(
+        of_room bigint, at_position bigint, at_fence bigint, moment bigint, checksum bigint, content bytea, head bigint,
+        band bigint, cost bigint
+    ) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE newest bigint; older bigint; before bigint; size bigint; is_good boolean;
+    BEGIN
+        INSERT INTO collab.checkpoint (room, position, milliseconds, crc, snapshot)
+        VALUES (of_room, at_position, moment, checksum, content) ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        SELECT deleted IS NULL AND format <= 1 AND fence <= at_fence AND position >= at_position INTO is_good
+        FROM collab.room WHERE id = of_room FOR NO KEY UPDATE;
+        SELECT coalesce(max(position), 0) INTO newest
+        FROM collab.checkpoint WHERE room = of_room AND position <> at_position;
+        IF head IS NOT NULL THEN
+            is_good := is_good AND EXISTS (
+                SELECT FROM collab.log WHERE room = of_room AND position = at_position AND crc = head
+            );
+        END IF;
+        IF is_good IS NOT TRUE OR newest >= at_position THEN
+            DELETE FROM collab.checkpoint WHERE room = of_room AND position = at_position;
+            RETURN false;
+        END IF;
+        SELECT position, octet_length(snapshot) INTO older, size
+        FROM collab.checkpoint WHERE room = of_room AND position < newest ORDER BY position DESC LIMIT 1;
+        SELECT max(position) INTO before FROM collab.checkpoint WHERE room = of_room AND position < older;
+        DELETE FROM collab.checkpoint WHERE room = of_room AND position = older
+            AND (older / band <= before / band OR size > cost * (older - before));
+        UPDATE collab.room SET fence = at_fence WHERE id = of_room;
+        RETURN true;
+    END $$;
+    """,
 )
 
 _LOCK = 0x636F6C6C6162  # "collab": who migrates holds this advisory lock

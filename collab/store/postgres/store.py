@@ -20,6 +20,9 @@ from collab.errors import (
 from collab.names import spoken
 from collab.store.base import (
     DELETED_ROOM_SECONDS,
+    LANDMARK_BYTES,
+    LANDMARK_ROWS,
+    Attributed,
     Checkpoint,
     Clock,
     Done,
@@ -34,10 +37,11 @@ from collab.store.postgres import reading
 from collab.store.postgres.connections import Connections, allow
 from collab.store.postgres.records import (
     about_checksum,
+    attribution_checksum,
     checkpoint_checksum,
     room_checksum,
 )
-from collab.store.postgres.schema import prepare
+from collab.store.postgres.schema import FORMAT, prepare
 from collab.store.postgres.tidying import tidy, tidy_sometimes
 from collab.store.postgres.writer import Writer
 from collab.store.records import check_answer, checked_history, encode_metadata
@@ -66,6 +70,15 @@ _END_LOADS = """
     WITH ended AS (DELETE FROM collab.load WHERE room = ANY ($1) AND process = $2)
     DELETE FROM collab.crash WHERE room = ANY ($1)
 """
+_ATTRIBUTE = """
+    INSERT INTO collab.attribution AS a (room, position, crc, encoded)
+    SELECT r.id, $4, $5, $6 FROM collab.room r
+    WHERE r.id = $1 AND r.deleted IS NULL AND r.fence <= $2 AND r.format <= $3 AND r.position >= $4
+    FOR NO KEY UPDATE
+    ON CONFLICT (room) DO UPDATE SET position = excluded.position, crc = excluded.crc, encoded = excluded.encoded
+    WHERE a.position < excluded.position RETURNING true
+"""
+_DROP_ATTRIBUTION = "DELETE FROM collab.attribution WHERE room = $1 AND crc = $2"
 _MAX_HEADS = 10_000  # loads of which it is known where they ended; the oldest give way
 _MAX_ENDED = 10_000  # loads that ended while Postgres was away
 
@@ -159,7 +172,7 @@ class PostgresStore:
                 return False
             allow(limit, len(snapshot))
             is_stored: bool = await db.fetchval(
-                "SELECT collab.checkpoint_1($1, $2, $3, $4, $5, $6, $7)",
+                "SELECT collab.checkpoint_2($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                 live.id,
                 position,
                 fence,
@@ -167,8 +180,26 @@ class PostgresStore:
                 checkpoint_checksum(live.key, position, now, snapshot),
                 snapshot,
                 head if at == position else None,
+                LANDMARK_ROWS,
+                LANDMARK_BYTES,
             )
             return is_stored
+
+    async def attribute(self, room: str, attributed: Attributed, *, fence: int) -> bool:
+        position, encoded = attributed
+        async with self._connections.borrowed() as (db, limit):
+            live = await reading.find(db, room)
+            if live is None:
+                return False
+            _, damaged = await reading.attribution(db, live, limit)
+            if damaged is not None:
+                await db.execute(_DROP_ATTRIBUTION, live.id, damaged)
+            allow(limit, len(encoded))
+            checksum = attribution_checksum(live.key, position, encoded)
+            is_stored: bool | None = await db.fetchval(
+                _ATTRIBUTE, live.id, fence, FORMAT, position, checksum, encoded
+            )
+            return is_stored is not None
 
     async def reject(self, room: str, position: int, reason: str) -> None:
         async with self._connections.borrowed() as (db, _):
@@ -292,6 +323,18 @@ class PostgresStore:
             rows, damaged = await reading.history(db, room, after, limit, time_limit)
         self._count_damaged(room, damaged)
         return rows
+
+    async def checkpoint_before(self, room: str, position: int) -> Checkpoint | None:
+        async with self._snapshot() as (db, limit):
+            live = await reading.living(db, room)
+            found, _ = await reading.newest(db, live, limit, until=position)
+            return found
+
+    async def attribution(self, room: str) -> Attributed | None:
+        async with self._snapshot() as (db, limit):
+            live = await reading.living(db, room)
+            known, _ = await reading.attribution(db, live, limit)
+            return known
 
     async def rooms(
         self,

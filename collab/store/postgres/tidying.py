@@ -32,12 +32,15 @@ _DOOMED = """
         ORDER BY purge, id LIMIT 1
     ) AND deleted IS NOT NULL AND purge <= $1 RETURNING id
 """
-# The last of the rows at the beginning of a room's log that are old and that both checkpoints cover.
+# The last of the rows at the beginning of a room's log that are old and that the two newest checkpoints cover, and the
+# attribution where there is one.
 _OLD = """
     WITH head AS (
         SELECT position, milliseconds FROM collab.log WHERE room = $1 ORDER BY position LIMIT $2
     ), covered AS (
-        SELECT min(position) AS position FROM collab.checkpoint WHERE room = $1 HAVING count(*) > 1
+        SELECT least(min(position), (SELECT position FROM collab.attribution WHERE room = $1)) AS position FROM (
+            SELECT position FROM collab.checkpoint WHERE room = $1 ORDER BY position DESC LIMIT 2
+        ) newest HAVING count(*) > 1
     ), kept AS (
         SELECT min(head.position) AS position FROM head, covered
         WHERE head.position > covered.position OR head.milliseconds >= $3
@@ -48,6 +51,8 @@ _OLD = """
 _TRIM = """
     WITH gone AS (
         DELETE FROM collab.log WHERE room = $1 AND position <= $2 RETURNING octet_length(update) AS size
+    ), passed AS ( -- between such a landmark and the next row something is missing now
+        DELETE FROM collab.checkpoint WHERE room = $1 AND position < $2
     )
     UPDATE collab.room SET bytes = greatest(0, bytes - (SELECT coalesce(sum(size), 0) FROM gone)) WHERE id = $1
 """
@@ -107,7 +112,14 @@ async def _purge(connections: Connections, now: int) -> None:
             room = await db.fetchval(_DOOMED, now, FORMAT)
         if room is None:
             return
-        for table in ("checkpoint", "owner", "rejected", "origin", "log"):
+        for table in (
+            "checkpoint",
+            "attribution",
+            "owner",
+            "rejected",
+            "origin",
+            "log",
+        ):
             await _all(
                 connections,
                 f"DELETE FROM collab.{table} WHERE ctid = ANY (ARRAY("

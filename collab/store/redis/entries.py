@@ -143,6 +143,11 @@ def checkpoint_checksum(room: str, epoch: str, position: int, snapshot: bytes) -
     return crc32(snapshot, crc32(f"{room}\0{epoch}\0{position}".encode()))
 
 
+def attribution_checksum(room: str, epoch: str, position: int, encoded: bytes) -> int:
+    """What stands beside an attribution."""
+    return crc32(encoded, crc32(f"{room}\0{epoch}\0attribution {position}".encode()))
+
+
 def seal(room: str, field: str, text: str) -> str:
     """A small record with its checksum before it."""
     checksum = crc32(f"{room}\0{field}\0{text}".encode())

@@ -68,7 +68,9 @@ class Listing:
         for state in states:
             for epoch in state.deleted():
                 if state.number("purge", epoch) <= now:
-                    await self._purge(state.room, epoch, now)
+                    await self._purge(state, epoch, now)
+            for epoch in state.leftovers():
+                await self._purge(state, epoch, now)
         belonging: tuple[tuple[str, Callable[[State], str]], ...] = (
             (self._live, lambda state: state.live),
             (self._deleted, lambda state: state.restorable(now)),
@@ -84,9 +86,11 @@ class Listing:
             for room in listed - right:
                 await run("ZREM", index, room)
 
-    async def _purge(self, room: str, epoch: str, now: int) -> None:
-        names = ("log", "origins", "owners", "a", "b")
-        keys = self._ground.keys(room, "room", *(f"{epoch}:{name}" for name in names))
+    async def _purge(self, state: State, epoch: str, now: int) -> None:
+        names = ["log", "origins", "owners", "a", "b", "attribution"]
+        names += [each.place for each in state.landmarks(epoch)]
+        room, names = state.room, [f"{epoch}:{name}" for name in names]
+        keys = self._ground.keys(room, "room", *names)
         await self._ground.call(room, scripts.PURGE, keys, FORMAT, epoch, now)
 
     async def sweep(self) -> None:
@@ -102,7 +106,7 @@ class Listing:
             for state in states:
                 if state.may_trim:
                     with suppress(StoreCorrupt):
-                        await trim(self._ground, state.room, state.live)
+                        await trim(self._ground, state, state.live)
 
 
 def _place(sign: bytes, name: str) -> bytes:

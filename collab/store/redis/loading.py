@@ -25,6 +25,7 @@ log = logs.logger(__name__)
 
 PAGE = 500  # entries asked for at once
 PAGE_BYTES = 4 << 20
+MAX_FAILED = 16  # readings of checkpoints, in search of an intact one
 # Whose fences are known: a compactor of an older one changes nothing.
 MAX_LOADS = 10_000
 
@@ -115,12 +116,36 @@ class Loader:
             log.error("damaged checkpoint", room=state.room, position=kept.position)
         return None
 
+    async def checkpoint_before(self, room: str, position: int) -> Checkpoint | None:
+        """The newest intact one with nothing after `position` in it. Raises RoomNotFound.
+
+        One that cannot be read is tried twice: it may have been replaced meanwhile.
+        """
+        failed: list[Kept] = []
+        while len(failed) < MAX_FAILED:
+            state = await self._ground.living(room)
+            kept = next(
+                (
+                    each
+                    for each in state.checkpoints(state.live)
+                    if each.position <= position and failed.count(each) < 2
+                ),
+                None,
+            )
+            if kept is None:
+                return None
+            snapshot = await self._snapshot(room, state.live, kept)
+            if snapshot is not None:
+                return Checkpoint(kept.position, snapshot)
+            if kept in failed:
+                self.damaged_records += 1
+                log.error("damaged checkpoint", room=room, position=kept.position)
+            failed.append(kept)
+        return None
+
     async def _snapshot(self, room: str, epoch: str, kept: Kept) -> bytes | None:
         (key,) = self._ground.keys(room, f"{epoch}:{kept.place}")
-        parts = []
-        for number in range(kept.pieces):
-            parts.append(await self._ground.run("LINDEX", key, number) or b"")
-        snapshot = b"".join(parts)
+        snapshot = await self._ground.pieces(key, kept.pieces)
         checksum = checkpoint_checksum(room, epoch, kept.position, snapshot)
         return snapshot if checksum == kept.checksum else None
 

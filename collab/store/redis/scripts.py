@@ -1,7 +1,8 @@
 """What Redis does in one step. Each script touches the keys of one room, and is told all of them.
 
 A room is the hash `room`; the fields of one of its histories end in a colon and its epoch. Beside it are, by epoch, the
-stream `log`, the hashes `origins` and `owners`, and the two lists `a` and `b` with the checkpoints, cut in pieces.
+stream `log`, the hashes `origins` and `owners`, and as lists of pieces the two newest checkpoints, `a` and `b`, the
+landmarks, `at-` and their position, and the `attribution`.
 
 Scripts read every key they will write to before they write: what fails, for its memory is full, it may not write, or a
 foreign writer has put something else there, fails before it has changed anything.
@@ -171,18 +172,16 @@ return 1
 """
 )
 
-# The pieces were put under `upload`; they take the place of the older checkpoint. `mark` is of the last entry that the
-# compactor has seen: where that is another one by now, the log has been lost and begun anew.
-CHECKPOINT = Script(
-    """
-local room, log, upload, a, b = unpack(KEYS)
+# What begins the scripts that take something made of the log. `mark` is of the last entry that its maker has seen: where
+# that is another one by now, the log has been lost and begun anew.
+_MADE = """
+local room, log, upload = unpack(KEYS)
 local format, epoch, position, fence, about, count, last, mark = unpack(ARGV)
-local found = redis.call('HMGET', room, 'format', 'live', 'fence:' .. epoch, 'position:' .. epoch, 'new:' .. epoch)
+local found = redis.call('HMGET', room, 'format', 'live', 'fence:' .. epoch, 'position:' .. epoch, 'new:' .. epoch,
+    'old:' .. epoch, 'landmarks:' .. epoch, 'attribution:' .. epoch)
 if found[1] and tonumber(found[1]) > tonumber(format) then return 'newer' end
-local newest = found[5]
-local start = newest and tonumber(string.match(newest, '^%a (%d+)')) or 0
 if found[2] ~= epoch or tonumber(fence) < tonumber(found[3] or 0) then return 0 end
-if tonumber(position) <= start or tonumber(position) > tonumber(found[4] or 0) then return 0 end
+if tonumber(position) > tonumber(found[4] or 0) then return 0 end
 if mark ~= '' then
     local entry = redis.call('XRANGE', log, last .. '-0', last .. '-0')[1]
     local is_same = false
@@ -192,24 +191,57 @@ if mark ~= '' then
     if not is_same then return 0 end
 end
 if redis.call('LLEN', upload) ~= tonumber(count) then return 0 end
+"""
+
+# The pieces were put under `upload`; they take the place of the older checkpoint. That moves to `landmark` where it is
+# one, which its caller has seen: `line` is then what is to be said of it, and `old` what was said before.
+CHECKPOINT = Script(
+    _MADE
+    + """
+local a, b, landmark, old, line = KEYS[4], KEYS[5], KEYS[6], ARGV[9], ARGV[10]
+local newest = found[5]
+local start = newest and tonumber(string.match(newest, '^%a (%d+)')) or 0
+if tonumber(position) <= start or (found[6] or '') ~= old then return 0 end
 local place = newest and string.sub(newest, 1, 1) == 'a' and 'b' or 'a'
 redis.call('HSET', room, 'new:' .. epoch, place .. ' ' .. position .. ' ' .. about, 'fence:' .. epoch, fence)
 if newest then redis.call('HSET', room, 'old:' .. epoch, newest) end
+if line ~= '' and redis.call('EXISTS', place == 'a' and a or b) == 1 then
+    redis.call('RENAME', place == 'a' and a or b, landmark)
+    redis.call('HSET', room, 'landmarks:' .. epoch, (found[7] or '') .. line .. '\\n')
+end
 redis.call('PERSIST', upload)
 redis.call('RENAME', upload, place == 'a' and a or b)
 return 1
 """
 )
 
-# Forgets entries that are older, as far as the older checkpoint covers them; 1 when there may be more.
+# In place of the one before, unless that reaches as far, or is what the caller has found damaged.
+ATTRIBUTE = Script(
+    _MADE
+    + """
+local attribution, damaged, known = KEYS[4], ARGV[9], found[8]
+local reached = known and known ~= damaged and tonumber(string.match(known, '^%d+')) or 0
+if tonumber(position) <= reached then return 0 end
+redis.call('HSET', room, 'attribution:' .. epoch, about)
+redis.call('PERSIST', upload)
+redis.call('RENAME', upload, attribution)
+return 1
+"""
+)
+
+# Forgets entries that are older, as far as the older checkpoint and the attribution cover them, and landmarks before the
+# last of them: their keys follow the log's. 1 when there may be more.
 TRIM = Script(
     f"""
 local room, log = unpack(KEYS)
 local epoch, now = ARGV[2], tonumber(ARGV[3])
-local found = redis.call('HMGET', room, 'format', 'live', 'history:' .. epoch, 'old:' .. epoch)
+local found = redis.call('HMGET', room, 'format', 'live', 'history:' .. epoch, 'old:' .. epoch,
+    'attribution:' .. epoch, 'landmarks:' .. epoch)
 if found[1] and tonumber(found[1]) > tonumber(ARGV[1]) then return 0 end
 if found[2] ~= epoch or not found[3] or not found[4] then return 0 end
 local covered, before = string.match(found[4], '^%a (%d+)'), now - 1000 * tonumber(found[3])
+local attributed = found[5] and string.match(found[5], '^%d+')
+if attributed and tonumber(attributed) < tonumber(covered) then covered = attributed end
 local entries = redis.call('XRANGE', log, '-', covered .. '-0', 'COUNT', {TRIMMED_AT_ONCE})
 local last, bytes, count = false, 0, 0
 for _, entry in ipairs(entries) do
@@ -224,6 +256,19 @@ end
 if not last then return 0 end
 redis.call('XTRIM', log, 'MINID', string.format('%.0f', tonumber(last) + 1) .. '-0')
 redis.call('HINCRBY', room, 'bytes:' .. epoch, -bytes)
+local passed, kept = {{}}, ''
+for at = 3, #KEYS do
+    local position = string.match(KEYS[at], '%d+$')
+    if tonumber(position) < tonumber(last) then
+        redis.call('UNLINK', KEYS[at])
+        passed[position] = true
+    end
+end
+for line, position in string.gmatch(found[6] or '', '((%S+)[^\\n]*\\n)') do
+    if not passed[string.match(position, '%d+$')] then kept = kept .. line end
+end
+if kept ~= '' then redis.call('HSET', room, 'landmarks:' .. epoch, kept)
+elseif found[6] then redis.call('HDEL', room, 'landmarks:' .. epoch) end
 return count == {TRIMMED_AT_ONCE} and 1 or 0
 """
 )
@@ -271,17 +316,18 @@ return redis.call('HGETALL', room)
 """
 )
 
-# Of a deleted history whose time has come only the tombstone stays.
+# Of a deleted history whose time has come only the tombstone stays; nor does what a replica of the version before, which
+# knows of fewer keys, has left of one.
 PURGE = Script(
     """
 local room = KEYS[1]
 local format, epoch, now = unpack(ARGV)
 local found = redis.call('HMGET', room, 'format', 'live', 'purge:' .. epoch)
 if found[1] and tonumber(found[1]) > tonumber(format) then return 0 end
-if found[2] == epoch or not found[3] or tonumber(found[3]) > tonumber(now) then return 0 end
+if found[2] == epoch or (found[3] and tonumber(found[3]) > tonumber(now)) then return 0 end
 for at = 2, #KEYS do redis.call('UNLINK', KEYS[at]) end
 for _, field in ipairs({'created', 'changed', 'position', 'bytes', 'metadata', 'history', 'fence', 'new', 'old',
-    'rejected', 'purge'}) do
+    'landmarks', 'attribution', 'rejected', 'purge'}) do
     redis.call('HDEL', room, field .. ':' .. epoch)
 end
 return 1

@@ -28,15 +28,26 @@ _SHAPES = {
     b"live": re.compile(rb"[\x20-\x7e]+"),
     b"deleted": re.compile(rb"\d{1,9} \d{1,19}"),
     b"rejected": re.compile(rb"(\d{1,19} [^\n]*\n)*"),
+    b"landmarks": re.compile(rb"(at-\d{1,19}( \d{1,19}){5}\n)*"),
+    b"attribution": re.compile(rb"\d{1,19}( \d{1,19}){3}"),
 }
 
 
 class Kept(NamedTuple):
     """Where a checkpoint lies."""
 
-    place: str  # "a" or "b"
+    place: str  # "a" or "b"; of a landmark "at-" and its position
     position: int
     milliseconds: int
+    checksum: int
+    pieces: int
+    bytes: int
+
+
+class KeptAttribution(NamedTuple):
+    """How the attribution was written."""
+
+    position: int
     checksum: int
     pieces: int
     bytes: int
@@ -84,15 +95,32 @@ class State:
         return int(self._get(field, epoch) or 0)
 
     def checkpoints(self, epoch: str) -> list[Kept]:
-        """The newest first, as far as they can be read."""
+        """The newest first, as far as they can be read: two, and the landmarks."""
         found = []
-        for name in ("new", "old"):
+        for line in (
+            self._get("new", epoch),
+            self._get("old", epoch),
+            *reversed((self._get("landmarks", epoch) or b"").splitlines()),
+        ):
             try:
-                place, *numbers = (self._get(name, epoch) or b"").decode().split()
+                place, *numbers = (line or b"").decode().split()
                 found.append(Kept(place, *map(int, numbers)))
             except (ValueError, TypeError):
                 continue
         return found
+
+    def landmarks(self, epoch: str) -> list[Kept]:
+        """The checkpoints that are neither of the two newest."""
+        return [each for each in self.checkpoints(epoch) if len(each.place) > 1]
+
+    def attribution(self, epoch: str) -> KeptAttribution | None:
+        """How far it reaches, and where it lies."""
+        line = self._get("attribution", epoch)
+        return None if line is None else KeptAttribution(*map(int, line.split()))
+
+    def raw(self, field: str, epoch: str) -> bytes:
+        """As it stands there, so that a script can tell whether it still does; b"" where nothing does."""
+        return self._get(field, epoch) or b""
 
     @property
     def may_trim(self) -> bool:
@@ -113,6 +141,19 @@ class State:
                 found.append((int(value.partition(b" ")[0]), epoch.decode()))
         return [epoch for _, epoch in sorted(found)]
 
+    def leftovers(self) -> list[str]:
+        """Purged epochs of which a replica of the version before has left what it does not know."""
+        epochs = {
+            name.partition(b":")[2]
+            for name in self.fields
+            if name.startswith((b"landmarks:", b"attribution:"))
+        }
+        return [
+            epoch.decode()
+            for epoch in sorted(epochs)
+            if epoch.decode() != self.live and b"purge:" + epoch not in self.fields
+        ]
+
     def restorable(self, now: int) -> str:
         """The epoch that was deleted last and can be brought back; "" when there is none."""
         kept = [epoch for epoch in self.deleted() if self.number("purge", epoch) > now]
@@ -120,7 +161,7 @@ class State:
 
     def info(self, epoch: str) -> RoomInfo:
         """One history as a listing shows it."""
-        checkpoints = self.checkpoints(epoch)
+        checkpoints, attribution = self.checkpoints(epoch), self.attribution(epoch)
         deleted, history = self._get("deleted", epoch), self._get("history", epoch)
         created = self.number("created", epoch)
         return RoomInfo(
@@ -128,7 +169,9 @@ class State:
             epoch,
             self.number("position", epoch),
             checkpoints[0].position if checkpoints else 0,
-            self.number("bytes", epoch) + sum(each.bytes for each in checkpoints),
+            self.number("bytes", epoch)
+            + sum(each.bytes for each in checkpoints)
+            + (attribution.bytes if attribution else 0),
             created,
             max(created, self.number("changed", epoch)),
             self._metadata(epoch),

@@ -20,6 +20,7 @@ from collab.errors import (
 from collab.names import spoken
 from collab.store.base import (
     DELETED_ROOM_SECONDS,
+    Attributed,
     Checkpoint,
     Clock,
     Done,
@@ -34,7 +35,11 @@ from collab.store.records import check_answer, checked_history, encode_metadata
 from collab.store.redis import scripts
 from collab.store.redis.answers import Answers
 from collab.store.redis.appender import Appender
-from collab.store.redis.compacting import put_checkpoint
+from collab.store.redis.compacting import (
+    put_attribution,
+    put_checkpoint,
+    read_attribution,
+)
 from collab.store.redis.entries import FORMAT, seal
 from collab.store.redis.ground import ATTEMPTS, Ground
 from collab.store.redis.listing import Listing
@@ -215,6 +220,21 @@ class RedisStore:
         return seen is not None and await put_checkpoint(
             self._ground, room, checkpoint, fence=fence, seen=seen
         )
+
+    async def checkpoint_before(self, room: str, position: int) -> Checkpoint | None:
+        return await self._loader.checkpoint_before(room, position)
+
+    async def attribute(self, room: str, attributed: Attributed, *, fence: int) -> bool:
+        """In pieces too, and False for the same reasons."""
+        seen = self._loader.seen(room, fence)
+        return seen is not None and await put_attribution(
+            self._ground, room, attributed, fence=fence, seen=seen
+        )
+
+    async def attribution(self, room: str) -> Attributed | None:
+        state = await self._ground.living(room)
+        known, _ = await read_attribution(self._ground, room, state.live)
+        return known
 
     async def reject(self, room: str, position: int, reason: str) -> None:
         line = f"{position} {' '.join(reason.split())}"
