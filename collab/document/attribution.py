@@ -60,7 +60,7 @@ class Runs:
         if not runs or start >= runs[-1][1]:
             self._append(start, end, author, minute)
             return
-        at = bisect_right(runs, start, key=_end)
+        at = self._first(start)
         while start < end:
             before = runs[at][0] if at < len(runs) else end
             if start < before:
@@ -94,18 +94,29 @@ class Runs:
         runs[first:last] = [(start, end, author, minute)]
         return first + 1
 
+    def whole(self, start: int, end: int) -> Iterator[Run]:
+        """All of these ids; nobody is credited with what is not known."""
+        for run in self.between(start, end):
+            if start < run[0]:
+                yield start, run[0], NOBODY, 0
+            yield run
+            start = run[1]
+        if start < end:
+            yield start, end, NOBODY, 0
+
+    def _first(self, start: int) -> int:
+        """The first that ends behind an id."""
+        at = bisect_right(self._runs, (start, _UNBOUNDED, 0, 0))
+        return at - 1 if at and self._runs[at - 1][1] > start else at
+
     def between(self, start: int, end: int) -> Iterator[Run]:
         """What is credited of these ids, cut to them."""
         runs = self._runs
-        at = bisect_right(runs, start, key=_end)
+        at = self._first(start)
         while at < len(runs) and runs[at][0] < end:
             first, last, author, minute = runs[at]
             yield max(first, start), min(last, end), author, minute
             at += 1
-
-
-def _end(run: Run) -> int:
-    return run[1]
 
 
 class Attribution:
@@ -182,26 +193,40 @@ class Attribution:
     @classmethod
     def decode(cls, encoded: bytes) -> Attribution:
         """What `encode` wrote. Raises InvalidMessage for anything else."""
-        if encoded[:1] != bytes((VERSION,)):
-            raise InvalidMessage("an attribution of another version")
-        inflate = zlib.decompressobj()
-        try:
-            body = inflate.decompress(encoded[1:], MAX_DECODED_BYTES)
-        except zlib.error:
-            raise InvalidMessage("an attribution that cannot be read") from None
-        if not inflate.eof or inflate.unused_data:
-            raise InvalidMessage("an attribution that cannot be read")
-        reader = Reader(body)
-        found = cls()
-        try:
-            for principal, turn, about, *rest in orjson.loads(reader.read_bytes()):
-                author = Author(principal, "", turn, about)
-                found._numbers[author] = len(found.credits)
-                found.credits.append(Credit(author, *rest))
-        except (ValueError, TypeError):
-            raise InvalidMessage("an attribution that cannot be read") from None
+        found, reader = cls(), _inflated(encoded)
+        for credit in _decode_credits(reader):
+            found._numbers[credit.author] = len(found.credits)
+            found.credits.append(credit)
         _decode_runs(found, reader)
         return found
+
+
+def credits_in(encoded: bytes) -> list[Credit]:
+    """Only who and when, which is quickly read. Raises InvalidMessage."""
+    return _decode_credits(_inflated(encoded))
+
+
+def _inflated(encoded: bytes) -> Reader:
+    if encoded[:1] != bytes((VERSION,)):
+        raise InvalidMessage("an attribution of another version")
+    inflate = zlib.decompressobj()
+    try:
+        body = inflate.decompress(encoded[1:], MAX_DECODED_BYTES)
+    except zlib.error:
+        raise InvalidMessage("an attribution that cannot be read") from None
+    if not inflate.eof or inflate.unused_data:
+        raise InvalidMessage("an attribution that cannot be read")
+    return Reader(body)
+
+
+def _decode_credits(reader: Reader) -> list[Credit]:
+    try:
+        return [
+            Credit(Author(principal, "", turn, about), *rest)
+            for principal, turn, about, *rest in orjson.loads(reader.read_bytes())
+        ]
+    except (ValueError, TypeError):
+        raise InvalidMessage("an attribution that cannot be read") from None
 
 
 def _encode_runs(runs: Runs, columns: list[list[int]]) -> None:

@@ -21,6 +21,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 from collab.document.deletions import Ranges, deletions
 from collab.document.export import FORMS, encode_error, export, roots
 from collab.document.gate import Gate
+from collab.document.past import answer_encoded
 from collab.errors import CollabError, InvalidMessage
 from collab.protocol.lists import has_characters_in_list
 from collab.protocol.statevector import state_vector
@@ -41,6 +42,7 @@ class Request(Enum):
     WATCH = 1
     COMPARE = 2
     RENDER = 3  # a checkpoint; the number of the form and, as a row, the root
+    PAST = 5  # a checkpoint and, as rows, what `past.encode_question` makes
 
 
 class Answer(Enum):
@@ -52,7 +54,7 @@ class Answer(Enum):
     AT = 3  # then the position of the row that comes next; 0 is the checkpoint
     SURVIVED = 4  # and, when asked to compare, they are equal
     DIFFERENT = 5  # then in what
-    RENDERED = 6  # then the content
+    RENDERED = 6  # then the content; of the past, the answer
     REFUSED = 7  # then the error, by `encode_error`
 
 
@@ -235,6 +237,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, *, cpu_seconds: int) -> None:
                 _watch(snapshot, tail, answers)
             elif request is Request.RENDER:
                 _render(snapshot or b"", start, tail[0][1].decode(), answers)
+            elif request is Request.PAST:
+                _past(snapshot, tail, answers)
             elif request is Request.COMPARE:
                 _compare(snapshot, start, tail, answers)
             else:
@@ -268,9 +272,16 @@ def _watch(snapshot: bytes | None, tail: Tail, answers: BinaryIO) -> None:
 
 
 def _render(snapshot: bytes, form: int, root: str, answers: BinaryIO) -> None:
+    _tell(lambda: export(snapshot, FORMS[form], root), answers)
+
+
+def _past(snapshot: bytes | None, tail: Tail, answers: BinaryIO) -> None:
+    _tell(lambda: answer_encoded(snapshot, tail), answers)
+
+
+def _tell(write: Callable[[], bytes], answers: BinaryIO) -> None:
     try:
-        content = export(snapshot, FORMS[form], root)
-        answers.write(encode_answer(Answer.RENDERED, 0, content))
+        answers.write(encode_answer(Answer.RENDERED, 0, write()))
     except CollabError as error:
         answers.write(encode_answer(Answer.REFUSED, 0, encode_error(error)))
 

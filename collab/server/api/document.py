@@ -9,12 +9,14 @@ from hashlib import sha256
 
 from starlette.responses import Response
 
+from collab.auth.permissions import HISTORY
 from collab.document.edits import Operation, Replacement, Rewrite, Splice
 from collab.document.tree import Patch
 from collab.errors import (
     DocumentBroken,
     InvalidRequest,
     NotYet,
+    PermissionDenied,
     PreconditionFailed,
     RoomNotFound,
     StoreUnavailable,
@@ -37,9 +39,12 @@ FORMATS = {"json": JSON, "text": TEXT, "markdown": MARKDOWN, "update": BYTES}
 async def read(call: Call) -> Response:
     """As JSON (every root), plain text or Markdown (one root), or the whole document as a Yjs update: by `format` or
     by Accept, JSON else. With `state_vector`, an update of what that lacks. The ETag names epoch and position of what
-    is read: give it to `If-Match` with an edit. It is missing while nothing can be saved.
+    is read: give it to `If-Match` with an edit. It is missing while nothing can be saved. With `at` or `at_time`, the
+    document as it was: for that `history` is needed too.
     """
     query: models.DocumentQuery = call.query
+    if query.at is not None or query.at_time is not None:
+        return await _read_past(call, query)
     room = await existing(call)
     if query.min_position is not None:
         await _reach(call, room, query.min_position)
@@ -50,17 +55,50 @@ async def read(call: Call) -> Response:
     tag, position = entity_tag(room), room.position
     is_known = _names(call.request.headers.getlist("if-none-match"), tag, is_weak=True)
     content = b"" if is_known else await _rendered(call, room, kind, query)
-    headers = {"vary": "accept"}
+    headers = _typed(kind)
     if await _is_saved(call, room, position):
         headers["etag"] = tag
         if is_known:
+            del headers["content-type"]
             return Response(None, 304, headers)
     elif is_known:
         content = await _rendered(call, room, kind, query)
-    headers["content-type"] = FORMATS[kind]
-    if kind in ("text", "markdown"):
-        headers["content-type"] += "; charset=utf-8"
     return Response(content, headers=headers)
+
+
+async def _read_past(call: Call, query: models.DocumentQuery) -> Response:
+    if not call.operations & HISTORY:
+        raise PermissionDenied("you may not read the past of this room")
+    if query.state_vector is not None or query.min_position is not None:
+        raise InvalidRequest("the past is read by its position or time alone")
+    if query.at is not None and query.at_time is not None:
+        raise InvalidRequest("say either a position or a time")
+    kind = query.format or _wanted(call.request.headers.get("accept", ""))
+    room, _ = await settled(call)
+    historian = call.api.replica.historian
+    at = query.at
+    if at is None:
+        at = await historian.position_at(room.name, query.at_time or 0)
+    content = await historian.document(room.name, at, kind, query.root)
+    return Response(content, headers={"etag": f'"{room.epoch}-{at}"', **_typed(kind)})
+
+
+def _typed(kind: str) -> dict[str, str]:
+    is_text = kind in ("text", "markdown")
+    content_type = FORMATS[kind] + ("; charset=utf-8" if is_text else "")
+    return {"vary": "accept", "content-type": content_type}
+
+
+async def settled(call: Call) -> tuple[Room, int]:
+    """The room, and where its log ends, with all that it holds in it. Raises RoomNotFound."""
+    room = await existing(call)
+    try:
+        if room.unwritable is None:
+            await call.api.replica.logged(room, room.position)
+    except StoreUnavailable:
+        pass  # what is logged can be read all the same
+    room = await call.open()  # rights may have ended meanwhile, and the room
+    return room, room.log_end
 
 
 async def existing(call: Call) -> Room:
@@ -190,6 +228,7 @@ async def _take_in(
     room = await call.open()
     _match(call, room)
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
+    visitor.bound(call.api.limits.of_agent(call.principal, room.name))
     replica.join(room, visitor)
     try:
         with call.work():

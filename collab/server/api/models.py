@@ -720,9 +720,7 @@ class TurnInfo(Model):
 
 Reason = Annotated[
     str,
-    Field(
-        max_length=256, description="Stands in the log beside what it takes back."
-    ),
+    Field(max_length=256, description="Stands in the log beside what it takes back."),
 ]
 
 

@@ -14,6 +14,7 @@ from collab.errors import (
     AmbiguousText,
     ClientIdConflict,
     Conflict,
+    HistoryGone,
     NothingHere,
     NotYet,
     PreconditionFailed,
@@ -22,10 +23,12 @@ from collab.errors import (
     RoomUnavailable,
     RootNotFound,
     TextNotFound,
+    TooLarge,
 )
 from collab.server.api import (
     credentials,
     document,
+    history,
     members,
     models,
     presence,
@@ -81,7 +84,7 @@ ROUTES: tuple[Route, ...] = (
         headers=(("If-None-Match", "304 when the document is still what this ETag names."),),
         gives={JSON: None, document.TEXT: None, document.MARKDOWN: None, BYTES: None},
         shows=(("ETag", "Epoch and position of what was read."),),
-        errors=(RoomNotFound, RootNotFound, NotYet, RoomUnavailable),
+        errors=(RoomNotFound, RootNotFound, NotYet, HistoryGone, RoomUnavailable),
     ),
     Route(
         method="PATCH", path="/v1/rooms/{room}/document", needs=READ | WRITE, handler=document.edit, is_large=True,
@@ -102,6 +105,44 @@ ROUTES: tuple[Route, ...] = (
         summary="Read the log of a document, or follow it", query=models.UpdatesQuery,
         headers=(("Last-Event-ID", "The position after which a stream goes on."),),
         gives={JSON: models.Updates, updates.EVENTS: None}, errors=(RoomNotFound, NotYet, RoomUnavailable),
+    ),
+    Route(
+        method="GET", path="/v1/rooms/{room}/blame", needs=READ | HISTORY, handler=history.blame,
+        summary="Who wrote what", query=models.BlameQuery, gives=json(models.Blame),
+        errors=(RoomNotFound, RootNotFound, NotYet, HistoryGone, RoomUnavailable),
+    ),
+    Route(
+        method="GET", path="/v1/rooms/{room}/changeset", needs=READ | HISTORY, handler=history.changeset,
+        summary="What changed between two positions", query=models.ChangesetQuery, gives=json(models.Changeset),
+        errors=(RoomNotFound, RootNotFound, Conflict, NotYet, HistoryGone, TooLarge, RoomUnavailable),
+    ),
+    Route(
+        method="GET", path="/v1/rooms/{room}/activity", needs=READ | HISTORY, handler=history.activity,
+        summary="Who did what lately", query=models.ActivityQuery, gives=json(models.Activity),
+        errors=(RoomNotFound, RoomUnavailable),
+    ),
+    Route(
+        method="GET", path="/v1/rooms/{room}/turns/{turn}", needs=READ | HISTORY, handler=history.turn,
+        summary="Describe a turn", query=models.TurnQuery, gives=json(models.TurnInfo),
+        errors=(RoomNotFound, NothingHere, Conflict, RoomUnavailable),
+    ),
+    Route(
+        method="POST", path="/v1/rooms/{room}/turns/{turn}/undo", needs=READ | WRITE, handler=history.undo,
+        summary="Take a turn back", takes=json(models.TakeBack), gives=json(models.TakenBack),
+        shows=(("ETag", "Epoch and position after it."),),
+        errors=(RoomNotFound, NothingHere, HistoryGone, RoomUnavailable),
+    ),
+    Route(
+        method="POST", path="/v1/rooms/{room}/turns/{turn}/redo", needs=READ | WRITE, handler=history.redo,
+        summary="Bring back a turn that was taken back", takes=json(models.TakeBack), gives=json(models.TakenBack),
+        shows=(("ETag", "Epoch and position after it."),),
+        errors=(RoomNotFound, NothingHere, HistoryGone, RoomUnavailable),
+    ),
+    Route(
+        method="POST", path="/v1/rooms/{room}/undo", needs=READ | WRITE, handler=history.undo_range,
+        summary="Take back what somebody did in some time", takes=json(models.TakeBackRange),
+        gives=json(models.TakenBack), shows=(("ETag", "Epoch and position after it."),),
+        errors=(RoomNotFound, HistoryGone, RoomUnavailable),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/presence", needs=READ, handler=presence.read,

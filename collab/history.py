@@ -1,0 +1,594 @@
+"""Who did what in a room, what it was, and how a turn is taken back: read from the log, small things at once and large
+ones in a child process.
+
+An asyncio context manager; nothing here writes: what takes a turn back is handed to the caller as an update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+from weakref import WeakValueDictionary
+
+import orjson
+
+from collab.compaction import Child, ChildDied
+from collab.document import past
+from collab.document.attribution import Credit, credits_in
+from collab.document.export import decode_error
+from collab.document.past import Owners, Question
+from collab.document.replay import Answer, Request, encode_request
+from collab.errors import (
+    Busy,
+    Conflict,
+    HistoryGone,
+    InvalidMessage,
+    NothingHere,
+    NotYet,
+    RoomNotFound,
+    RoomUnavailable,
+    TooLarge,
+)
+from collab.store.base import Author, Checkpoint, Row, Store
+from collab.turns import About, read_about
+
+PAGE = 1000  # rows that are read from the log at once
+MAX_LOG_BYTES = 64 << 20  # that one question may have replayed
+INLINE_BYTES = 32_768  # of document and log together: a few milliseconds
+INLINE_ROWS = 200
+MAX_WAITING = 32  # questions that wait for a child
+MAX_CHANGED_ROWS = 10_000  # of one changeset
+MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
+MAX_KEPT_TURNS = 100_000  # of all rooms together; those asked for longest ago go first
+
+# What a turn says that it takes back, when it is no turn but all that a principal did between two times; no turn can
+# be called so.
+_RANGE = "@"
+
+
+class Whose(NamedTuple):
+    """A turn, by what names it."""
+
+    principal: str
+    id: str
+
+
+@dataclass(slots=True)
+class Taken:
+    """A turn as the log has it."""
+
+    whose: Whose
+    author: Author  # as its last row says
+    about: About
+    first: int  # positions
+    last: int
+    began: int  # milliseconds
+    ended: int
+
+    @property
+    def undoes(self) -> Whose | None:
+        """The turn that this one takes back."""
+        about = self.about
+        if not about.undoes or about.undoes.startswith(_RANGE):
+            return None
+        return Whose(about.by, about.undoes)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The times between which this one takes back all that somebody did."""
+        if not self.about.undoes.startswith(_RANGE):
+            return None
+        start, _, end = self.about.undoes[1:].partition("-")
+        return int(start), int(end)
+
+
+class Turns:
+    """All turns of a room up to a position, and which of them are taken back."""
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.position = 0
+        self.taken: dict[Whose, Taken] = {}
+        self._called: dict[str, dict[str, Taken]] = {}  # by id and principal
+        self._undos: dict[Whose, list[Taken]] = {}  # by what they take back
+        self._ranges: dict[str, list[Taken]] = {}  # by principal
+
+    def note(self, credit: Credit) -> None:
+        """Rows of one author."""
+        author = credit.author
+        if author.turn is None:
+            return
+        whose = Whose(author.principal, author.turn)
+        known = self.taken.get(whose)
+        if known is None:
+            about = read_about(author.about)
+            known = Taken(whose, author, about, *credit[1:])
+            self.taken[whose] = known
+            self._called.setdefault(author.turn, {})[author.principal] = known
+            if known.undoes is not None:
+                self._undos.setdefault(known.undoes, []).append(known)
+            elif known.span is not None:
+                self._ranges.setdefault(about.by, []).append(known)
+            return
+        if credit.last > known.last:
+            known.author, known.last, known.ended = author, credit.last, credit.ended
+        if credit.first < known.first:
+            known.first, known.began = credit.first, credit.began
+
+    def find(self, id: str, principal: str, asker: str) -> Taken:
+        """The turn of that name: of a principal, else the asker's own, else the only one.
+
+        Raises NothingHere, and Conflict when several principals have one.
+        """
+        called = self._called.get(id, {})
+        if principal or asker in called:
+            called = {
+                name: each
+                for name, each in called.items()
+                if name == (principal or asker)
+            }
+        if not called:
+            raise NothingHere("there is no such turn in the log of this room")
+        if len(called) > 1:
+            raise Conflict("several principals have a turn of this name: say whose")
+        return next(iter(called.values()))
+
+    def chain(self, taken: Taken) -> list[tuple[Taken, int]]:
+        """A turn and what took it back, or that, and so on: each with how often it turns the first one round."""
+        found, at = [(taken, 0)], 0
+        while at < len(found):
+            turn, depth = found[at]
+            found += [(undo, depth + 1) for undo in self._undos.get(turn.whose, ())]
+            at += 1
+        return found
+
+    def standing(self, taken: Taken) -> Taken | None:
+        """What has taken a turn back and holds; None while the turn itself does."""
+        newest, depth = max(self.chain(taken), key=lambda one: one[0].first)
+        if depth % 2:
+            return newest
+        for undo in self._ranges_of(taken.whose.principal):
+            if self._is_within(undo, taken):
+                return undo
+        return None
+
+    def root(self, taken: Taken) -> Taken:
+        """The turn that a series of undo and redo is about."""
+        while taken.undoes is not None and taken.undoes in self.taken:
+            taken = self.taken[taken.undoes]
+        return taken
+
+    def newest(self, taken: Taken) -> Taken:
+        """The last one of such a series."""
+        return max(self.chain(self.root(taken)), key=lambda one: one[0].first)[0]
+
+    def _ranges_of(self, principal: str) -> Iterable[Taken]:
+        """What took back all that somebody did in some time, and holds."""
+        for undo in self._ranges.get(principal, ()):
+            if max(self.chain(undo), key=lambda one: one[0].first)[1] % 2 == 0:
+                yield undo
+
+    def _is_within(self, undo: Taken, taken: Taken) -> bool:
+        start, end = undo.span or (0, 0)
+        return (
+            taken.undoes is None
+            and start <= taken.began
+            and taken.ended <= end
+            and taken.last < undo.first
+        )
+
+    def is_covered(self, row: Row) -> bool:
+        """Whether a row is taken back together with all that its author did in some time."""
+        for undo in self._ranges_of(row.author.principal):
+            start, end = undo.span or (0, 0)
+            if start <= row.milliseconds <= end and row.position < undo.first:
+                return True
+        return False
+
+
+class Plan(NamedTuple):
+    """What is to be taken back, all of it from the log."""
+
+    checkpoint: Checkpoint | None
+    rows: list[Row]  # after the checkpoint
+    chosen: list[int]  # positions; none when there is nothing to be done
+    about: About  # what the new turn says of it
+
+
+class Historian:
+    """Answers questions about the past of rooms."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        memory_bytes: int = 2 << 30,
+        cpu_seconds: int = 10,
+        hang_seconds: float = 15.0,
+    ) -> None:
+        self._store = store
+        # One for who reads and one for who takes back, so that the one does not keep the other waiting.
+        self._reading, self._writing = (
+            _Worker(
+                Child(
+                    memory_bytes=memory_bytes,
+                    cpu_seconds=cpu_seconds,
+                    hang_seconds=hang_seconds,
+                )
+            )
+            for _ in range(2)
+        )
+        self._turns: OrderedDict[str, Turns] = OrderedDict()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._reading.end()
+        await self._writing.end()
+
+    def alone(self, room: str) -> asyncio.Lock:
+        """To be held while something is taken back here, so that nothing is taken back twice."""
+        return self._locks.setdefault(room, asyncio.Lock())
+
+    # The past as it was
+
+    async def document(self, room: str, position: int, form: str, root: str) -> bytes:
+        """The document at a position, in one of `export.FORMS` or as an update.
+
+        Raises NotYet, HistoryGone, RoomUnavailable, Busy, and what `export` raises.
+        """
+        await self._reach(room, position)
+        checkpoint, rows = await self._since_checkpoint(room, position, position)
+        options = {"form": form, "root": root}
+        return await self._reading.ask(Question.DOCUMENT, options, checkpoint, (), rows)
+
+    async def position_at(self, room: str, milliseconds: int) -> int:
+        """The last position that was logged until then. Raises HistoryGone when the log begins later."""
+        low, high = 0, await self._end(room)
+        first = await self._store.history(room, limit=1)
+        if first and first[0].milliseconds > milliseconds:
+            if first[0].position > 1:
+                raise HistoryGone("the log of this room begins later")
+            return 0
+        # Rows have consecutive positions and come in the order of time, by and large.
+        while low < high:
+            middle = (low + high + 1) // 2
+            rows = await self._store.history(room, after=middle - 1, limit=1)
+            if not rows or rows[0].milliseconds <= milliseconds:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def blame(
+        self,
+        room: str,
+        owners: Owners,
+        root: str,
+        start: int,
+        end: int | None,
+        *,
+        snapshot: bytes | None = None,
+        position: int | None = None,
+    ) -> bytes:
+        """Who wrote what stands in a part of a text, in this document or in that at a position: JSON.
+
+        Raises what `document` raises.
+        """
+        if snapshot is None:
+            if position is None:
+                raise ValueError("either the document or its position is needed")
+            snapshot = await self.document(room, position, "update", "")
+        attributed = await self._store.attribution(room)
+        after = attributed.position if attributed else 0
+        checkpoint: Checkpoint | None = None
+        upto = await self._end(room)
+        rows = await self._log(room, after, upto)
+        if attributed is None and rows and rows[0].position > 1:
+            checkpoint = await self._store.checkpoint_before(room, rows[0].position)
+        return await self._reading.ask(
+            Question.BLAME,
+            {"root": root, "start": start, "end": end, "owners": _listed(owners)},
+            checkpoint,
+            (attributed.encoded if attributed else b"", snapshot),
+            rows,
+        )
+
+    async def changeset(
+        self, room: str, owners: Owners, after: int, upto: int, root: str
+    ) -> bytes:
+        """What changed in the texts after a position, up to and with another: JSON.
+
+        Raises TooLarge for more than MAX_CHANGED_ROWS, and what `document` raises.
+        """
+        await self._reach(room, upto)
+        if upto - after > MAX_CHANGED_ROWS:
+            raise TooLarge("rows of one changeset")
+        checkpoint, rows = await self._since_checkpoint(room, after, upto)
+        options = {"after": after, "root": root, "owners": _listed(owners)}
+        return await self._reading.ask(
+            Question.CHANGESET, options, checkpoint, (), rows
+        )
+
+    async def activity(
+        self, room: str, after: int, before: int | None, limit: int
+    ) -> dict[str, Any]:
+        """Turns and sittings, the newest first, of rows after one position and before another.
+
+        `next` is where the next page ends: the position before which it is to look, None at the end.
+        """
+        end = await self._end(room)
+        upto = end if before is None else min(end, before - 1)
+        start = max(after, upto - MAX_ACTIVITY_ROWS)
+        rows = await self._log(room, start, upto, is_whole=False)
+        answer = await self._reading.ask(
+            Question.ACTIVITY, {"limit": limit}, None, (), rows
+        )
+        found: dict[str, Any] = orjson.loads(answer)
+        turns = await self.turns(room)
+        for entry in found["entries"]:
+            author = found["authors"][entry["author"]]
+            taken = turns.taken.get(Whose(author["principal"], author["turn"]))
+            standing = turns.standing(taken) if taken else None
+            entry["undone_by"] = standing.whose.id if standing else ""
+        reached = found.pop("reached")
+        is_more = bool(rows) and reached > after + 1 and reached > 1
+        # What is no longer in the log ends the pages too.
+        if is_more and reached == rows[0].position and start < rows[0].position - 1:
+            is_more = False
+        return found | {"next": reached if is_more else None}
+
+    # Taking back
+
+    async def turn(self, room: str, id: str, principal: str, asker: str) -> Taken:
+        """A turn by its id. Raises what `Turns.find` raises."""
+        return (await self.turns(room)).find(id, principal, asker)
+
+    async def undo(
+        self, room: str, id: str, principal: str, asker: str, *, is_redo: bool = False
+    ) -> Plan:
+        """What takes a turn back, or for a redo what took it back; nothing when it is taken back, or holds, already.
+
+        Raises NothingHere, Conflict, HistoryGone, RoomUnavailable.
+        """
+        turns = await self.turns(room)
+        taken = turns.find(id, principal, asker)
+        newest = turns.newest(taken)
+        if is_redo:
+            standing = turns.standing(taken)
+            chosen = [standing] if standing is newest and standing else []
+            undoes = newest
+            if standing is not None and standing.span is not None:
+                chosen = []  # only all of it comes back, by its own name
+        else:
+            undoes = taken
+            is_root = turns.root(taken) is taken
+            if turns.standing(taken) is not None:
+                chosen = []
+            elif is_root:
+                chosen = [each for each, _ in turns.chain(taken)]
+            else:
+                chosen = [taken] if taken is newest else []
+        about = About(undoes=undoes.whose.id, by=undoes.whose.principal)
+        return await self._plan(room, turns, chosen, about)
+
+    async def undo_range(
+        self, room: str, principal: str, from_time: int, to_time: int
+    ) -> Plan:
+        """What takes back all that a principal did from one time to another, in milliseconds, without what is taken
+        back already and without what it took back itself.
+
+        Raises HistoryGone, RoomUnavailable.
+        """
+        turns = await self.turns(room)
+        first = await self.position_at(room, from_time - 1) + 1
+        last = await self.position_at(room, to_time)
+        rows = await self._log(room, first - 1, last)
+        chosen: set[int] = set()
+        whole: dict[Whose, Taken] = {}
+        for row in rows:
+            author = row.author
+            if author.principal != principal or turns.is_covered(row):
+                continue
+            taken = turns.taken.get(Whose(principal, author.turn or ""))
+            if taken is not None:
+                if taken.about.undoes or turns.standing(taken) is not None:
+                    continue
+                for each, depth in turns.chain(taken):
+                    if depth:  # what was taken back and brought again is written there
+                        whole[each.whose] = each
+            chosen.add(row.position)
+        about = About(undoes=f"{_RANGE}{from_time}-{to_time}", by=principal)
+        return await self._plan(room, turns, [*whole.values()], about, chosen)
+
+    async def take_back(self, plan: Plan, snapshot: bytes, client: int) -> bytes | None:
+        """The update that does it, on the document as it is now, written under a client id that nobody else has.
+
+        None when nothing of it is left. Raises RoomUnavailable, Busy.
+        """
+        options = {"chosen": plan.chosen, "client": client}
+        checkpoint, rows = plan.checkpoint, plan.rows
+        update = await self._writing.ask(
+            Question.TAKE_BACK, options, checkpoint, (snapshot,), rows
+        )
+        return update or None
+
+    async def turns(self, room: str) -> Turns:
+        """All turns that the log knows, up to its end now."""
+        info = await self._store.info(room)
+        if info is None or info.deleted_milliseconds is not None:
+            raise RoomNotFound("there is no such room")
+        known = self._turns.pop(room, None)
+        if known is None or known.epoch != info.epoch:
+            known = Turns(info.epoch)
+            attributed = await self._store.attribution(room)
+            if attributed is not None:
+                try:
+                    for credit in credits_in(attributed.encoded):
+                        known.note(credit)
+                    known.position = attributed.position
+                except InvalidMessage:
+                    known = Turns(info.epoch)
+        while known.position < info.position:
+            rows = await self._store.history(room, after=known.position, limit=PAGE)
+            if not rows:
+                break
+            for position, at, author, _ in rows:
+                if author.turn is not None:
+                    known.note(Credit(author, position, position, at, at))
+            known.position = rows[-1].position
+        self._turns[room] = known
+        kept = sum(len(each.taken) + 1 for each in self._turns.values())
+        while kept > MAX_KEPT_TURNS and len(self._turns) > 1:
+            kept -= len(self._turns.popitem(last=False)[1].taken) + 1
+        return known
+
+    async def _plan(
+        self,
+        room: str,
+        turns: Turns,
+        chosen: Sequence[Taken],
+        about: About,
+        positions: Collection[int] = (),
+    ) -> Plan:
+        if not chosen and not positions:
+            return Plan(None, [], [], about)
+        first = min((*(each.first for each in chosen), *positions))
+        last = max((*(each.last for each in chosen), *positions))
+        checkpoint, rows = await self._since_checkpoint(room, first - 1, last)
+        whose = {each.whose for each in chosen}
+        found = [
+            row.position
+            for row in rows
+            if row.position in positions
+            or (
+                (row.author.principal, row.author.turn) in whose
+                and not turns.is_covered(row)
+            )
+        ]
+        return Plan(checkpoint, rows, found, about)
+
+    # What the store has
+
+    async def _end(self, room: str) -> int:
+        return (await self._store.ends([room])).get(room, 0)
+
+    async def _reach(self, room: str, position: int) -> None:
+        end = await self._end(room)
+        if position > end:
+            raise NotYet(f"the log has not reached {position}")
+
+    async def _since_checkpoint(
+        self, room: str, position: int, upto: int
+    ) -> tuple[Checkpoint | None, list[Row]]:
+        """The newest checkpoint with nothing after a position in it, and the log from there up to another."""
+        checkpoint = await self._store.checkpoint_before(room, position)
+        after = checkpoint.position if checkpoint else 0
+        return checkpoint, await self._log(room, after, upto)
+
+    async def _log(
+        self, room: str, after: int, upto: int, *, is_whole: bool = True
+    ) -> list[Row]:
+        """Rows after a position, up to and with another. Raises HistoryGone when the first of them are no longer there,
+        unless what is left will do, and RoomUnavailable when they are too many.
+        """
+        found: list[Row] = []
+        at, size = after, 0
+        while at < upto:
+            limit = min(PAGE, upto - at)
+            rows = await self._store.history(room, after=at, limit=limit)
+            if not rows:
+                break
+            found += [row for row in rows if row.position <= upto]
+            size += sum(len(row.update) for row in rows)
+            if size > MAX_LOG_BYTES:
+                raise RoomUnavailable("too much of the log would have to be replayed")
+            at = rows[-1].position
+        if is_whole and after < upto and (not found or found[0].position > after + 1):
+            raise HistoryGone("the log of this room does not reach back so far")
+        return found
+
+
+class _Worker:
+    """Answers questions one after the other: small ones at once, large ones in a child process."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+
+    async def end(self) -> None:
+        await self._child.end()
+
+    async def ask(
+        self,
+        question: Question,
+        options: Mapping[str, Any],
+        checkpoint: Checkpoint | None,
+        parts: Sequence[bytes],
+        rows: Sequence[Row],
+    ) -> bytes:
+        """Raises what `past.answer` raises, Busy, and RoomUnavailable when the child does not survive it."""
+        snapshot = checkpoint.snapshot if checkpoint else None
+        size = sum(map(len, parts)) + sum(len(row.update) for row in rows)
+        if size + len(snapshot or b"") <= INLINE_BYTES and len(rows) <= INLINE_ROWS:
+            return _at_once(question, options, snapshot, parts, rows)
+        if self._waiting >= MAX_WAITING:
+            raise Busy("too much is asked about the past; come back in a moment")
+        self._waiting += 1
+        try:
+            # In a thread: of a long log, this would hold the loop for many milliseconds.
+            request = await asyncio.to_thread(
+                lambda: encode_request(
+                    Request.PAST,
+                    snapshot,
+                    0,
+                    past.encode_question(question, options, parts, rows),
+                )
+            )
+            async with self._lock:
+                return await self._in_child(request)
+        finally:
+            self._waiting -= 1
+
+    async def _in_child(self, request: bytes) -> bytes:
+        try:
+            await self._child.ask(request)
+            answer, _, rest = await self._child.answer()
+        except ChildDied:
+            raise RoomUnavailable("this takes too long to find out") from None
+        except BaseException:
+            await self._child.end()  # its answer would be taken for the next one's
+            raise
+        if answer is Answer.RENDERED:
+            return rest
+        if answer is Answer.REFUSED:
+            raise decode_error(rest)
+        raise RoomUnavailable("this part of the log cannot be replayed")
+
+
+def _at_once(
+    question: Question,
+    options: Mapping[str, Any],
+    snapshot: bytes | None,
+    parts: Sequence[bytes],
+    rows: Sequence[Row],
+) -> bytes:
+    try:
+        return past.answer(question, options, snapshot, parts, rows)
+    except Exception:
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a Rust panic is not an Exception
+        raise RoomUnavailable("this part of the log cannot be replayed") from None
+
+
+def _listed(owners: Owners) -> list[tuple[int, str]]:
+    """As JSON can hold them."""
+    return list(owners.items())

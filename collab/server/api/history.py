@@ -1,0 +1,247 @@
+"""What a room was, who wrote what, and taking a turn back."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from collab.auth.permissions import ADMIN
+from collab.document.document import ANONYMOUS
+from collab.document.past import Owners, show
+from collab.errors import (
+    Conflict,
+    DocumentBroken,
+    Draining,
+    InvalidRequest,
+    PermissionDenied,
+)
+from collab.history import Plan
+from collab.room import Room, Visitor
+from collab.server.api import models
+from collab.server.api.dispatch import JSON, Call
+from collab.server.api.document import CONNECTION, entity_tag, existing, settled
+from collab.store.base import Author, wall_clock
+from collab.turns import checked_turn, read_about
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+# Reading
+
+
+async def blame(call: Call) -> Response:
+    """Who wrote the characters of a text, and when, to the minute: now, or as it was at a position. Each author is told
+    once and named by number. What was typed elsewhere and brought in by somebody is credited to whoever owns the client
+    id, and `introduced_by` says by whom.
+    """
+    query: models.BlameQuery = call.query
+    room, position = await settled(call)
+    historian = call.api.replica.historian
+    if query.at is None:
+        with call.work():
+            snapshot: bytes | None = room.document.snapshot()
+    else:
+        snapshot, position = None, query.at
+    answer = await historian.blame(
+        room.name,
+        owners(room),
+        query.root,
+        query.start,
+        query.end,
+        snapshot=snapshot,
+        position=position,
+    )
+    return _json(answer, epoch=room.epoch, position=position)
+
+
+async def changeset(call: Call) -> Response:
+    """What changed in the texts of a document between two positions of its log, and who did it."""
+    query: models.ChangesetQuery = call.query
+    room, position = await settled(call)
+    upto = position if query.to is None else query.to
+    if upto < query.after:
+        raise Conflict("`to` comes before `from`")
+    answer = await call.api.replica.historian.changeset(
+        room.name, owners(room), query.after, upto, query.root
+    )
+    return _json(answer, {"from": query.after}, epoch=room.epoch, to=upto)
+
+
+async def activity(call: Call) -> Response:
+    """Who did what, the newest first: one entry for each turn, and for what somebody did without one between two
+    pauses. `after` tells only what is new, `next` leads to what is older.
+    """
+    query: models.ActivityQuery = call.query
+    room, position = await settled(call)
+    found = await call.api.replica.historian.activity(
+        room.name, query.after, query.before, query.limit
+    )
+    return Response(
+        orjson.dumps({"epoch": room.epoch, "position": position, **found}),
+        media_type=JSON,
+    )
+
+
+async def turn(call: Call) -> models.TurnInfo:
+    """A turn: who took it and for what, where it is in the log, and whether it was taken back."""
+    query: models.TurnQuery = call.query
+    room, position = await settled(call)
+    historian = call.api.replica.historian
+    turns = await historian.turns(room.name)
+    taken = turns.find(_named(call), query.principal, call.principal.id)
+    standing = turns.standing(taken)
+    return models.TurnInfo(
+        epoch=room.epoch,
+        position=position,
+        author=models.ShownAuthor(**show(taken.author, taken.author.principal)),
+        first=taken.first,
+        last=taken.last,
+        began=taken.began,
+        ended=taken.ended,
+        undone_by=standing.whose.id if standing else "",
+    )
+
+
+def owners(room: Room) -> Owners:
+    """Whose client ids these are, as far as that means somebody."""
+    return {
+        client: principal
+        for client, principal in room.document.owners.items()
+        if not principal.startswith(ANONYMOUS)
+    }
+
+
+def _named(call: Call) -> str:
+    return checked_turn(call.parameters["turn"])
+
+
+def _json(answer: bytes, more: dict[str, Any] | None = None, **told: Any) -> Response:
+    """A JSON object with more members in front."""
+    head = orjson.dumps({**told, **(more or {})})
+    return Response(head[:-1] + b"," + answer[1:], media_type=JSON)
+
+
+# Taking back
+
+
+async def undo(call: Call) -> Response:
+    """Takes a turn back, whenever it was, as a new turn: what it inserted goes, what it deleted comes back, and what
+    others wrote stays, within it too. Your own turns and those on your behalf need `write`, those of others `admin`. A
+    turn that is taken back already is left as it is.
+    """
+    return await _turn_back(call, is_redo=False)
+
+
+async def redo(call: Call) -> Response:
+    """Takes back what took a turn back; the rights are those over that."""
+    return await _turn_back(call, is_redo=True)
+
+
+async def _turn_back(call: Call, *, is_redo: bool) -> Response:
+    asked: models.TakeBack = call.body
+    id = _named(call)
+
+    async def plan(room: Room) -> Plan:
+        return await call.api.replica.historian.undo(
+            room.name, id, asked.principal, call.principal.id, is_redo=is_redo
+        )
+
+    return await _take_back(call, plan, asked.reason)
+
+
+async def undo_range(call: Call) -> Response:
+    """Takes back all that a principal did between two times, without what is taken back already and without what it
+    took back itself. Your own needs `write`, that of others `admin`, unless all of it was on your behalf.
+    """
+    asked: models.TakeBackRange = call.body
+
+    async def plan(room: Room) -> Plan:
+        now = wall_clock()
+        until = now if asked.to_time is None else min(now, asked.to_time)
+        return await call.api.replica.historian.undo_range(
+            room.name, asked.principal, asked.from_time, until
+        )
+
+    return await _take_back(call, plan, asked.reason)
+
+
+async def _take_back(
+    call: Call, plan: Callable[[Room], Awaitable[Plan]], reason: str
+) -> Response:
+    if _CONTROL.search(reason):
+        raise InvalidRequest("the reason holds control characters")
+    replica = call.api.replica
+    if call.taken_in is None:
+        room = await existing(call)
+        async with replica.historian.alone(room.name):
+            room, position = await settled(call)
+            planned = await plan(room)
+            id = await _take_in(call, room, planned, reason)
+        if not id:
+            return _taken_back(room, position, "")
+        call.taken_in = room, room.position, id
+    room, position, id = call.taken_in
+    await replica.logged(room, position)
+    return _taken_back(room, room.place if room.origin else position, id)
+
+
+async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
+    """The id of the new turn, once it is in the room; "" when there is nothing to be done."""
+    if not plan.chosen:
+        return ""
+    _check(call, plan)
+    replica = call.api.replica
+    client = secrets.randbits(32)
+    while client in room.document.gate.known:
+        client = secrets.randbits(32)
+    with call.work():
+        snapshot = room.document.snapshot()
+    update = await replica.historian.take_back(plan, snapshot, client)
+    if update is None:
+        return ""
+    if await call.open() is not room:
+        raise Draining("the room was closed; ask again")
+    visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
+    id = f"undo-{secrets.token_hex(8)}"
+    about = replace(
+        call.principal.about,
+        reason=reason,
+        undoes=plan.about.undoes,
+        by=plan.about.by,
+    )
+    visitor.author = Author(call.principal.id, CONNECTION, id, about.encode())
+    replica.join(room, visitor)
+    try:
+        with call.work():
+            is_changed = room.update(visitor, update)
+        return id if is_changed else ""
+    except DocumentBroken:
+        await replica.rebuild(room)
+        raise
+    finally:
+        replica.leave(room, visitor)
+
+
+def _check(call: Call, plan: Plan) -> None:
+    """What others did on nobody's behalf but their own needs more than the right to write."""
+    if call.operations & ADMIN:
+        return
+    chosen, me = set(plan.chosen), call.principal.id
+    for author in {row.author for row in plan.rows if row.position in chosen}:
+        if author.principal != me and read_about(author.about).on_behalf_of != me:
+            raise PermissionDenied("you may not take back what others did")
+
+
+def _taken_back(room: Room, position: int, id: str) -> Response:
+    answer = models.TakenBack(
+        epoch=room.epoch, position=position, turn=id, changed=bool(id)
+    )
+    return Response(
+        answer.model_dump_json(), headers={"etag": entity_tag(room)}, media_type=JSON
+    )
