@@ -17,6 +17,7 @@ from statistics import median
 import client
 import fleet
 import http_load
+import places
 import traces
 from client import Result
 from servers import REPOSITORY, Kind, Server
@@ -661,5 +662,6 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
         fleet.comparing,
         fleet.recovery,
         fleet.restarting,
+        places.anchors,
     )
 }
