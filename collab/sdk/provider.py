@@ -24,7 +24,7 @@ from collab.protocol import yjs
 from collab.protocol.messages import AwarenessUpdate, SyncStep1, SyncStep2, Update
 from collab.sdk import messages
 from collab.sdk.backoff import Closing, delay
-from collab.sdk.connection import closing_of, dialled, room_address
+from collab.sdk.connection import base_url, closing_of, dialled, room_address
 from collab.sdk.errors import (
     AnotherHistory,
     NotAcknowledged,
@@ -38,6 +38,7 @@ from collab.sdk.messages import Ack, EndedTurn, Hello, Notice, RefusedUpdate
 from collab.sdk.mirror import Mirror
 from collab.sdk.outgoing import Answer, Item, Outgoing, Stretch
 from collab.sdk.presence import PAUSE_SECONDS, RENEW_SECONDS, Peer, Presence, User
+from collab.sdk.requests import Requests
 from collab.turns import MAX_ABOUT_BYTES, checked_turn
 
 Token = str | Callable[[], str | Awaitable[str]] | None
@@ -175,6 +176,7 @@ class Provider:
         self.room = room
         self.position = 0  # in the room's log: of the last change that was acknowledged
         self._address = room_address(url, room)
+        self.requests = Requests(base_url(url), self._current_token)
         self._token = token
         self._flush_seconds = flush_seconds
         self._chance = chance
@@ -385,6 +387,10 @@ class Provider:
                 return await found if isawaitable(found) else found
         return token or ""
 
+    async def _current_token(self) -> str:
+        """The one that the socket has shown, so that a program is not asked for another with each request."""
+        return self._shown_token or await self.next_token()
+
     # Its life.
 
     async def __aenter__(self) -> Self:
@@ -433,6 +439,7 @@ class Provider:
             self._forget_connection()
             self._mirror.close()
             self._report(is_closed=True)
+            await self.requests.aclose()
 
     def _after(self, closing: Closing) -> float:
         """What the end of a connection means: the pause before the next one, or `_final`."""

@@ -59,6 +59,7 @@ class Requests:
         self._address, self._token, self._tls = address, token, tls
         self._chance = chance or random.Random()
         self._client: httpx2.AsyncClient | None = None
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +68,8 @@ class Requests:
         await self.aclose()
 
     async def aclose(self) -> None:
+        """Ask nothing from here on: whoever does gets Unavailable."""
+        self._is_closed = True
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -99,7 +102,7 @@ class Requests:
                 return await self._attempt(method, path, query, headers, content)
             except (RateLimited, Unavailable, _UnderWay) as error:
                 pause = self._pause(attempt, error)
-                if attempt == ATTEMPTS - 1 or pause is None:
+                if attempt == ATTEMPTS - 1 or pause is None or self._is_closed:
                     raise
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -122,6 +125,8 @@ class Requests:
     ) -> Answer:
         import httpx2
 
+        if self._is_closed:
+            raise Unavailable("the room was left")
         client = self._client or self._connectable()
         token = await self._token() if self._token is not None else ""
         known = {"authorization": f"Bearer {token}"} if token else {}
@@ -145,7 +150,7 @@ class Requests:
                     await response.aclose()
         except TimeoutError:
             raise Unavailable("the server did not answer in time") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError):
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError):
             raise Unavailable("the server cannot be reached") from None
         if response.is_success:
             return Answer(bytes(found), response.headers.get("etag", "").strip('"'))

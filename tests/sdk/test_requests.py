@@ -201,3 +201,15 @@ async def test_what_is_no_json_is_refused() -> None:
 
     with pytest.raises(Refused):
         found.json()
+
+
+@pytest.mark.anyio
+async def test_nothing_is_asked_once_it_is_closed() -> None:
+    async with answering(answer(200, {})) as server:
+        asking = impatient(server.address)
+        await asking.aclose()
+
+        with pytest.raises(Unavailable):
+            await asking.get("/v1/rooms")
+
+    assert not server.asked
