@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collab.sdk import Agent, Doc, Provider, connect
+    from collab.sdk import Agent, Doc, Provider, connect, connect_sync
 
-__all__ = ["Agent", "Doc", "Provider", "__version__", "connect"]
+__all__ = ["Agent", "Doc", "Provider", "__version__", "connect", "connect_sync"]
 
 __version__ = "0.1.0"
 

@@ -26,6 +26,7 @@ from collab.sdk.provider import (
     State,
     TurnEnded,
 )
+from collab.sdk.sync import SyncAgent, connect_sync
 
 __all__ = [
     "Agent",
@@ -49,8 +50,10 @@ __all__ = [
     "SdkError",
     "StaleVersion",
     "State",
+    "SyncAgent",
     "TurnEnded",
     "Unavailable",
     "User",
     "connect",
+    "connect_sync",
 ]

@@ -1,0 +1,124 @@
+"""Agents in rooms of a real server, asynchronous and blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faces import run
+from members import SECONDS, text, until
+from processes import Server
+
+import collab
+from collab.errors import InvalidRoomName
+from collab.sdk import AgentStatus, Unavailable, User
+
+pytestmark = pytest.mark.anyio
+
+Connect = Callable[..., Any]
+
+
+def written(doc: Any) -> str:
+    return str(run(doc, lambda core: str(text(core.raw))))
+
+
+async def test_an_agent_reads_what_another_has_written(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url, name="One") as one:
+        doc = await one.open(room)
+        run(doc, lambda core: text(core.raw).insert(0, "hello"))
+        await doc.provider.flush(timeout=SECONDS)
+
+    async with connect(house.url, name="Two") as two:
+        doc = await two.open(room)
+        assert written(doc) == "hello"
+
+
+async def test_leaving_saves_what_was_written_in_all_rooms(
+    house: Server, room: str, connect: Connect
+) -> None:
+    rooms = [f"{room}/{number}" for number in range(3)]
+    async with connect(house.url) as agent:
+        for name in rooms:
+            doc = await agent.open(name)
+            run(doc, lambda core: text(core.raw).insert(0, core.provider.room))
+
+    async with connect(house.url) as agent:
+        for name in rooms:
+            assert written(await agent.open(name)) == name
+
+
+async def test_the_same_room_is_opened_once(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url) as agent:
+        assert await agent.open(room) == await agent.open(room)
+        assert list(agent.rooms) == [room]
+
+        await agent.close(room)
+
+        assert list(agent.rooms) == []
+
+
+async def test_others_see_who_an_agent_is_and_what_it_does(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with collab.connect(house.url, name="Ada", kind="human") as person:
+        seen = (await person.open(room)).provider
+        async with connect(house.url, name="Reviewer", role="executor") as agent:
+            await agent.open(room)
+            await until(lambda: len(seen.peers) == 1)
+            (peer,) = seen.peers.values()
+            assert peer.is_agent
+            assert peer.user == User(name="Reviewer", kind="agent", role="executor")
+            assert peer.agent == AgentStatus("idle")
+
+            agent.status("writing", detail="chapter 2", task="t1")
+
+            await until(
+                lambda: (
+                    [peer.agent for peer in seen.peers.values()]
+                    == [AgentStatus("writing", task="t1", detail="chapter 2")]
+                )
+            )
+        await until(lambda: not seen.peers)
+
+
+async def test_a_server_that_is_not_there_is_told_in_time(
+    room: str, connect: Connect
+) -> None:
+    async with connect("http://127.0.0.1:9", open_seconds=0.05) as agent:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await agent.open(room)
+
+        assert list(agent.rooms) == []
+
+
+async def test_a_wrong_name_of_a_room_is_told(house: Server, connect: Connect) -> None:
+    async with connect(house.url) as agent:
+        with pytest.raises(InvalidRoomName):
+            await agent.open("  ")
+
+
+async def test_an_error_of_the_program_goes_on_as_it_is(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async def fails() -> None:
+        async with connect(house.url) as agent:
+            await agent.open(room)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+
+
+async def test_an_agent_is_of_no_use_after_its_block(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url) as agent:
+        pass
+
+    with pytest.raises(Unavailable):
+        await agent.open(room)
