@@ -247,6 +247,13 @@ class Awareness:
             for client, state in self._states.items()
         ]
 
+    def has_others(self, owner: str) -> bool:
+        """Whether somebody else is present by what other replicas say."""
+        return any(
+            isinstance(state.owner, Peer) and state.principal != owner
+            for state in self._states.values()
+        )
+
     def introduction(self, owner: Owner) -> tuple[str, str]:
         """Name and kind that a connection claims for itself, "" for what it does not say."""
         for client in owner.clients:

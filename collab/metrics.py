@@ -70,6 +70,7 @@ COUNTERS = {
     "connections": "Sockets accepted.",
     "awareness_messages": "Presence messages received.",
     "denied_updates": "Updates of members who may only read; nobody has looked into them.",
+    "withheld_updates": "Updates of agents and turns that were not taken: stopped, taken over, over budget, too much deleted.",
     "denied_presence": "Presence messages of members who may not be seen; dropped.",
     "logged_updates": "Updates committed to the store.",
     "commits": "Group commits.",
@@ -136,7 +137,7 @@ class Metrics(Collector):
         self.gate_mismatches = self.client_id_conflicts = self.compactions = (
             self.compaction_failures
         ) = 0
-        self.denied_updates = self.denied_presence = 0
+        self.denied_updates = self.denied_presence = self.withheld_updates = 0
         self.worker_restarts = 0
         self.throttles = self.audit_lines = self.audit_lost = 0
         self.tls_failures = self.tls_reloads = self.tls_reload_failures = 0

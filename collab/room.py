@@ -7,24 +7,42 @@ the log. Between two awaits of its replica a room is consistent and needs no loc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
-from collab.auth.permissions import ANONYMOUS, EVERYTHING, WRITE, Principal
+from collab.auth.permissions import (
+    ANONYMOUS,
+    EVERYTHING,
+    REWRITE,
+    WRITE,
+    Principal,
+)
 from collab.awareness import Awareness
 from collab.document.document import Change, Document
-from collab.errors import CollabError, LeaseLost, PermissionDenied, TurnCancelled
+from collab.document.erasure import Erasure
+from collab.errors import (
+    CollabError,
+    LeaseLost,
+    OthersPresent,
+    PermissionDenied,
+    RateLimited,
+    TurnCancelled,
+)
 from collab.outbox import Audience, Outbox, Write
 from collab.protocol import yjs
 from collab.protocol.frames import frame
+from collab.protocol.structs import Range
 from collab.store.base import Author, Entry
 from collab.turns import GRACE_SECONDS, About, Turn
 
 # Insertions of one client that are repeated to it when it reconnects.
 MAX_REMINDER = 20_000
+# Of what was in a document when a turn began to delete, that it may delete while others are there; as little as that
+# always.
+REWRITE_SHARE, LEAST_REWRITE = 0.5, 20
 MAX_CANCELLED = 1000  # turns of one room that are remembered; the oldest may go on then
 
 
@@ -74,13 +92,25 @@ class Line(Protocol):
         ...
 
 
+class Budget(Protocol):
+    """What an agent may still write in a room."""
+
+    share: float  # of the largest document there may be, up to which it may fill one
+
+    def spend(self, characters: int, *, is_full: bool) -> None:
+        """Raises RateLimited, which says when there is more."""
+        ...
+
+
 class Member(Outbox):
     """One connection in one room, with its permissions."""
 
     __slots__ = (
         "about",
         "author",
+        "budget",
         "clients",
+        "erasure",
         "introduced",
         "is_watched",
         "line",
@@ -114,6 +144,8 @@ class Member(Outbox):
         self.author = author
         self.about = About()  # who it is, as others are to read it
         self.turn: Turn | None = None  # that its updates belong to
+        self.erasure: Erasure | None = None  # what that turn has deleted
+        self.budget: Budget | None = None  # of an agent, or whoever takes a turn
         self.is_watched = (
             False  # there is more to ask about its updates than its rights
         )
@@ -147,9 +179,15 @@ class Member(Outbox):
 
     def take(self, turn: Turn | None) -> None:
         """Its updates belong to this turn from now on."""
-        self.turn = turn
-        self.is_watched = turn is not None
+        if turn is not self.turn:
+            self.turn, self.erasure = turn, None
+        self.is_watched = turn is not None or self.budget is not None
         self._sign()
+
+    def bound(self, budget: Budget | None) -> None:
+        """It may write no more than this from now on."""
+        if budget is not None:
+            self.budget, self.is_watched = budget, True
 
     def _sign(self) -> None:
         """One object for all that it writes until something changes: nothing is made for an update."""
@@ -340,7 +378,7 @@ class Room:
         if self.unwritable is not None:
             raise self.unwritable
         if member.is_watched:
-            self._watch(member)
+            self._watch(member, update)
         change = self.document.apply(update, member.owner, precise=precise)
         if change is None:
             return False
@@ -423,11 +461,42 @@ class Room:
         if turn is not None and self._turns.get(turn.id) is member:
             del self._turns[turn.id]
 
-    def _watch(self, member: Member) -> None:
-        """Raises what has ended the member's turn."""
-        turn = member.turn
+    def _watch(self, member: Member, update: bytes) -> None:
+        """Raises what has ended the member's turn, or ends it: RateLimited or OthersPresent."""
+        turn, budget = member.turn, member.budget
         if turn is not None and turn.ended is not None:
             raise turn.ended.with_traceback(None)
+        characters, deletes = self.document.measure(update)
+        try:
+            if turn is not None and deletes:
+                self._spare(member, turn, deletes)
+            if budget is not None and characters:
+                budget.spend(characters, is_full=self.document.is_fuller(budget.share))
+        except (RateLimited, OthersPresent) as error:
+            self.end_turn(member, error)
+            raise
+
+    def _spare(self, member: Member, turn: Turn, deletes: Sequence[Range]) -> None:
+        """Raises OthersPresent where a turn deletes too much of what others are in."""
+        turn.deleted += sum(end - clock for _, clock, end in deletes)
+        if turn.deleted <= LEAST_REWRITE or member.operations & REWRITE:
+            return
+        if member.erasure is None:
+            member.erasure = self.document.erasure()
+        erasure = member.erasure
+        erasure.add(deletes)
+        if erasure.gone > max(
+            LEAST_REWRITE, erasure.live * REWRITE_SHARE
+        ) and self._others(member):
+            raise OthersPresent(
+                "this turn deletes more than half of a document that others are in"
+            )
+
+    def _others(self, member: Member) -> bool:
+        """Whether anybody else is here, or at another replica."""
+        return any(
+            each.owner != member.owner for each in self._members
+        ) or self.awareness.has_others(member.owner)
 
     def merge(self, update: bytes, owner: str) -> None:
         """Take in what another replica has logged; it reaches the members with the next `take`.

@@ -304,6 +304,18 @@ class Settings(BaseSettings):
     max_streams_per_principal: int = Field(
         20, ge=0, description="Open streams of one principal; 0 is no bound."
     )
+    agent_characters_per_minute: int = Field(
+        1_000_000,
+        ge=0,
+        description="Characters that an agent, or a member in a turn, may insert in one room; a minute's worth at once. "
+        "0 is no bound.",
+    )
+    max_agent_document_share: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="How full agents may make a document, of max_document_bytes; the rest is left to people.",
+    )
     handshake_seconds: float = Field(
         10.0, gt=0, description="Time to say what must be said first."
     )

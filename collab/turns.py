@@ -76,10 +76,12 @@ def read_said(encoded: str) -> About:
 class Turn:
     """A turn as a member has it open. Once `ended` is set, that is why its updates are refused."""
 
-    __slots__ = ("ended", "id", "said")
+    __slots__ = ("deleted", "ended", "id", "said")
 
-    def __init__(self, id: str, said: About, ended: CollabError | None = None) -> None:
-        self.id, self.said, self.ended = id, said, ended
+    def __init__(self, id: str, said: About) -> None:
+        self.id, self.said = id, said
+        self.ended: CollabError | None = None
+        self.deleted = 0  # characters, at most
 
     def end(self, why: CollabError) -> None:
         """The first reason is the one that counts."""

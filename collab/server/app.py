@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from math import ceil
 from types import FrameType
 from typing import Any
@@ -41,6 +41,7 @@ from collab.server.api.docs import docs_routes
 from collab.server.api.drafts import Drafts
 from collab.server.api.presence import Guests
 from collab.server.api.routes import ROUTES, ApiRoute
+from collab.server.demo import Demo
 from collab.server.http import Http
 from collab.server.limits import Limits
 from collab.server.ops import Ops
@@ -191,6 +192,8 @@ def make_limits(settings: Settings, metrics: Metrics) -> Limits:
         requests_per_second_per_address=settings.requests_per_second_per_address,
         max_streams=settings.max_streams,
         max_streams_per_principal=settings.max_streams_per_principal,
+        agent_characters_per_minute=settings.agent_characters_per_minute,
+        max_agent_document_share=settings.max_agent_document_share,
         key_of=Trusted(settings.trusted_proxies).key_of,
     )
 
@@ -288,18 +291,31 @@ def make_api(
     )
 
 
+def make_demo(
+    settings: Settings, access: Access, limits: Limits, listening: socket.socket
+) -> Demo | None:
+    """None with TLS in this process: the agent comes over the loopback, for which no certificate is made."""
+    if settings.tls_certificate is not None:
+        return None
+    host, port = listening.getsockname()[:2]
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return Demo(access, limits, f"http://{f'[{near}]' if ':' in near else near}:{port}")
+
+
 def make_app(
     settings: Settings,
     replica: Replica,
     sockets: Sockets,
     metrics: Metrics,
     figures: Figures | None = None,
+    demo: Demo | None = None,
 ) -> Starlette:
     figures = figures or Figures(metrics.registry(), None)
     trusted = Trusted(settings.trusted_proxies)
     return Starlette(
         routes=[
             *playground.routes(),
+            *(demo.routes() if demo is not None else ()),
             *Ops(replica, figures, sockets.access).routes(),
             ApiRoute(make_api(settings, replica, sockets, metrics)),
             *docs_routes(ROUTES),
@@ -485,8 +501,9 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
         )
         limits = make_limits(settings, metrics)
         sockets = make_sockets(settings, replica, metrics, access, limits)
+        demo = make_demo(settings, access, limits, listening)
         config = uvicorn.Config(
-            make_app(settings, replica, sockets, metrics, figures),
+            make_app(settings, replica, sockets, metrics, figures, demo),
             host=settings.host,
             port=settings.port,
             http=Http,
@@ -508,7 +525,8 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
         _heed_hangups(tls, server)
         reloading = loop.create_task(_reload(tls, server))
         try:
-            await server.serve(sockets=[listening])
+            async with demo or nullcontext():
+                await server.serve(sockets=[listening])
         finally:
             beat.cancel()
             watch.cancel()

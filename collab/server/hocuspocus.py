@@ -15,6 +15,7 @@ from collab.errors import (
     InvalidMessage,
     Overrun,
     PermissionDenied,
+    RateLimited,
     StoreUnavailable,
     Unauthenticated,
 )
@@ -285,7 +286,7 @@ class HocuspocusSocket(Socket):
             room = entry.room
             if self._places.get(address) is not place:
                 return  # gone meanwhile
-            member = self.member_for(entry.principal, entry.operations, address)
+            member = self.member_for(entry, address)
             replica.join(room, member)
         except CollabError as error:
             if self._places.get(address) is not place:
@@ -406,6 +407,10 @@ class HocuspocusSocket(Socket):
             return
         except StoreUnavailable:
             # The room asks again when it can save.
+            self._refuse(place, member, precise=precise)
+            return
+        except RateLimited as error:
+            self.withhold(member, error)
             self._refuse(place, member, precise=precise)
             return
         except DocumentBroken:

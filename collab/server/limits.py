@@ -26,15 +26,20 @@ MAX_WAIT_SECONDS = (
     10.0  # that a socket is not read since others of its account are fast
 )
 RETRY_SECONDS = 5.0  # where nobody can say when there is room again
+FULL_SECONDS = 600.0  # likewise, where somebody would have to delete
+KEPT_BUDGETS = 10_000  # the one that was asked for longest ago is whole again
 
 
 class Bucket:
     """Tokens that come back with time. A rate of 0 is no bound."""
 
-    __slots__ = ("_at", "_rate", "_tokens")
+    __slots__ = ("_at", "_full", "_rate", "_tokens")
 
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate, self._tokens, self._at = rate, rate * BURST_SECONDS, now
+    def __init__(
+        self, rate: float, now: float, *, burst_seconds: float = BURST_SECONDS
+    ) -> None:
+        self._full = rate * burst_seconds
+        self._rate, self._tokens, self._at = rate, self._full, now
 
     def take(self, now: float) -> float:
         """Take one if there is one; else the seconds until there is."""
@@ -55,9 +60,41 @@ class Bucket:
         return max(0.0, -self._tokens / self._rate)
 
     def _refill(self, now: float) -> None:
-        full = self._rate * BURST_SECONDS
-        self._tokens = min(full, self._tokens + (now - self._at) * self._rate)
+        self._tokens = min(self._full, self._tokens + (now - self._at) * self._rate)
         self._at = now
+
+
+class Budget:
+    """What an agent, or a member in a turn, may still insert in one room. People outside of turns have none."""
+
+    __slots__ = ("_characters", "_clock", "_metrics", "share")
+
+    def __init__(
+        self,
+        characters_per_minute: float,
+        share: float,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.share = share
+        self._metrics, self._clock = metrics, clock
+        self._characters = Bucket(
+            characters_per_minute / 60, clock(), burst_seconds=60.0
+        )
+
+    def spend(self, characters: int, *, is_full: bool) -> None:
+        """What is more than there is left is taken once, and waited for after that. Raises RateLimited."""
+        if is_full:
+            self._metrics.limited["document_share_of_agents"] += 1
+            raise RateLimited(
+                "this document is as large as agents may make it", FULL_SECONDS
+            )
+        now = self._clock()
+        wait = self._characters.owe(0, now)
+        if wait:
+            self._metrics.limited["characters_per_agent"] += 1
+            raise RateLimited("too many characters of one agent in this room", wait)
+        self._characters.owe(characters, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +232,8 @@ class Limits:
         requests_per_second_per_address: float = 0.0,
         max_streams: int = 0,
         max_streams_per_principal: int = 0,
+        agent_characters_per_minute: int = 0,
+        max_agent_document_share: float = 1.0,
         key_of: Callable[[str], str] = network_of,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -228,6 +267,9 @@ class Limits:
             metrics,
             clock,
         )
+        self._agent_characters = agent_characters_per_minute
+        self._agent_share = max_agent_document_share
+        self._budgets: dict[tuple[str, str, str], Budget] = {}
         self._max_streams, self._streams = max_streams, 0
         metrics.gauges["streams"] = lambda: self._streams
 
@@ -238,6 +280,25 @@ class Limits:
         tenant = principal.tenant
         above = self._tenants.of(tenant) if tenant else None
         return self._principals.of(f"{tenant}{SEPARATOR}{principal.id}", above)
+
+    def budget(self, principal: Principal, owner: str, room: str) -> Budget:
+        """What somebody may still write in a room as an agent; `owner` is the connection where it has no account."""
+        key = principal.tenant, owner, room
+        found = self._budgets.pop(key, None)
+        if found is None:
+            if len(self._budgets) >= KEPT_BUDGETS:
+                del self._budgets[next(iter(self._budgets))]
+            found = Budget(
+                self._agent_characters, self._agent_share, self._metrics, self._clock
+            )
+        self._budgets[key] = found
+        return found
+
+    def of_agent(self, principal: Principal, room: str) -> Budget | None:
+        """None for people and services; they have one in a turn."""
+        if principal.kind != "agent":
+            return None
+        return self.budget(principal, principal.id, room)
 
     def of_address(self, address: str) -> Account | None:
         """None for this machine."""

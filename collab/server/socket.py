@@ -31,6 +31,7 @@ from collab.errors import (
 from collab.protocol.frames import PING, close_frame, is_farewell, pong_frame
 from collab.protocol.yjs import NOTHING
 from collab.room import Member
+from collab.server.access import Entry
 from collab.server.limits import CPU_SHARE, Account
 from collab.server.sockets import BEAT_SECONDS, Sockets
 from collab.store.base import Author
@@ -63,6 +64,7 @@ class Socket(asyncio.Protocol):
     """The WebSocket protocol of one connection; a dialect is a subclass with `receive` and `left`."""
 
     __slots__ = (
+        "_asking",
         "_budget",
         "_fragments",
         "_full_since",
@@ -118,6 +120,7 @@ class Socket(asyncio.Protocol):
         self._throttle: asyncio.TimerHandle | None = None
         self._full_since: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._asking: asyncio.TimerHandle | None = None
         self._heard = True
         self._silences = 0
         self._probed = 0.0
@@ -159,16 +162,15 @@ class Socket(asyncio.Protocol):
     def put_off(self, member: Member) -> None:
         """Nobody could say what its new credential is worth: the old one goes on, and one may be shown again."""
 
-    def member_for(
-        self, principal: Principal, operations: int, prefix: bytes = b""
-    ) -> Member:
+    def member_for(self, entry: Entry, prefix: bytes = b"") -> Member:
         """A member that lives on this socket. Without access control it is a connection, and nobody's account.
 
         Raises RateLimited when its principal has too many sockets.
         """
+        room, principal, operations = entry
         self.belong(principal)
         is_anonymous = principal is ANONYMOUS
-        return Member(
+        member = Member(
             self.write,
             self,
             Author(principal.id, self.connection),
@@ -180,6 +182,8 @@ class Socket(asyncio.Protocol):
             operations=operations,
             user=principal.stamp,
         )
+        member.bound(self.sockets.limits.of_agent(principal, room.name))
+        return member
 
     # Frames in
 
@@ -378,6 +382,22 @@ class Socket(asyncio.Protocol):
         self.waste(1)
         if update != NOTHING:
             self._audit_denial(member, error, "update")
+
+    def withhold(self, member: Member, error: CollabError) -> None:
+        """An update of an agent was not taken. Outside of a turn it is asked for again when there may be more."""
+        self.sockets.metrics.withheld_updates += 1
+        self.waste(1)
+        if isinstance(error, RateLimited) and member.turn is None:
+            if self._asking is None:
+                self._asking = self.sockets.loop.call_later(
+                    error.retry_seconds, self._ask_again
+                )
+
+    def _ask_again(self) -> None:
+        self._asking = None
+        for member in self.members():
+            if member.budget is not None and member.may_write:
+                member.room.ask(member)
 
     def _audit_denial(self, member: Member, error: CollabError, what: str) -> None:
         self.sockets.access.denied(
@@ -600,10 +620,10 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closing = True
         self._rest = bytearray()
-        for timer in (self._throttle, self._full_since, self._linger):
+        for timer in (self._throttle, self._full_since, self._linger, self._asking):
             if timer is not None:
                 timer.cancel()
-        self._throttle = self._full_since = self._linger = None
+        self._throttle = self._full_since = self._linger = self._asking = None
         for account in (self.account, self.home):
             if account is not None:
                 account.add_socket(-1)

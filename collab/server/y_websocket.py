@@ -36,6 +36,7 @@ from collab.room import Member
 from collab.server.access import Entry
 from collab.server.socket import Socket
 from collab.server.sockets import Sockets
+from collab.turns import About
 
 QUESTION_COST = 40.0  # waste of a step 1 after the first: ten in a row are a flood, one in two seconds is not
 CANCEL_COST = 4.0  # waste of asking that a turn be stopped: all replicas hear of it
@@ -82,7 +83,7 @@ class RoomSocket(Socket):
         self._reminded: set[int] = set()
         # A question that must wait until the peer has read.
         self._deferred: bytes | None = None
-        self.member = self.member_for(entry.principal, entry.operations)
+        self.member = self.member_for(entry)
         sockets.replica.join(room, self.member)
         if is_v1:
             epoch = room.epoch if room.version else ""
@@ -158,11 +159,19 @@ class RoomSocket(Socket):
             case Renewal(token):
                 self.renew(self.member, Credential(token=token, address=self.address))
             case BeginTurn(turn, said):
-                self.member.room.begin_turn(self.member, turn, said)
+                self._begin(turn, said)
             case CancelTurn(turn, principal):
                 self._cancel(turn, principal)
             case Unknown(number):
                 self.unknown(number)
+
+    def _begin(self, turn: str, said: About) -> None:
+        member = self.member
+        room = member.room
+        if turn and member.budget is None:
+            limits = self.sockets.limits
+            member.bound(limits.budget(member.principal, member.owner, room.name))
+        room.begin_turn(member, turn, said)
 
     def _cancel(self, turn: str, principal: str) -> None:
         """Stop a turn, of whoever it is: who may write may also keep others from it."""
@@ -198,7 +207,7 @@ class RoomSocket(Socket):
             self._refuse(error)
             return
         except (TurnCancelled, LeaseLost, OthersPresent, RateLimited) as error:
-            self.waste(1)
+            self.withhold(member, error)
             self._refuse(error)
             return
         except DocumentBroken:

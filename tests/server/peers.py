@@ -136,6 +136,17 @@ class Peer:
         self.say(yjs.update_message(self.made[-1]))
         return self.made[-1]
 
+    def delete(self, at: int, count: int) -> None:
+        """Delete characters and send the update."""
+        del self.text[at : at + count]
+        self.say(yjs.update_message(self.made[-1]))
+
+    def hear(self) -> None:
+        """Take in all that others have written."""
+        for kind in (b"\x00\x01", b"\x00\x02"):
+            for one in self.heard(kind):
+                self.doc.apply_update(Reader(one, 2).read_bytes())
+
     def ask(self) -> None:
         """Step 1."""
         self.say(yjs.sync_step_1(self.doc.get_state()))

@@ -8,7 +8,7 @@ import json
 import pytest
 from peers import House, Peer, open_house
 
-from collab.auth.permissions import PRESENCE, READ, WRITE
+from collab.auth.permissions import PRESENCE, READ, REWRITE, WRITE
 from collab.protocol import yjs
 from collab.protocol.varint import Reader, encode_string
 from collab.store.base import Author
@@ -438,3 +438,202 @@ async def test_a_flood_of_cancels_closes_its_sender() -> None:
             eve.say(yjs.cancel(f"t{number}"))
 
         assert eve.close_code == 4429
+
+
+# What a turn may not do while others are there
+
+
+async def in_a_document(house: House, *tokens: str) -> list[Peer]:
+    """Members of a document of 200 characters that all of them know."""
+    found = [await house.y_websocket(token, is_v1=True) for token in tokens]
+    found[0].write("x" * 200)
+    await house.replica.settle()
+    for peer in found[1:]:
+        peer.hear()
+    return found
+
+
+async def test_most_of_a_document_is_not_deleted_in_one_turn_beside_others() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("bot", ALL)
+        _, bot = await in_a_document(house, "ada", "bot")
+        bot.say(yjs.turn("t1"))
+
+        bot.delete(0, 90)
+        bot.delete(0, 20)
+        bot.write("and all that comes after")
+
+        assert endings(bot) == [("t1", "others_present")]
+        assert refusals(bot) == [(2, "others_present"), (3, "others_present")]
+        assert house.text() == "x" * 110
+        assert bot.close_code is None
+
+
+async def test_whoever_is_alone_or_may_rewrite_does() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("bot", ALL | REWRITE)
+        ada, bot = await in_a_document(house, "ada", "bot")
+
+        bot.say(yjs.turn("t1"))
+        bot.delete(0, 200)
+        ada.socket.left()
+        other = await house.y_websocket("bot", is_v1=True)
+
+        assert refusals(bot) == refusals(other) == []
+        assert house.text() == ""
+
+
+async def test_another_connection_of_ones_own_is_nobody_else() -> None:
+    async with open_house() as house:
+        house.table.add("bot", ALL)
+        _, bot = await in_a_document(house, "bot", "bot")
+
+        bot.say(yjs.turn("t1"))
+        bot.delete(0, 200)
+
+        assert refusals(bot) == []
+
+
+async def test_what_a_turn_has_written_itself_it_may_delete() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("bot", ALL)
+        _, bot = await in_a_document(house, "ada", "bot")
+
+        bot.say(yjs.turn("t1"))
+        bot.delete(0, 30)
+        bot.write("y" * 500)
+        bot.delete(0, 500)
+
+        assert refusals(bot) == []
+        assert house.text() == "x" * 170
+
+
+async def test_what_was_deleted_before_does_not_count_when_it_is_said_again() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("bot", ALL)
+        ada, bot = await in_a_document(house, "ada", "bot")
+        ada.delete(0, 150)
+        await house.replica.settle()
+        bot.hear()
+
+        bot.say(yjs.turn("t1"))
+        bot.say(yjs.sync_step_2(bot.doc.get_update()))
+        bot.delete(0, 20)
+
+        assert refusals(bot) == []
+
+
+async def test_people_outside_of_turns_delete_what_they_like() -> None:
+    async with open_house() as house:
+        house.table.add("ada", ALL)
+        house.table.add("eve", ALL)
+        _, eve = await in_a_document(house, "ada", "eve")
+
+        eve.delete(0, 200)
+
+        assert refusals(eve) == []
+
+
+# Budgets
+
+
+async def test_an_agent_over_its_budget_is_told_when_to_come_back() -> None:
+    async with open_house(agent_characters_per_minute=60) as house:
+        house.table.add("bot", ALL, kind="agent")
+        bot = await house.y_websocket("bot", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        bot.write("x" * 100)
+        bot.write("y")
+
+        [ended] = bot.heard(b"\x74")
+        assert refusals(bot) == [(2, "rate_limited")]
+        assert b"retry in 4" in ended
+        assert house.text() == "x" * 100
+        assert house.replica.metrics.limited["characters_per_agent"] == 1
+        assert house.replica.metrics.withheld_updates == 1
+
+
+async def test_another_turn_or_connection_is_no_other_budget() -> None:
+    async with open_house(agent_characters_per_minute=60) as house:
+        house.table.add("bot", ALL)
+        first = await house.y_websocket("bot", is_v1=True)
+        first.say(yjs.turn("t1"))
+        first.write("x" * 100)
+        first.say(yjs.turn("t2"))
+        first.write("y")
+        first.socket.left()
+
+        second = await house.y_websocket("bot", is_v1=True)
+        second.say(yjs.turn("t3"))
+        second.write("z")
+
+        assert refusals(first) == [(2, "rate_limited")]
+        assert refusals(second) == [(1, "rate_limited")]
+
+
+async def test_people_outside_of_turns_have_no_budget() -> None:
+    async with open_house(agent_characters_per_minute=60) as house:
+        house.table.add("ada", ALL)
+        ada = await house.y_websocket("ada", is_v1=True)
+
+        for _ in range(10):
+            ada.write("x" * 100)
+
+        assert refusals(ada) == []
+        assert len(house.text()) == 1000
+
+
+async def test_an_agent_of_a_stock_client_is_asked_for_what_was_refused() -> None:
+    async with open_house(agent_characters_per_minute=6000) as house:
+        house.table.add("bot", ALL, kind="agent")
+        bot = await house.y_websocket("bot")
+        bot.ask()
+
+        bot.write("x" * 6050)
+        bot.write("y")
+        was = house.text()
+        asked = len(bot.heard(b"\x00\x00"))
+        await bot.until(lambda: len(bot.heard(b"\x00\x00")) > asked)
+        bot.answer()
+
+        assert was == "x" * 6050
+        assert house.text() == "y" + "x" * 6050
+
+
+async def test_an_agent_on_a_hocuspocus_socket_has_the_same_budget() -> None:
+    async with open_house(agent_characters_per_minute=60) as house:
+        house.table.add("bot", ALL, kind="agent")
+        bot = house.hocuspocus("bot")
+        bot.authenticate()
+        await bot.until(lambda: bot.scopes)
+
+        bot.write("x" * 100)
+        bot.write("y")
+        await house.replica.settle()
+
+        assert bot.statuses == [1, 0]
+        assert house.text() == "x" * 100
+
+
+async def test_agents_leave_the_rest_of_a_document_to_people() -> None:
+    async with open_house(
+        max_document_bytes=2000, max_agent_document_share=0.5
+    ) as house:
+        house.table.add("ada", ALL)
+        house.table.add("bot", ALL, kind="agent")
+        ada = await house.y_websocket("ada", is_v1=True)
+        bot = await house.y_websocket("bot", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        bot.write("x" * 1100)
+        bot.write("y")
+        ada.write("z" * 500)
+
+        assert refusals(bot) == [(2, "rate_limited")]
+        assert refusals(ada) == []
+        assert house.replica.metrics.limited["document_share_of_agents"] == 1
