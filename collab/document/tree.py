@@ -91,12 +91,12 @@ class Tree:
         path = parse(patch.path)
         match patch.op:
             case "test":
-                if not same(self._read(path), patch.value):
+                if not same(self.read(path), patch.value):
                     raise Problem(f"{patch.path} is not what it should be")
             case "add":
                 self._add(path, check_value(patch.value))
             case "replace":
-                self._read(path)
+                self.read(path)
                 self._write(path, check_value(patch.value))
             case "remove":
                 self._remove(path)
@@ -105,7 +105,7 @@ class Tree:
             case "move":
                 source = parse(patch.source)
                 if source == path:
-                    self._read(path)
+                    self.read(path)
                     return
                 if path[: len(source)] == source:
                     raise Problem(
@@ -166,7 +166,8 @@ class Tree:
             found = inner_child(found, path, at)
         return found
 
-    def _read(self, path: Path) -> Any:
+    def read(self, path: Path) -> Any:
+        """What is at a path, as plain values. Raises Problem."""
         return self._plain(self._find(path))
 
     def _plain(self, value: Any) -> Any:

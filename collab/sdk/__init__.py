@@ -8,6 +8,7 @@ from collab.sdk.errors import (
     Cancelled,
     Conflict,
     Forbidden,
+    Invalid,
     LeaseLost,
     NotAcknowledged,
     NotFound,
@@ -26,7 +27,9 @@ from collab.sdk.provider import (
     State,
     TurnEnded,
 )
+from collab.sdk.reading import Changed, Match, Reading, Section
 from collab.sdk.sync import SyncAgent, connect_sync
+from collab.sdk.turn import ChangedValue, EditResult, Turn, TurnRecord
 
 __all__ = [
     "Agent",
@@ -34,10 +37,15 @@ __all__ = [
     "Ambiguous",
     "AnotherHistory",
     "Cancelled",
+    "Changed",
+    "ChangedValue",
     "Conflict",
     "Doc",
+    "EditResult",
     "Forbidden",
+    "Invalid",
     "LeaseLost",
+    "Match",
     "NotAcknowledged",
     "NotFound",
     "Peer",
@@ -45,13 +53,17 @@ __all__ = [
     "Phase",
     "Provider",
     "RateLimited",
+    "Reading",
     "Refused",
     "Replaced",
     "SdkError",
+    "Section",
     "StaleVersion",
     "State",
     "SyncAgent",
+    "Turn",
     "TurnEnded",
+    "TurnRecord",
     "Unavailable",
     "User",
     "connect",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from collab.sdk.errors import Ambiguous, NotFound
 
@@ -56,19 +57,26 @@ def sections(text: str) -> list[Span]:
     return spans
 
 
-def section(text: str, title: str) -> Span:
-    """The one of this title. Raises NotFound, or Ambiguous with the spans that bear it."""
-    return only([span for span in sections(text) if span.title == title], title)
+class Titled(Protocol):
+    """What bears a title."""
+
+    @property
+    def title(self) -> str: ...
 
 
-def only(found: Sequence[Span], title: str) -> Span:
-    if not found:
+T = TypeVar("T", bound=Titled)
+
+
+def titled(found: Sequence[T], title: str) -> T:
+    """The one section of this title. Raises NotFound, or Ambiguous with those that bear it."""
+    bearing = [each for each in found if each.title == title]
+    if not bearing:
         raise NotFound("there is no section of that title")
-    if len(found) > 1:
+    if len(bearing) > 1:
         raise Ambiguous(
-            f"{len(found)} sections bear that title", found[:MAX_CANDIDATES]
+            f"{len(bearing)} sections bear that title", bearing[:MAX_CANDIDATES]
         )
-    return found[0]
+    return bearing[0]
 
 
 def content(text: str, span: Span) -> tuple[int, int]:

@@ -126,5 +126,20 @@ def is_word(character: str) -> bool:
     return character.isalnum() or character == "_" or _extends(character)
 
 
+def is_inside_word(text: str, at: int) -> bool:
+    """Whether a place has a word on both sides."""
+    return 0 < at < len(text) and is_word(text[at - 1]) and is_word(text[at])
+
+
+def widened(text: str, start: int, stop: int) -> tuple[int, int]:
+    """To the ends of the words that this begins and ends in."""
+    if start < stop:
+        while is_inside_word(text, start):
+            start -= 1
+        while is_inside_word(text, stop):
+            stop += 1
+    return start, stop
+
+
 def _paired(match: re.Match[str]) -> str:
     return match[0].encode("utf-16", "surrogatepass").decode("utf-16")

@@ -16,8 +16,8 @@ from collab.sdk.sections import (
     removed,
     renamed,
     replaced,
-    section,
     sections,
+    titled,
 )
 
 TEXT = """Preface
@@ -45,7 +45,7 @@ end"""
 def edited(
     edit: Callable[[str, Span, str], tuple[int, int, str]], title: str, new: str
 ) -> str:
-    start, stop, insert = edit(TEXT, section(TEXT, title), new)
+    start, stop, insert = edit(TEXT, titled(sections(TEXT), title), new)
     return TEXT[:start] + insert + TEXT[stop:]
 
 
@@ -96,9 +96,9 @@ def test_a_heading_has_a_title(line: str, title: str) -> None:
 
 def test_a_section_that_is_not_there_or_there_twice_is_not_taken() -> None:
     with pytest.raises(NotFound):
-        section(TEXT, "Three")
+        titled(sections(TEXT), "Three")
     with pytest.raises(Ambiguous) as caught:
-        section("# a\n# a\n", "a")
+        titled(sections("# a\n# a\n"), "a")
 
     assert [span.start for span in caught.value.candidates] == [0, 4]
 
@@ -125,7 +125,7 @@ def test_something_is_put_before_a_section() -> None:
 
 
 def test_a_section_is_removed_with_what_is_below_it() -> None:
-    start, stop, _ = removed(TEXT, section(TEXT, "One"))
+    start, stop, _ = removed(TEXT, titled(sections(TEXT), "One"))
 
     assert (TEXT[:start] + TEXT[stop:]).startswith("Preface\n\n# Two\n")
 

@@ -1,0 +1,292 @@
+"""What an agent knows of a document: the order of its characters, what of it was read, and what it deleted itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pycrdt import Doc, Subscription, TransactionEvent
+
+from collab.document.anchor import Anchor, Orphaned, Place, Side
+from collab.document.budget import Budget
+from collab.document.characters import Change, Characters
+from collab.document.export import check_lists, root_of
+from collab.document.order import Order
+from collab.document.tree import Tree
+from collab.document.values import Problem
+from collab.errors import CollabError, Refused
+from collab.sdk.errors import Conflict, Invalid, NotFound, SdkError
+from collab.sdk.provider import Event, Phase, Provider, Replaced, State
+from collab.sdk.reading import Known, Match, Section, View, snippet
+
+ROOT = "text"  # the root that is meant where none is named
+MAX_READINGS = (
+    16  # the oldest is forgotten then, and no edit is held against it any more
+)
+MAX_WAITING = (
+    1000  # updates that the order has not taken yet; more cost more than a new order
+)
+MAX_DROPPED = (
+    10_000  # runs of ids that we deleted; older ones count as deleted by others
+)
+
+_KINDS: dict[str, type[SdkError]] = {
+    "anchor_not_found": NotFound,
+    "text_not_found": NotFound,
+    "root_not_found": NotFound,
+    "conflict": Conflict,
+}
+
+
+Where = Anchor | Match | Section | int | Literal["start", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place in a root."""
+
+    root: str
+    index: int
+    is_taken_away: bool = False  # others have deleted what it was held by
+
+
+@contextmanager
+def translated(missing: type[SdkError] = Conflict) -> Iterator[None]:
+    """What documents raise, as errors of the client; `missing` is for a path that leads nowhere."""
+    try:
+        yield
+    except SdkError:
+        raise
+    except Problem as problem:
+        kind = _KINDS.get(problem.error.code, Invalid)
+        raise (missing if kind is Conflict else kind)(str(problem)) from None
+    except CollabError as error:
+        raise _KINDS.get(error.code, Invalid)(str(error)) from None
+
+
+class Memory:
+    """Of one document at a time: with another one after a refusal, nothing is known any more."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._subscription: Subscription | None = None
+        self._doc: Doc[Any] | None = None
+        self._begin()
+        self._end_observing = provider.observe(self._told)
+
+    def _begin(self) -> None:
+        self._order: Order | None = None
+        self._waiting: list[bytes] = []
+        self._known: deque[Known] = deque(maxlen=MAX_READINGS)
+        self._dropped: deque[tuple[int, int, int]] = deque(maxlen=MAX_DROPPED)
+        self._checked: bytes | None = None
+
+    def _told(self, event: Event) -> None:
+        match event:
+            case Replaced():
+                self._let_go()
+            case State(Phase.CLOSED):
+                self._let_go()
+                self._end_observing()
+
+    def _let_go(self) -> None:
+        if self._doc is not None and self._subscription is not None:
+            self._doc.unobserve(self._subscription)
+        self._doc = self._subscription = None
+        self._begin()
+
+    def _observed(self, event: TransactionEvent) -> None:
+        if self._order is None:
+            return
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(event.update)
+        else:
+            self._order = None
+            self._waiting.clear()
+
+    @property
+    def order(self) -> Order:
+        """As it is now."""
+        doc = self._provider.doc
+        if self._doc is not doc:
+            self._let_go()
+            self._doc, self._subscription = doc, doc.observe(self._observed)
+        order = self._order
+        if order is not None:
+            waiting, self._waiting = self._waiting, []
+            try:
+                for update in waiting:
+                    order.apply(update)
+            except Refused:
+                order = None
+        if order is None:
+            order = self._order = Order.of(doc.get_update())
+        return order
+
+    # Roots
+
+    def root(self, name: str | None) -> str:
+        """The root that is meant. Raises Invalid when it is not clear which one."""
+        if name is not None:
+            return name
+        doc = self._provider.doc
+        names = list(doc.keys())
+        if ROOT in names or len(names) != 1:
+            filled = [each for each in names if root_of(doc, each) is not None]
+            if ROOT in filled or not filled:
+                return ROOT
+            if len(filled) > 1:
+                raise Invalid("there are several roots: say which one")
+            names = filled
+        return names[0]
+
+    def characters(self, root: str, budget: Budget | None = None) -> Characters:
+        """A root that is a text; one that holds nothing yet becomes one."""
+        return Tree(self._provider.doc, budget or Budget()).text(root)
+
+    # Places
+
+    def spot(self, where: Where, root: str | None) -> Spot:
+        """Where that is now; of a match or a section, behind it. Raises Invalid, AnchorNotFound."""
+        order = self.order
+        if isinstance(where, Match | Section):
+            where = where.end
+        if isinstance(where, Anchor):
+            place = order.resolve(where)
+            if not isinstance(place.root, str):
+                raise Invalid("the anchor is in no text of its own")
+            return Spot(place.root, place.index, self._is_taken_away(where, place))
+        name = self.root(root)
+        length = order.length(name)
+        if where == "start":
+            return Spot(name, 0)
+        if where == "end":
+            return Spot(name, length)
+        if isinstance(where, int) and 0 <= where <= length:
+            return Spot(name, where)
+        raise Invalid(f"a place is an anchor, a match, start, end, or 0 to {length}")
+
+    def _is_taken_away(self, anchor: Anchor, place: Place | Orphaned) -> bool:
+        """Whether somebody else has deleted what an anchor holds on to."""
+        if anchor.item is None or isinstance(place, Place):
+            return False
+        client, clock = anchor.item
+        return bool(self._without_dropped(client, clock, clock + 1))
+
+    def match(self, root: str, shown: str, at: int, length: int) -> Match:
+        """Some characters of a root."""
+        order, stop = self.order, at + length
+        return Match(
+            order.anchor(root, at),
+            order.anchor(root, stop, Side.LEFT if stop else Side.RIGHT),
+            snippet(shown, at, stop),
+            shown[at:stop],
+        )
+
+    def tree(self, doc: Doc[Any]) -> Tree:
+        """The maps and lists of this document."""
+        state = doc.get_state()
+        if state != self._checked:
+            check_lists(doc.get_update())
+            self._checked = state
+        return Tree(doc, Budget())
+
+    # What was read
+
+    def remember(self, root: str, start: int, text: str) -> Known:
+        """It has been read: from now on edits are held against it."""
+        order = self.order
+        known = Known(root, start, text, order.spans(root, start, start + len(text)))
+        for older in list(self._known):
+            if older.root == root and known.covers(order, *older.bounds(order)):
+                self._known.remove(older)
+        self._known.append(known)
+        return known
+
+    def known(self, root: str, start: int, stop: int) -> Known | None:
+        """What was read of these characters, last."""
+        order = self.order
+        for known in reversed(self._known):
+            if known.root == root and known.covers(order, start, stop):
+                return known
+        return None
+
+    def view(
+        self,
+        root: str,
+        start: int,
+        stop: int,
+        text: str,
+        known: Known | None = None,
+        was: tuple[int, int] | None = None,
+    ) -> View | None:
+        """What is known of these characters; None when they were not read."""
+        known = known or self.known(root, start, stop)
+        if known is None:
+            return None
+        return known.compare(
+            self.order,
+            start,
+            stop,
+            own=self._provider.doc.client_id,
+            dropped=self._without_dropped,
+            text=text,
+            was=was,
+        )
+
+    def _without_dropped(
+        self, client: int, clock: int, end: int
+    ) -> Sequence[tuple[int, int]]:
+        """What of a run of ids we have not deleted ourselves."""
+        left = [(clock, end)]
+        for other, start, stop in self._dropped:
+            if other != client or stop <= clock or end <= start:
+                continue
+            left = [
+                (first, last)
+                for begin, finish in left
+                for first, last in (
+                    (begin, min(finish, start)),
+                    (max(begin, stop), finish),
+                )
+                if first < last
+            ]
+        return left
+
+    # Writing
+
+    def write(
+        self,
+        origin: Hashable,
+        root: str,
+        characters: Characters,
+        changes: Sequence[Change],
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        """Change a text, in one transaction."""
+        order = self.order
+        for change in changes:
+            if change.start < change.stop:
+                self._drop(order, root, change.start, change.stop)
+        with self._provider.doc.transaction(origin=origin):
+            for start, stop, insert in reversed(changes):
+                characters.splice(start, stop - start, insert, attributes)
+
+    def _drop(self, order: Order, root: str, start: int, stop: int) -> None:
+        for span in order.spans(root, start, stop):
+            end = span.clock + span.units
+            last = self._dropped[-1] if self._dropped else None
+            if last is not None and last[0] == span.client and last[2] == span.clock:
+                self._dropped[-1] = span.client, last[1], end
+            else:
+                self._dropped.append((span.client, span.clock, end))
+
+    def transact(self, origin: Hashable, change: Callable[[Tree], None]) -> None:
+        """Change maps and lists, in one transaction."""
+        doc = self._provider.doc
+        tree = self.tree(doc)
+        with doc.transaction(origin=origin):
+            change(tree)
