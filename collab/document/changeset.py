@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pycrdt import Doc, Text
 
-from collab.document.export import EMBED
+from collab.document.units import EMBED
 
 # Stands for an embed where characters are counted in bytes: no character begins with it.
 _EMBED = b"\xff"

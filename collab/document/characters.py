@@ -10,7 +10,7 @@ from pycrdt import Text
 
 from collab.document.budget import VALUE_WORK, Budget
 from collab.document.differences import changes, middle
-from collab.document.export import EMBED
+from collab.document.units import EMBED, byte_at, bytes_of
 from collab.document.values import Problem
 
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
@@ -49,7 +49,7 @@ class Characters:
         self.shown = str(shared) if shown is None else shown
         self._embeds: list[int] = []  # where something is that is no character
         self._is_rich: bool | None = None  # not known yet
-        if len(shared) != len(self.shown.encode()):
+        if len(shared) != bytes_of(self.shown):
             pieces = []
             at = 0
             for piece, _ in shared.diff():
@@ -82,7 +82,7 @@ class Characters:
             if attributes:
                 self._is_rich = None
         if delete:
-            more = len(insert.encode())
+            more = bytes_of(insert)
             del self._shared[start + more : stop + more]
         self.shown = self.shown[:index] + insert + self.shown[index + delete :]
         if self._embeds:
@@ -109,10 +109,9 @@ class Characters:
 
     def _offset(self, index: int) -> int:
         """Where a character begins, as native code counts."""
-        before = self.shown[:index]
-        offset = index if before.isascii() else len(before.encode())
+        offset = byte_at(self.shown, index)
         if self._embeds:
-            offset -= sum(at < index for at in self._embeds) * (len(EMBED.encode()) - 1)
+            offset -= sum(at < index for at in self._embeds) * (bytes_of(EMBED) - 1)
         return offset
 
     def _format(self, index: int) -> dict[str, Any] | None:

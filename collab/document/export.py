@@ -15,11 +15,9 @@ from pycrdt import _pycrdt as native
 from pycrdt._base import BaseType
 
 from collab.document.markdown import markdown_of_text, markdown_of_xml, text_of_xml
+from collab.document.units import EMBED, bytes_of
 from collab.errors import CollabError, InvalidRequest, Refused, RootNotFound, TooLarge
 from collab.protocol.lists import has_characters_in_list
-
-# What is in a text without being a character: one place in it, as Yjs counts.
-EMBED = "\ufffc"
 
 _KINDS: dict[type, str] = {Text: "text", Map: "map", Array: "array", XmlFragment: "xml"}
 
@@ -57,7 +55,11 @@ def root_of(
 
 def roots(update: bytes) -> dict[str, str]:
     """The roots of a document and what each holds: `text`, `map`, `array`, `xml`, or `empty`."""
-    doc = load(update)
+    return kinds_of(load(update))
+
+
+def kinds_of(doc: Doc[Any]) -> dict[str, str]:
+    """As `roots`, of a document that may be read in any way."""
     return {name: _kind(root_of(doc, name)) for name in sorted(doc.keys())}
 
 
@@ -140,7 +142,7 @@ def characters(text: Text) -> str:
 def _characters(text: Any, transaction: Any) -> str:
     shown: str = text.get_string(transaction)
     if len(shown) == text.len(transaction) or (
-        len(shown.encode()) == text.len(transaction)
+        bytes_of(shown) == text.len(transaction)
     ):
         return shown
     return "".join(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from collab.document.anchor import Anchor, Id, Orphaned, Place, Root, Side
 from collab.document.pieces import MAX_PIECE, Need, Piece, Ref, Section, read
 from collab.document.units import (
+    EMBED,
     bytes_of,
     character_of_unit,
     even,
@@ -24,7 +25,6 @@ from collab.protocol.statevector import Vector
 from collab.protocol.structs import MAX_CLOCK
 
 BLOCK = 256  # pieces that are counted together, at most
-OBJECT = "\ufffc"  # stands for what is in a text without being a character
 
 
 class Ahead(Refused):
@@ -502,7 +502,7 @@ class Order:
         if line is None:
             return ""
         return "".join(
-            OBJECT * piece.size if piece.text is None else piece.text
+            EMBED * piece.size if piece.text is None else piece.text
             for piece in line.pieces()
             if piece.size
         )

@@ -9,6 +9,9 @@ import re
 
 from collab.errors import InsideCharacter, InvalidRequest
 
+# What is in a text without being a character: one place in it, as Yjs counts.
+EMBED = "\ufffc"
+
 _wide = re.compile("[\U00010000-\U0010ffff]")
 # Stretches in which every character has as many units as the others.
 _even = re.compile("[\0-\uffff]+|[\U00010000-\U0010ffff]+")

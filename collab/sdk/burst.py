@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from collab.document.differences import changes, middle
+from collab.document.units import EMBED
 
 MAX_PIECES = (
     256  # then the closest two changes become one, with what stands between them
 )
 MAX_WIDENED = 64  # characters to the end of a word, on either side
 MAX_BETWEEN = 24  # characters between two changes of one line that are told as one
-EMBED = "\ufffc"  # what is in a text without being a character
 _EMBED = b"\xff"  # no byte of UTF-8
 
 

@@ -8,14 +8,15 @@ from converging import Stream, deliver, shuffled
 from pycrdt import Array, Doc, Text, XmlFragment
 
 from collab.document.anchor import Id, Root, Side
-from collab.document.order import OBJECT, Order
+from collab.document.order import Order
+from collab.document.units import EMBED
 
 
 def shown(doc: Doc[Any]) -> tuple[str, int, int, int]:
     """What native code says: a text, its bytes, and how long two lists are."""
     text = doc.get("text", type=Text)
     pieces = [
-        piece if isinstance(piece, str) else OBJECT for piece, _ in text.diff() or ()
+        piece if isinstance(piece, str) else EMBED for piece, _ in text.diff() or ()
     ]
     array: Array[Any] = doc.get("array", type=Array)
     children = doc.get("xml", type=XmlFragment).children
