@@ -466,4 +466,6 @@ def _author(peer: Peer) -> Author:
     user = peer.user
     turn = peer.agent.turn if peer.agent is not None else ""
     task = peer.agent.task if peer.agent is not None else ""
-    return Author(user.id, user.name, user.kind, user.on_behalf_of, turn, task)
+    return Author(
+        user.id, user.name, user.kind, user.on_behalf_of, user.role, turn, task
+    )

@@ -23,11 +23,13 @@ class Author:
     name: str = ""
     kind: str = ""  # human, agent or service
     on_behalf_of: str = ""
+    role: str = ""
     turn: str = ""
     task: str = ""
     model: str = ""
     reason: str = ""
     undoes: str = ""  # the turn that this one takes back
+    by: str = ""  # whose turn that was
     introduced_by: str = ""  # who brought it in, when that is somebody else
 
 
@@ -57,35 +59,64 @@ class Blame:
 
 
 @dataclass(frozen=True, slots=True)
-class Deletion:
-    """So many characters that stood at a place are gone."""
+class TextChange:
+    """At one place of a text, what one author took away and put there; `start` counts in the text at the end."""
 
-    at: int
-    length: int
+    root: str
+    start: int
+    old: str
+    new: str
     author: Author
     when: datetime
+    position: int  # of the last update that did it
 
 
 @dataclass(frozen=True, slots=True)
 class Changeset:
-    """What happened between two positions: `inserted` counts in the document at `after`, `deleted` in it too."""
+    """What happened after one position of the log, up to and with another; what came and went between is not in it."""
 
     epoch: str
-    before: int
     after: int
-    inserted: tuple[Span, ...]
-    deleted: tuple[Deletion, ...]
+    to: int
+    changes: tuple[TextChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
-    """What one author did in one go."""
+class Entry:
+    """A turn, or what somebody did without one between two pauses."""
 
+    author: Author
     first: int  # positions in the log
     last: int
     began: datetime
     ended: datetime
+    inserted: int  # as Yjs counts
+    deleted: int
+    undone_by: str  # the turn that took it back
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One page of who did what, the newest first; `next` is `before` of the page that follows."""
+
+    epoch: str
+    position: int
+    entries: tuple[Entry, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A turn as the log has it."""
+
+    epoch: str
+    position: int
     author: Author
+    first: int
+    last: int
+    began: datetime
+    ended: datetime
+    undone_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +156,36 @@ class History:
         start: int | None = None,
         end: int | None = None,
         *,
-        at: int | datetime | None = None,
+        at: int | None = None,
     ) -> Blame:
-        """Who wrote the characters from `start` to `end`, now or in the past."""
+        """Who wrote the characters from `start` to `end`, now or at a position of the log."""
         answer = await self._requests.get(
-            f"{self._path}/blame", root=root, start=start, end=end, **_when(at)
+            f"{self._path}/blame", root=root, start=start, end=end, at=at
         )
         return _read(lambda: read_blame(answer.json()))
 
     async def changeset(
-        self, before: int, after: int | None = None, *, root: str | None = None
+        self, after: int, to: int | None = None, *, root: str | None = None
     ) -> Changeset:
         """What happened after one position, up to and with another."""
-        query = {"from": before, "to": after, "root": root}
+        query = {"from": after, "to": to, "root": root}
         answer = await self._requests.get(f"{self._path}/changeset", **query)
         return _read(lambda: read_changeset(answer.json()))
 
-    async def activity(self, after: int = 0, limit: int = 100) -> tuple[Activity, ...]:
-        """Who did what, oldest first, one entry for each turn and each stretch of a person's edits."""
+    async def activity(
+        self, *, after: int = 0, before: int | None = None, limit: int = 50
+    ) -> Activity:
+        """Who did what, the newest first, one entry for each turn and for each sitting of a person."""
         answer = await self._requests.get(
-            f"{self._path}/activity", after=after, limit=limit
+            f"{self._path}/activity", after=after, before=before, limit=limit
         )
         return _read(lambda: read_activity(answer.json()))
+
+    async def turn(self, turn: str, principal: str | None = None) -> TurnRecord:
+        """A turn: who took it and for what, and whether it was taken back."""
+        path = f"{self._path}/turns/{quote(turn, safe='')}"
+        answer = await self._requests.get(path, principal=principal)
+        return _read(lambda: read_turn(answer.json()))
 
     async def at(
         self, when: int | datetime, *, format: Format = "text", root: str | None = None
@@ -159,19 +198,31 @@ class History:
         content = answer.json() if format == "json" else _text(answer)
         return _read(lambda: Past(epoch, int(position), content))
 
-    async def undo(self, turn: str, principal: str | None = None) -> Undone:
-        """Take a turn back, whenever it was, and leave what others wrote inside of it."""
-        return await self._take_back(f"/turns/{quote(turn, safe='')}/undo", principal)
+    async def undo(
+        self, turn: str, principal: str | None = None, *, reason: str = ""
+    ) -> Undone:
+        """Take a turn back, whenever it was, and leave what others wrote inside of it.
 
-    async def redo(self, turn: str, principal: str | None = None) -> Undone:
+        Without a principal it is one's own turn, or the only one of that id.
+        """
+        return await self._take_back(turn, "undo", principal, reason)
+
+    async def redo(
+        self, turn: str, principal: str | None = None, *, reason: str = ""
+    ) -> Undone:
         """Take back what took this turn back."""
-        return await self._take_back(f"/turns/{quote(turn, safe='')}/redo", principal)
+        return await self._take_back(turn, "redo", principal, reason)
 
     async def undo_by(
-        self, principal: str, since: datetime, until: datetime | None = None
+        self,
+        principal: str,
+        since: datetime,
+        until: datetime | None = None,
+        *,
+        reason: str = "",
     ) -> Undone:
         """Take back everything that a principal did in a time."""
-        body: dict[str, Any] = {"principal": principal}
+        body: dict[str, Any] = {"principal": principal, "reason": reason}
         body["from_time"] = _milliseconds(since)
         if until is not None:
             body["to_time"] = _milliseconds(until)
@@ -179,15 +230,17 @@ class History:
         return _read(lambda: read_undone(answer.json()))
 
     async def cancel(self, turn: str, principal: str | None = None) -> None:
-        """Stop a turn, wherever it is being taken."""
-        body = {"principal": principal} if principal else {}
-        await self._requests.post(
-            f"{self._path}/turns/{quote(turn, safe='')}/cancel", body
-        )
+        """Stop a turn, wherever it is being taken. Raises NotFound when nobody has it open."""
+        whose = f"?principal={quote(principal, safe='')}" if principal else ""
+        path = f"{self._path}/turns/{quote(turn, safe='')}/cancel"
+        await self._requests.post(path + whose)
 
-    async def _take_back(self, path: str, principal: str | None) -> Undone:
-        body = {"principal": principal} if principal else {}
-        answer = await self._requests.post(self._path + path, body)
+    async def _take_back(
+        self, turn: str, verb: str, principal: str | None, reason: str
+    ) -> Undone:
+        path = f"{self._path}/turns/{quote(turn, safe='')}/{verb}"
+        body = {"principal": principal or "", "reason": reason}
+        answer = await self._requests.post(path, body)
         return _read(lambda: read_undone(answer.json()))
 
 
@@ -209,30 +262,54 @@ def read_changeset(found: Mapping[str, Any]) -> Changeset:
         str(found["epoch"]),
         int(found["from"]),
         int(found["to"]),
-        tuple(_span(each, authors) for each in found["inserted"]),
         tuple(
-            Deletion(
-                int(each["at"]),
-                int(each["length"]),
+            TextChange(
+                str(each["root"]),
+                int(each["start"]),
+                str(each["old"]),
+                str(each["new"]),
                 authors[each["author"]],
                 _moment(each["time"]),
+                int(each["position"]),
             )
-            for each in found["deleted"]
+            for each in found["changes"]
         ),
     )
 
 
-def read_activity(found: Mapping[str, Any]) -> tuple[Activity, ...]:
+def read_activity(found: Mapping[str, Any]) -> Activity:
     authors = _authors(found)
-    return tuple(
-        Activity(
-            int(each["first"]),
-            int(each["last"]),
-            _moment(each["began"]),
-            _moment(each["ended"]),
-            authors[each["author"]],
-        )
-        for each in found["entries"]
+    following = found["next"]
+    return Activity(
+        str(found["epoch"]),
+        int(found["position"]),
+        tuple(
+            Entry(
+                authors[each["author"]],
+                int(each["first"]),
+                int(each["last"]),
+                _moment(each["began"]),
+                _moment(each["ended"]),
+                int(each["inserted"]),
+                int(each["deleted"]),
+                str(each["undone_by"]),
+            )
+            for each in found["entries"]
+        ),
+        None if following is None else int(following),
+    )
+
+
+def read_turn(found: Mapping[str, Any]) -> TurnRecord:
+    return TurnRecord(
+        str(found["epoch"]),
+        int(found["position"]),
+        _author(found["author"]),
+        int(found["first"]),
+        int(found["last"]),
+        _moment(found["began"]),
+        _moment(found["ended"]),
+        str(found["undone_by"]),
     )
 
 
@@ -246,11 +323,12 @@ def read_undone(found: Mapping[str, Any]) -> Undone:
 
 
 def _authors(found: Mapping[str, Any]) -> Sequence[Author]:
+    return [_author(each) for each in found["authors"]]
+
+
+def _author(found: Mapping[str, Any]) -> Author:
     """Fields that a newer server names are passed over."""
-    return [
-        Author(**{name: str(each[name]) for name in _FIELDS if each.get(name)})
-        for each in found["authors"]
-    ]
+    return Author(**{name: str(found[name]) for name in _FIELDS if found.get(name)})
 
 
 _FIELDS = tuple(field.name for field in fields(Author))
@@ -268,7 +346,7 @@ def _span(found: Mapping[str, Any], authors: Sequence[Author]) -> Span:
 def _read(reading: Callable[[], T]) -> T:
     try:
         return reading()
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
         raise Refused("the server's answer is not what was asked for") from None
 
 
@@ -288,9 +366,7 @@ def _milliseconds(when: datetime) -> int:
     return round(when.timestamp() * 1000)
 
 
-def _when(at: int | datetime | None) -> dict[str, int]:
-    if at is None:
-        return {}
-    return (
-        {"at_time": _milliseconds(at)} if isinstance(at, datetime) else {"at": int(at)}
-    )
+def _when(at: int | datetime) -> dict[str, int]:
+    if isinstance(at, datetime):
+        return {"at_time": _milliseconds(at)}
+    return {"at": int(at)}

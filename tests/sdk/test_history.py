@@ -87,6 +87,7 @@ async def test_undo_by_says_whom_and_when() -> None:
 
     assert orjson.loads(server.asked[0].body) == {
         "principal": "bot",
+        "reason": "",
         "from_time": MILLISECONDS,
     }
 
