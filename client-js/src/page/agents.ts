@@ -177,7 +177,8 @@ function showDemo(awareness: Awareness, requests: Requests): void {
       await requests.demo(here ? "DELETE" : "POST");
     } catch (problem) {
       settle(null);
-      setText("agents-problem", (problem as Problem).message);
+      const { status, message } = problem as Problem;
+      setText("agents-problem", status === 404 ? "This server has no demo agent." : message);
       show();
     }
   });

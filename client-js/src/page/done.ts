@@ -3,17 +3,13 @@
 import type { Awareness } from "y-protocols/awareness";
 import type { Provider } from "../provider.ts";
 import { element, setText, span } from "./elements.ts";
-import { type Author, type Done, doneIn, type Entry, readActivity } from "./history.ts";
+import { type Author, type Done, readActivity } from "./history.ts";
 import { people } from "./people.ts";
 import type { Problem, Requests } from "./requests.ts";
 
 const MAX_SHOWN = 8;
-/** Positions of the log that are looked back when the page opens. */
-const MAX_BACK = 2000;
-/** Asked for at once; when there is more, it is asked for next. */
-const MAX_READ = 200;
-/** Kept here: the oldest go. */
-const MAX_KEPT = 1000;
+/** Entries that are read, those of people among them. */
+const MAX_READ = 100;
 /** After a change that may belong to a turn. */
 const LOOK_MILLISECONDS = 700;
 
@@ -26,10 +22,7 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isLooking = false;
   let hasNews = false;
-  let shown = "";
-  /** Everything up to here has been read. */
-  let read: number | null = null;
-  let entries: readonly Entry[] = [];
+  let shown = "[]";
   /** Who may not read the past is not shown it, until the next sign-in. */
   let mayRead = true;
 
@@ -41,14 +34,7 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
     }
     isLooking = true;
     try {
-      read ??= Math.max(0, positionIn(await requests.read("")) - MAX_BACK);
-      const more = readActivity(
-        await requests.read("activity", { after: String(read), limit: String(MAX_READ) }),
-      );
-      if (more.length >= MAX_READ) hasNews = true;
-      read = Math.max(read, ...more.map(({ last }) => last));
-      entries = [...entries, ...more].slice(-MAX_KEPT);
-      show(doneIn(entries));
+      show(readActivity(await requests.read("activity", { limit: String(MAX_READ) })));
     } catch (problem) {
       // What is shown already stays; the next change is another occasion.
       mayRead = ![401, 403].includes((problem as Problem).status);
@@ -111,7 +97,7 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
   };
 
   // Without agents there is nothing to ask for again and again.
-  const isWorthIt = () => shown !== "" || people(awareness).some(({ agent }) => agent !== null);
+  const isWorthIt = () => shown !== "[]" || people(awareness).some(({ agent }) => agent !== null);
   provider.doc.on("update", () => {
     if (isWorthIt()) soon();
   });
@@ -124,8 +110,7 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
     if (isSynced && !wasSynced) {
       mayRead = true;
       // A room that was never written to has no past to ask for.
-      if (provider.doc.store.clients.size === 0) read ??= 0;
-      else void look();
+      if (provider.doc.store.clients.size > 0) void look();
     }
     wasSynced = isSynced;
   });
@@ -134,9 +119,4 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
 function credit({ name, onBehalfOf }: Author, milliseconds: number): string {
   const time = new Date(milliseconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   return [name, onBehalfOf && `for ${onBehalfOf}`, time].filter(Boolean).join(", ");
-}
-
-function positionIn(answer: unknown): number {
-  const isRoom = typeof answer === "object" && answer !== null && "position" in answer;
-  return isRoom && typeof answer.position === "number" ? answer.position : 0;
 }

@@ -25,14 +25,6 @@ export interface Run {
   readonly milliseconds: number;
 }
 
-/** One turn, or one go of a person, as the log has it. */
-export interface Entry {
-  readonly author: Author;
-  /** Its last position in the log. */
-  readonly last: number;
-  readonly milliseconds: number;
-}
-
 /** A turn of an agent, and whether it stands. */
 export interface Done {
   readonly author: Author;
@@ -78,34 +70,17 @@ class Places {
   }
 }
 
-export function readActivity(answer: unknown): readonly Entry[] {
+/** The turns of agents in an answer to `activity`, the latest first; an undo stands with the turn that it takes back. */
+export function readActivity(answer: unknown): readonly Done[] {
   const said = record(answer);
   const authors = list(said.authors).map(readAuthor);
   return list(said.entries)
     .map(record)
-    .flatMap(({ author, last, ended }) => {
+    .flatMap(({ author, ended, undone_by }) => {
       const who = authors[count(author)];
-      return who === undefined ? [] : [{ author: who, last: count(last), milliseconds: count(ended) }];
+      if (who === undefined || !who.isAgent || who.turn === "" || who.undoes !== "") return [];
+      return [{ author: who, milliseconds: count(ended), undoneBy: word(undone_by) }];
     });
-}
-
-/** What agents did, the latest first, each turn once; an undo stands with the turn that it takes back. */
-export function doneIn(entries: readonly Entry[]): readonly Done[] {
-  const latestFirst = [...entries]
-    .filter(({ author }) => author.turn !== "")
-    .sort((left, right) => right.last - left.last);
-  // An undo that was taken back itself undoes nothing; what took it back is later, so it is met first.
-  const undone = new Map<string, string>();
-  for (const { author } of latestFirst) {
-    if (author.undoes !== "" && !undone.has(author.turn)) undone.set(author.undoes, author.turn);
-  }
-  const turns = new Map<string, Done>();
-  for (const { author, milliseconds } of latestFirst) {
-    const name = JSON.stringify([author.principal, author.turn]);
-    if (!author.isAgent || author.undoes !== "" || turns.has(name)) continue;
-    turns.set(name, { author, milliseconds, undoneBy: undone.get(author.turn) ?? "" });
-  }
-  return [...turns.values()];
 }
 
 function readAuthor(said: unknown): Author {

@@ -22,10 +22,9 @@ export class Requests {
     this.#session = session;
   }
 
-  /** What is known of the room, or what a path below its own holds. Throws `Problem`. */
-  async read(path: string, query: Record<string, string> = {}): Promise<unknown> {
-    const asked = new URLSearchParams(query).toString();
-    return this.#ask("GET", asked === "" ? this.#below(path) : `${this.#below(path)}?${asked}`);
+  /** What a path below the room's own holds. Throws `Problem`. */
+  async read(path: string, query: Record<string, string>): Promise<unknown> {
+    return this.#ask("GET", `${this.#below(path)}?${new URLSearchParams(query)}`);
   }
 
   /** Do what a path below the room's own is for. Throws `Problem`. */
@@ -35,12 +34,11 @@ export class Requests {
 
   /** Have the demo agent come to this room, or leave it. Throws `Problem`. */
   async demo(method: "POST" | "DELETE"): Promise<unknown> {
-    return this.#ask(method, "/playground/agent", { room: this.#room });
+    return this.#ask(method, `/playground/agent?${new URLSearchParams({ room: this.#room })}`);
   }
 
   #below(path: string): string {
-    const room = `/v1/rooms/${encodeURIComponent(this.#room)}`;
-    return path === "" ? room : `${room}/${path}`;
+    return `/v1/rooms/${encodeURIComponent(this.#room)}/${path}`;
   }
 
   async #ask(method: string, address: string, body?: object): Promise<unknown> {

@@ -6,7 +6,7 @@ import { type Browser, type BrowserContextOptions, chromium, type Page } from "p
 const PLACES = [process.env.CHROMIUM, "/usr/bin/chromium-headless-shell", "/usr/bin/chromium"];
 
 /** Without a server there is nothing to connect to, and without a good token no ticket; the browser says so. */
-const EXPECTED = /WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|status of 40[134]/;
+const EXPECTED = /WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|status of 40[13]/;
 
 export async function launch(): Promise<Browser> {
   const executablePath = PLACES.find((place) => place !== undefined && existsSync(place));
