@@ -1,5 +1,6 @@
 """The Python client: agents and plain programs as members of rooms. Knows nothing of the server's side."""
 
+from collab.document.anchor import Anchor, Orphaned, Place
 from collab.sdk.agent import Agent, connect
 from collab.sdk.doc import Doc
 from collab.sdk.errors import (
@@ -35,6 +36,7 @@ __all__ = [
     "Agent",
     "AgentStatus",
     "Ambiguous",
+    "Anchor",
     "AnotherHistory",
     "Cancelled",
     "Changed",
@@ -48,9 +50,11 @@ __all__ = [
     "Match",
     "NotAcknowledged",
     "NotFound",
+    "Orphaned",
     "Peer",
     "PeersChanged",
     "Phase",
+    "Place",
     "Provider",
     "RateLimited",
     "Reading",

@@ -1,0 +1,227 @@
+"""The examples are run: the parts of each by themselves, and each against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+from modelling import endpoint, said
+
+from examples import reviewer, writer
+
+GREETING = said("Hello", ", ", "wörld 🌱", "\n")
+
+
+async def in_pieces(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def heard(pieces: Iterable[bytes]) -> list[str]:
+    return [event async for event in writer.events(in_pieces(pieces))]
+
+
+async def told(url: str, key: str = "") -> str:
+    stream = writer.tokens(url, model="small", key=key, ask="Write.")
+    return "".join([words async for words in stream])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+async def test_a_stream_is_read_however_it_is_cut(size: int) -> None:
+    pieces = [GREETING[at : at + size] for at in range(0, len(GREETING), size)]
+
+    events = await heard(pieces)
+
+    assert events[-1] == "[DONE]"
+    assert "".join(map(writer.words_in, events[:-1])) == "Hello, wörld 🌱\n"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+async def test_lines_end_as_server_sent_events_allow(end: bytes) -> None:
+    stream = [b": a comment", b"event: x", b"data:one", b"data: two", b"", b"data:3"]
+
+    events = await heard([end.join([*stream, b"", b"", b"data: cut off"])])
+
+    assert events == ["one\ntwo", "3"]
+
+
+@pytest.mark.anyio
+async def test_an_event_may_hold_nothing_and_say_so() -> None:
+    assert await heard([b"data\n\ndata:\n\n\n\nid: 3\n\n"]) == ["", ""]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "piece", [b"data: " + b"x" * 999, b"data: " + b"x" * 999 + b"\n"]
+)
+async def test_no_line_and_no_event_is_without_end(piece: bytes) -> None:
+    def endless() -> Iterator[bytes]:
+        for many, each in enumerate(repeat(piece)):
+            assert many < 1000, "it goes on reading"
+            yield each
+
+    with pytest.raises(writer.EndpointError, match="too long"):
+        await heard(endless())
+
+
+@pytest.mark.anyio
+async def test_what_a_model_says_arrives_in_order_and_it_is_asked_what_it_should_be() -> (
+    None
+):
+    async with endpoint([GREETING]) as model:
+        words = await told(model.url, key="secret")
+
+    assert words == "Hello, wörld 🌱\n"
+    assert model.asked[0]["stream"] is True
+    assert model.asked[0]["model"] == "small"
+    assert model.asked[0]["messages"][1] == {"role": "user", "content": "Write."}
+    assert model.headers[0]["authorization"] == "bearer secret"
+
+
+@pytest.mark.anyio
+async def test_without_a_key_none_is_sent() -> None:
+    async with endpoint([GREETING]) as model:
+        await told(model.url)
+
+    assert "authorization" not in model.headers[0]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("pieces", "status", "says"),
+    [
+        ([b'{"error": "no such secret"}'], 401, "answers 401"),
+        ([b"moved"], 302, "answers 302"),
+        ([GREETING[:-16]], 200, "broke off"),
+        ([], 200, "broke off"),
+        ([b'data: {"error": {"message": "secret"}}\n\n'], 200, "given up"),
+        ([b"data: [1, 2\n\n"], 200, "as agreed"),
+        ([b"data: []\n\n"], 200, "as agreed"),
+        ([b'data: "choices"\n\n'], 200, "as agreed"),
+        ([b'data: {"choices": [{"delta": {"content": 7}}]}\n\n'], 200, "as agreed"),
+        ([b'data: {"choices": [7]}\n\n'], 200, "as agreed"),
+        ([b"data: " + b"[" * 60_000 + b"\n\n"], 200, "as agreed"),
+    ],
+)
+async def test_an_endpoint_that_goes_wrong_is_one_error_without_the_key(
+    pieces: list[bytes], status: int, says: str
+) -> None:
+    async with endpoint(pieces, status) as model:
+        with pytest.raises(writer.EndpointError, match=says) as error:
+            await told(model.url, key="secret")
+
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.anyio
+async def test_an_answer_without_end_is_broken_off() -> None:
+    event = said("x" * 5000).removesuffix(b"data: [DONE]\n\n")
+
+    async with endpoint(repeat(event, 100)) as model:
+        with pytest.raises(writer.EndpointError, match="come to an end"):
+            await told(model.url)
+
+
+@pytest.mark.anyio
+async def test_nobody_at_the_endpoint_is_the_same_kind_of_error() -> None:
+    async with endpoint() as model:
+        pass
+
+    with pytest.raises(writer.EndpointError, match="cannot be reached"):
+        await told(model.url)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "is_fine"),
+    [
+        ("https://models.example/v1", "secret", True),
+        ("http://127.0.0.1:11434/v1", "secret", True),
+        ("http://models.example/v1", "", True),
+        ("http://models.example/v1", "secret", False),
+        ("ftp://models.example/v1", "", False),
+        ("https:///v1", "", False),
+        ("models.example", "", False),
+    ],
+)
+def test_a_key_goes_over_https_or_to_this_machine(
+    url: str, key: str, is_fine: bool
+) -> None:
+    if is_fine:
+        return writer.expect_private(url, key)
+
+    with pytest.raises(writer.EndpointError):
+        writer.expect_private(url, key)
+
+
+def test_a_key_comes_from_a_file_or_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "from the environment")
+    file = tmp_path / "key"
+    file.write_text("from the file\n")
+
+    keys = [writer.key_from(file), writer.key_from(None)]
+
+    assert keys == ["from the file", "from the environment"]
+
+
+def mended(text: str) -> str:
+    """With all slips mended that were there at first."""
+    for slip in sorted(reviewer.slips(text), key=lambda slip: -slip.start):
+        text = text[: slip.start] + slip.new + text[slip.end :]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Of teh shed", "Of the shed"),
+        ("Teh shed, wich is old", "The shed, which is old"),
+        ("over the the fence", "over the fence"),
+        ("The the fence", "The fence"),
+        ("ein Ärger  ärger 🌱 weniger", "ein Ärger 🌱 weniger"),
+        ("a line \nand two  \nand three   ", "a line\nand two  \nand three"),
+        ("text\n# Title\n## Below", "text\n\n# Title\n\n## Below"),
+    ],
+)
+def test_a_slip_is_mended(text: str, wanted: str) -> None:
+    assert mended(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\n   \n",
+        "It is what it is. She had had enough.",
+        "tehran, the theme, 12 12",
+        "The end. The beginning",
+        "`teh` and https://example.org/teh/teh teh_teh",
+        "```\nteh the the   \n# x\n```",
+        "# Title\n\ntext",
+        "#hashtag",
+    ],
+)
+def test_what_is_no_slip_stays(text: str) -> None:
+    assert mended(text) == text
+
+
+def test_a_long_sentence_gets_a_remark_below_it_and_no_other() -> None:
+    text = "A short one. " + "word and " * 25 + "end. Another.\nNext."
+
+    once = mended(text)
+
+    line, remark, following = once.split("\n")
+    assert f"{line}\n{following}" == text
+    assert remark.startswith("<!-- A sentence of 51 words")
+
+
+def test_a_pass_is_told_in_one_sentence() -> None:
+    found = list(reviewer.slips("teh the the fence "))
+
+    assert reviewer.reason(found[:1]) == "“the” for “teh”"
+    assert reviewer.reason(found) == "“the” for “teh”, and 2 more"
