@@ -250,23 +250,27 @@ class Order:
                 index, need = at[client]
                 need, missing = self._ready(needs, need, known)
                 end = len(pieces) if missing is None else missing[0]
-                while index < end and known[client] <= wanted:
+                reached = known[client]
+                while index < end and reached <= wanted:
                     piece = pieces[index]
-                    if piece.clock > known[client]:
+                    clock = piece.clock
+                    if clock > reached:
                         raise Ahead
-                    known[client] = max(known[client], piece.end)
-                    arranged.append(piece)
+                    if clock + piece.units > reached:
+                        reached = clock + piece.units
+                        arranged.append(piece)
                     index += 1
+                known[client] = reached
                 at[client] = index, need
                 if known[client] > wanted or index == len(pieces):
                     del waiting[client]
                     if known[client] <= wanted < MAX_CLOCK:
                         raise Ahead
                 elif missing is not None:
-                    _, other, clock = missing
+                    _, other, needed = missing
                     if other in waiting or other not in todo:
                         raise Ahead
-                    waiting[other] = clock
+                    waiting[other] = needed
         return arranged
 
     def _ready(
@@ -286,11 +290,15 @@ class Order:
         if mine is None:
             mine = self._clients[client] = _Client()
         if clock < mine.next:
-            if clock + piece.units <= mine.next:
-                return
             piece = self._unknown(piece, mine.next)
             clock = piece.clock
-        left = None if piece.origin is None else self._ending(*piece.origin)
+        origin = piece.origin
+        if origin is None:
+            left = None
+        elif origin[1] == clock - 1 and origin[0] == client:
+            left = mine.pieces[-1]  # typed on, which is most of all
+        else:
+            left = self._ending(*origin)
         right = (
             None if piece.right_origin is None else self._starting(*piece.right_origin)
         )
@@ -321,7 +329,7 @@ class Order:
             and left.clock + left.units == clock
             and left.text is not None
             and left.right_origin == piece.right_origin
-            and piece.origin == (client, clock - 1)
+            and origin == (client, clock - 1)
             and left.units + piece.units <= MAX_PIECE
         ):
             left.text += text

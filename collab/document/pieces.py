@@ -74,8 +74,9 @@ class Piece:
         self.is_deleted = False
         # What it counts for now: characters, and bytes as native code counts.
         if text is not None:
-            self.size = len(text)
-            self.octets = len(text) if text.isascii() else len(text.encode())
+            self.size = self.octets = len(text)
+            if not text.isascii():
+                self.octets = bytes_of(text)
         else:
             self.size = self.octets = units if is_countable else 0
         self.line: Line | None = None  # None once it is gone with its parent
