@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
+from wire import Wire
+
 CHUNK_BYTES = 64 * 1024
 MAX_CHUNKS = (
     1000  # on their way in one direction; then reading waits, as with a slow network
@@ -57,8 +59,11 @@ class Direction:
 class Proxy:
     """Listens on a port of its own for as long as its block lasts. `up` leads to the server, `down` back."""
 
-    def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
-        self.target = (host, port)
+    def __init__(
+        self, host: str, port: int, *, seed: int = 0, wire: Wire | None = None
+    ) -> None:
+        """With a wire the server is at its near end, and our connections to it come from the far one."""
+        self.target, self._wire = (host, port), wire
         self.port = 0
         self.up, self.down = Direction(), Direction()
         self.is_refusing = False  # new connections are reset
@@ -131,7 +136,10 @@ class Proxy:
     async def _connect(self, link: _Link, reader: asyncio.StreamReader) -> None:
         try:
             await self.up.pass_through()
-            upstream, link.server = await asyncio.open_connection(*self.target)
+            if self._wire is None:
+                upstream, link.server = await asyncio.open_connection(*self.target)
+            else:
+                upstream, link.server = await self._wire.connect(self.target[1])
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._carry(self.up, reader, link.server, link))
                 tasks.create_task(self._carry(self.down, upstream, link.client, link))

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 
+import wire
+from cluster import Replica
+from forging import AUDIENCE, ISSUER, Issuer
 from fresh import look
 from ledger import Ledger
+from proxy import Proxy
 from rows_redis import POOLED, each, together
 from scenario import ROOM, Scenario, Stage, Store
 from typists import Typist
@@ -68,15 +73,37 @@ async def half_open(stage: Stage) -> None:
     """Clients behind a network that swallows everything: they are there no more, and come back with what they typed."""
     (replica,) = await stage.open_replicas(1, "--idle-seconds", "3")
     proxy = await stage.open_proxy(replica)
-    stay = stage.type(2)
+    await _fall_silent(stage, replica, proxy, proxy.hold, proxy.heal)
+
+
+async def unplugged(stage: Stage) -> None:
+    """The same, where a cable is pulled: neither end hears that the other is gone."""
+    cable = await stage.open_wire()
+    everywhere = ("--host", "0.0.0.0", "--insecure-no-auth")
+    hosts = ("--allowed-hosts", "127.0.0.1")
+    (replica,) = await stage.open_replicas(
+        1, "--idle-seconds", "3", *everywhere, *hosts
+    )
+    proxy = await stage.open_proxy(replica)
+    await _fall_silent(stage, replica, proxy, cable.pull, cable.plug)
+
+
+async def _fall_silent(
+    stage: Stage,
+    replica: Replica,
+    proxy: Proxy,
+    part: Callable[[], None],
+    heal: Callable[[], None],
+) -> None:
+    stay = stage.type(2, at=[replica])
     far = stage.type(2, places=lambda: [f"ws://127.0.0.1:{proxy.port}"])
     for typist in (*stay, *far):
         typist.renew_seconds = 1.0
     await stage.everybody()
     await stage.edits(50)
 
-    stage.fault("black hole")
-    proxy.hold()
+    stage.fault("silence")
+    part()
     near = {one.doc.client_id for one in stay}
 
     async def are_gone() -> bool:
@@ -85,7 +112,7 @@ async def half_open(stage: Stage) -> None:
     seconds = await stage.within(are_gone, "the silent are gone", seconds=35)
     stage.result.notes["seconds until the silent are gone"] = round(seconds, 1)
     stage.bury(far[1:])
-    proxy.heal()
+    heal()
     stage.healed()
     await stage.everybody()
     await stage.edits(50)
@@ -109,6 +136,40 @@ async def copied_client(stage: Stage) -> None:
         not any(token.startswith(f"{copy.name}-") for token in seen),
         "nothing of the copy is in the document",
     )
+
+
+async def copied_client_elsewhere(stage: Stage, *, store: Store) -> None:
+    """The same at two replicas: who owns a client id is known where the room is kept, if people have accounts."""
+    issuer = Issuer()
+    keys = issuer.write(stage.directory / "keys.json")
+    stage.query = f"?token={issuer.token()}"
+    _, _, replicas = await together(
+        stage,
+        store,
+        *("--auth", "jwt", "--jwt-keys", str(keys), "--allow-query-token"),
+        *("--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER, "--binding", "enforce"),
+    )
+    (first,) = stage.type(1, at=replicas[:1])
+    await stage.everybody()
+    await stage.edits(40)
+
+    (copy,) = stage.type(
+        1,
+        at=replicas[1:],
+        client_id=first.doc.client_id,
+        room=f"{ROOM}?token={issuer.token(sub='mallory')}",
+    )
+    await stage.until(lambda: copy.is_barred, "the copy is refused")
+    stage.typists.remove(copy)
+
+    stage.expect(4409 in copy.closes, f"it is told why: {copy.closes}")
+    await stage.edits(40)
+    for replica in replicas:
+        seen = (await look(replica.address, ROOM + stage.query)).tokens
+        stage.expect(
+            not any(token.startswith(f"{copy.name}-") for token in seen),
+            f"nothing of the copy is in the document of replica {replica.number}",
+        )
 
 
 async def old_updates(stage: Stage) -> None:
@@ -257,7 +318,17 @@ async def little_memory(stage: Stage) -> None:
 ROWS = (
     Scenario("F24/single", "a member with a 4 KB window stops reading", slow_reader),
     Scenario("F25/single", "a network that swallows everything, both ways", half_open),
+    *(
+        [Scenario("F25 cable/single", "the cable to the clients is pulled", unplugged)]
+        if wire.is_available()
+        else []
+    ),
     Scenario("F26/single", "two documents under one client id", copied_client),
+    *each(
+        "F26",
+        "two documents under one client id, at two replicas",
+        copied_client_elsewhere,
+    ),
     Scenario("F27/single", "a whole history sent again and again", old_updates),
     Scenario("F28/single", "a large document, loaded beside others", huge_document),
     Scenario("F33/single", "all clients come back at once", everybody_at_once),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import wire
 from cluster import Replica
 from ledger import ADD
 from scenario import ROOM, Scenario, Stage, Store
@@ -23,7 +24,14 @@ async def together(
     stage: Stage, store: Store, *flags: str, count: int = 0, proxied: bool = False
 ) -> tuple[Redis, Postgres | None, list[Replica]]:
     """Replicas on one Redis, which is the store too unless there is a Postgres; two typists at each."""
-    redis = await stage.open(Redis(aof="always" if store == "redis" else ""))
+    # It answers at the end of the wire too, if there is one.
+    near = ("--bind", f"127.0.0.1 {stage.wire.near}") if stage.wire else ()
+    redis = await stage.open(
+        Redis(
+            aof="always" if store == "redis" else "",
+            options=(*near, *(("--protected-mode", "no") if near else ())),
+        )
+    )
     stage.redis = redis
     postgres = await stage.open(Postgres()) if store == "postgres" else None
     replicas = await stage.open_replicas(
@@ -137,6 +145,23 @@ async def parted(stage: Stage, *, store: Store, ways: str) -> None:
     here = [one for one in stage.typists if one.is_connected]
     stage.result.notes["typists connected during the partition"] = len(here)
     proxy.heal()
+    stage.bury(stage.typists[-1:])
+    await go_on(stage)
+
+
+async def unplugged(stage: Stage, *, store: Store) -> None:
+    """The cable to Redis is pulled: what is on its way is lost, and nobody is told."""
+    cable = await stage.open_wire()
+    _, _, replicas = await together(stage, store, proxied=True)
+
+    async def all_reach_it() -> bool:
+        return not any([await replica.troubles() for replica in replicas])
+
+    stage.fault("cable pulled")
+    cable.pull()
+    await asyncio.sleep(stage.size(4, 15))
+    cable.plug()
+    await stage.within(all_reach_it, "the replicas reach Redis again", seconds=60)
     stage.bury(stage.typists[-1:])
     await go_on(stage)
 
@@ -287,6 +312,13 @@ ROWS = (
     ),
     *each(
         "F8 questions", "one replica is not heard by Redis", partial(parted, ways="up")
+    ),
+    *(
+        each(
+            "F8 cable", "the cable between the replicas and Redis is pulled", unplugged
+        )
+        if wire.is_available()
+        else ()
     ),
     *each("F9 frozen", "SIGSTOP of Redis", frozen),
     *each("F9 slow", "200 ms between the replicas and Redis", slow),

@@ -37,6 +37,7 @@ from proxy import Proxy
 from services import Cluster, Postgres, Process, Redis, Sentinels
 from typists import Places, Typist, latencies
 from websockets.exceptions import WebSocketException
+from wire import Wire
 
 PRESENCE_SECONDS = 35.0
 LAG_SECONDS = 0.02
@@ -100,10 +101,12 @@ class Stage:
         self.replicas: list[Replica] = []
         self.typists: list[Typist] = []
         self.proxies: list[Proxy] = []  # one for each replica, to Redis or Postgres
+        self.wire: Wire | None = None
         self.redis: Redis | None = None  # that of the replicas
         self.views: list[View] = []
         self.may_lose = ""  # why what was acknowledged may be gone, where the level of the acknowledgement said so
         self.looks_into_store = True
+        self.query = ""  # behind the name of every room: with access control, a token
         self.slack_bytes = SLACK_BYTES
         self.slack_files = SLACK_COUNT
         self.expected: tuple[str, ...] = ()  # in the log lines of exceptions
@@ -189,7 +192,7 @@ class Stage:
         if is_started:
             await asyncio.gather(*(replica.start() for replica in new))
             for replica in new:
-                await look(replica.address, "warm")
+                await look(replica.address, f"warm{self.query}")
                 self.note_size(replica)
         return new
 
@@ -202,8 +205,16 @@ class Stage:
         assert self.redis is not None
         self._keys = int(str(self.redis.do("DBSIZE")))
 
+    async def open_wire(self) -> Wire:
+        """A cable to pull; services that are to be reached over it must listen on its near end."""
+        self.wire = await asyncio.to_thread(Wire().__enter__)
+        self._stack.callback(self.wire.__exit__)
+        return self.wire
+
     async def open_proxy(self, service: Process | Replica) -> Proxy:
-        proxy = Proxy("127.0.0.1", service.port, seed=self.chance.randrange(1 << 30))
+        """Over the wire, if there is one."""
+        seed = self.chance.randrange(1 << 30)
+        proxy = Proxy("127.0.0.1", service.port, seed=seed, wire=self.wire)
         return await self._stack.enter_async_context(proxy)
 
     def type(
@@ -212,7 +223,7 @@ class Stage:
         *,
         per_second: float = 40.0,
         at: Sequence[Replica] = (),
-        room: str = ROOM,
+        room: str = "",
         ledger: Ledger | None = None,
         client_id: int | None = None,
         places: Places | None = None,
@@ -227,7 +238,7 @@ class Stage:
 
             typist = Typist(
                 ledger or self.ledger,
-                room,
+                room or ROOM + self.query,
                 places or up,
                 random.Random(self.chance.random()),
                 per_second=per_second,
@@ -407,8 +418,10 @@ class Stage:
             while True:
                 self.views = []
                 for replica in up:
-                    self.views.append(await look(replica.address, ROOM))
-                    self.views.append(await yjs.look(replica.address, ROOM))
+                    self.views.append(await look(replica.address, ROOM + self.query))
+                    self.views.append(
+                        await yjs.look(replica.address, ROOM + self.query)
+                    )
                 own = [one.view() for one in self.typists]
                 found = judge(self.ledger, [*self.views, *own], live)
                 if not any(violation.check != "C6" for violation in found):
