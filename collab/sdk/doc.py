@@ -14,6 +14,7 @@ from collab.document.values import Path
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Conflict, Invalid, NotFound
 from collab.sdk.memory import ROOT, Memory, Where, translated
+from collab.sdk.observed import Observed
 from collab.sdk.provider import Provider
 from collab.sdk.reading import MAX_MATCHES, Match, Reading, Version
 from collab.sdk.turn import Policy, Turn
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Format = Literal["text", "markdown"]
 
 
-class Doc:
+class Doc(Observed):
     """One open document. Offsets are characters."""
 
     def __init__(self, provider: Provider, agent: Agent | None = None) -> None:
@@ -73,7 +74,8 @@ class Doc:
             if section is not None:
                 found = markdown.titled(markdown.sections(text), section)
                 start, text = found.start, text[found.start : found.end]
-            return Reading(text, name, version, self.memory.remember(name, start, text))
+            known = self.memory.remember(name, start, text, is_whole=section is None)
+            return Reading(text, name, version, known)
 
     def find(
         self, text: str, near: Where | None = None, root: str | None = None

@@ -106,7 +106,7 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnRecord:
+class LoggedTurn:
     """A turn as the log has it."""
 
     epoch: str
@@ -181,7 +181,7 @@ class History:
         )
         return _read(lambda: read_activity(answer.json()))
 
-    async def turn(self, turn: str, principal: str | None = None) -> TurnRecord:
+    async def turn(self, turn: str, principal: str | None = None) -> LoggedTurn:
         """A turn: who took it and for what, and whether it was taken back."""
         path = f"{self._path}/turns/{quote(turn, safe='')}"
         answer = await self._requests.get(path, principal=principal)
@@ -300,8 +300,8 @@ def read_activity(found: Mapping[str, Any]) -> Activity:
     )
 
 
-def read_turn(found: Mapping[str, Any]) -> TurnRecord:
-    return TurnRecord(
+def read_turn(found: Mapping[str, Any]) -> LoggedTurn:
+    return LoggedTurn(
         str(found["epoch"]),
         int(found["position"]),
         _author(found["author"]),
