@@ -1,4 +1,4 @@
-"""Turns long logs into checkpoints, in child processes, and finds rows that native code does not survive."""
+"""Turns long logs into checkpoints and attributions, in child processes, and finds rows that native code does not survive."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import collab
 from collab import logs
+from collab.document.past import Question, encode_question
 from collab.document.replay import (
     Answer,
     Request,
@@ -20,12 +21,24 @@ from collab.document.replay import (
     encode_request,
     read_length,
 )
-from collab.errors import CollabError
+from collab.errors import CollabError, InvalidMessage, RoomNotFound
 from collab.metrics import Metrics
-from collab.store.base import Checkpoint, Store, Stored
+from collab.store.base import (
+    LANDMARK_ROWS,
+    Attributed,
+    Checkpoint,
+    Row,
+    Store,
+    Stored,
+)
 
 log = logs.logger(__name__)
 
+STEP_ROWS = (
+    2 * LANDMARK_ROWS
+)  # so that there are landmarks all along a log, however fast it grew
+STEP_BYTES = 32 << 20  # of rows that are attributed at once
+_PAGE = 1024  # rows that are asked for at once
 _REST = 20  # times as long as a compaction took is the pause after it
 _IDLE_SECONDS = 60.0  # until a child without work ends
 _MAX_ANSWER_BYTES = 1 << 31
@@ -175,22 +188,16 @@ class Compactor:
 
     def consider(self, room: Compactable) -> None:
         """After a commit: have the room compacted when enough has come since its last checkpoint."""
-        if (
-            room.rows_since_checkpoint >= self._rows
-            or room.bytes_since_checkpoint >= self._max_bytes
-        ):
-            self._want(room)
-
-    def _want(self, room: Compactable) -> None:
-        patience = self._patience.get(room.name, 1)
-        if (
-            room.rows_since_checkpoint < self._rows * patience
-            and room.bytes_since_checkpoint < self._max_bytes * patience
-        ):
-            return
-        if room.name not in self._busy:
+        if self._is_due(room) and room.name not in self._busy:
             self._wanted[room.name] = room
             self._is_wanted.set()
+
+    def _is_due(self, room: Compactable) -> bool:
+        patience = self._patience.get(room.name, 1)
+        return (
+            room.rows_since_checkpoint >= self._rows * patience
+            or room.bytes_since_checkpoint >= self._max_bytes * patience
+        )
 
     async def _work(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
@@ -226,33 +233,60 @@ class Compactor:
 
     async def _compact(self, room: Compactable, child: Child) -> None:
         name = room.name
+        is_compacted = is_more = False
         try:
-            is_compacted = await self._checkpoint(room, child)
+            is_compacted, is_more = await self._step(room, child)
         except (CollabError, ChildDied) as error:
             self._metrics.compaction_failures += 1
             log.error("compaction failed", room=name, reason=str(error))
-            is_compacted = False
         except Exception:
             self._metrics.compaction_failures += 1
             log.exception("compaction failed", room=name)
-            is_compacted = False
         if is_compacted:
             self._patience.pop(name, None)
         else:
             self._patience[name] = min(2 * self._patience.get(name, 1), 64)
+        if is_more:  # behind all that wait already
+            self._wanted[name] = room
+            self._is_wanted.set()
 
-    async def _checkpoint(self, room: Compactable, child: Child) -> bool:
-        """Whether there is a new checkpoint now, or none is needed."""
-        stored, made = await make_checkpoint(self._store, room.name, child)
-        if made is None:
-            return not stored.tail
-        self._metrics.compactions += 1
-        covered = [update for at, update in stored.tail if at <= made.position]
-        room.rows_since_checkpoint = max(0, room.rows_since_checkpoint - len(covered))
-        room.bytes_since_checkpoint = max(
-            0, room.bytes_since_checkpoint - sum(map(len, covered))
-        )
-        return True
+    async def _step(self, room: Compactable, child: Child) -> tuple[bool, bool]:
+        """Whether there is a new checkpoint now, or none is needed; and whether there is more to do at once."""
+        if not self._is_due(room):  # here for its attribution
+            stored, made = await self._store.load(room.name), None
+        else:
+            stored, made = await make_checkpoint(self._store, room.name, child)
+            if made is None and stored.tail:
+                return False, False
+        if made is not None:
+            self._metrics.compactions += 1
+            covered = [update for at, update in stored.tail if at <= made.position]
+            room.rows_since_checkpoint = max(
+                0, room.rows_since_checkpoint - len(covered)
+            )
+            room.bytes_since_checkpoint = max(
+                0, room.bytes_since_checkpoint - sum(map(len, covered))
+            )
+        is_behind = await self._attribute(room.name, child, stored, made)
+        return True, is_behind or (made is not None and self._is_due(room))
+
+    async def _attribute(
+        self, name: str, child: Child, stored: Stored, made: Checkpoint | None
+    ) -> bool:
+        """Whether rows below the newest checkpoint are still to be attributed. That it fails is no matter to the room."""
+        newest = made or stored.checkpoint
+        if newest is None:
+            return False
+        try:
+            return await make_attribution(
+                self._store, name, child, fence=stored.fence, until=newest.position
+            )
+        except RoomNotFound:  # it was deleted meanwhile
+            return False
+        except (CollabError, ChildDied) as error:
+            self._metrics.compaction_failures += 1
+            log.error("attribution failed", room=name, reason=str(error))
+            return False
 
     async def find_killer(
         self, checkpoint: Checkpoint | None, tail: Tail
@@ -305,24 +339,101 @@ async def make_checkpoint(
 ) -> tuple[Stored, Checkpoint | None]:
     """What was loaded, and the checkpoint that was made of it; None when there is nothing that can go into one.
 
-    Nothing is given up for it: the rows it covers stay. Raises ChildDied.
+    It covers STEP_ROWS positions at most, where nothing waits at the last of them for what comes later. Nothing is given
+    up for it: the rows it covers stay. Raises ChildDied.
     """
     stored = await store.load(name)
     if not stored.tail:
         return stored, None
     start = stored.checkpoint.position if stored.checkpoint else 0
-    snapshot = stored.checkpoint.snapshot if stored.checkpoint else None
+    some = [row for row in stored.tail if row[0] <= start + STEP_ROWS]
+    made = await _made(child, stored, some) if some else None
+    if made is None and len(some) < len(stored.tail):
+        made = await _made(child, stored, stored.tail)
+    if made is None:
+        log.info("not compacted: something waits for what is missing", room=name)
+        return stored, None
+    is_stored = await store.checkpoint(name, made, fence=stored.fence)
+    return stored, made if is_stored else None
+
+
+async def _made(child: Child, stored: Stored, tail: Tail) -> Checkpoint | None:
+    snapshot, start = None, 0
+    if stored.checkpoint is not None:
+        start, snapshot = stored.checkpoint
     # In a thread: of a log that has grown very long, this would hold the loop for many milliseconds.
     request = await asyncio.to_thread(
-        encode_request, Request.COMPACT, snapshot, start, stored.tail
+        encode_request, Request.COMPACT, snapshot, start, tail
     )
     await child.ask(request)
     answer, position, rest = await child.answer()
     if answer is Answer.UNREADY:
-        log.info("not compacted: something waits for what is missing", room=name)
-        return stored, None
+        return None
     if answer is not Answer.COMPACTED:
         raise ChildDied(rest.decode(errors="replace"))
-    checkpoint = Checkpoint(position, rest)
-    is_stored = await store.checkpoint(name, checkpoint, fence=stored.fence)
-    return stored, checkpoint if is_stored else None
+    return Checkpoint(position, rest)
+
+
+async def make_attribution(
+    store: Store, name: str, child: Child, *, fence: int, until: int
+) -> bool:
+    """Attribute rows that are not yet, STEP_ROWS or STEP_BYTES of them at most; whether there are more up to `until`.
+
+    An attribution that cannot be read is made anew from what is left of the log. Raises ChildDied and RoomNotFound.
+    """
+    known = await store.attribution(name)
+    if known is not None and known.position >= until:
+        return False
+    try:
+        made = await _attributed(store, name, child, known, until)
+    except InvalidMessage:
+        log.warning("an attribution is made anew", room=name)
+        made, reached = None, known.position if known else 0
+        while made is None or made.position <= reached:
+            made = await _attributed(store, name, child, made, until)
+            if made is None:
+                return False
+    if made is None:
+        return False
+    is_stored = await store.attribute(name, made, fence=fence)
+    return is_stored and made.position < until
+
+
+async def _attributed(
+    store: Store, name: str, child: Child, known: Attributed | None, until: int
+) -> Attributed | None:
+    """With some more rows than `known`; None where there are neither. Raises InvalidMessage when that is not ours."""
+    after = known.position if known else 0
+    rows = await _rows(store, name, after, until)
+    if not rows:
+        return known and Attributed(until, known.encoded)
+    base: Checkpoint | None = None
+    if known is None and rows[0].position > 1:
+        base = await store.checkpoint_before(name, rows[0].position - 1)
+    tail = encode_question(
+        Question.ATTRIBUTE, {}, [known.encoded] if known else [], rows
+    )
+    snapshot = base.snapshot if base else None
+    await child.ask(
+        await asyncio.to_thread(encode_request, Request.PAST, snapshot, 0, tail)
+    )
+    answer, _, rest = await child.answer()
+    if answer is Answer.REFUSED:
+        raise InvalidMessage(rest.decode(errors="replace"))
+    if answer is not Answer.RENDERED:
+        raise ChildDied(rest.decode(errors="replace"))
+    return Attributed(rows[-1].position, rest)
+
+
+async def _rows(store: Store, name: str, after: int, until: int) -> list[Row]:
+    rows: list[Row] = []
+    size = 0
+    while len(rows) < STEP_ROWS and size < STEP_BYTES:
+        page = await store.history(name, after=after, limit=_PAGE)
+        page = [row for row in page if row.position <= until]
+        if not page:
+            break
+        rows += page
+        size += sum(len(row.update) for row in page)
+        after = page[-1].position
+    return rows

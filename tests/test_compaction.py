@@ -13,15 +13,19 @@ from typing import Any
 import pytest
 from pycrdt import Doc, Text
 
+from collab import compaction
 from collab.compaction import Child, ChildDied, Compactor
+from collab.document.attribution import attribute, credits_in
 from collab.document.replay import Answer, Request, encode_request
 from collab.metrics import Metrics
-from collab.store.base import Author, Checkpoint, Entry
+from collab.store import base
+from collab.store.base import Attributed, Author, Checkpoint, Entry
 from collab.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
 Tail = list[tuple[int, bytes]]
+ALICE, BOB = Author("alice", "c1"), Author("bob", "c2", "t1", '{"kind":"agent"}')
 
 
 @dataclass
@@ -34,7 +38,8 @@ class Room:
 
 
 def keystrokes(count: int) -> Tail:
-    doc: Doc[Any] = Doc()
+    """The same ones each time, and more of them."""
+    doc: Doc[Any] = Doc(client_id=7)
     log: Tail = []
     doc.observe(lambda event: log.append((len(log) + 1, event.update)))
     text = doc.get("text", type=Text)
@@ -46,15 +51,20 @@ def keystrokes(count: int) -> Tail:
 async def store_of(*logs: tuple[str, Tail]) -> MemoryStore:
     store = MemoryStore()
     for name, log in logs:
-        updates = [update for _, update in log]
-        author = Author("alice", "c1")
-        logged = asyncio.Event()
-        store.append(
-            [Entry(name, "e1", 1, 0, updates, [author] * len(updates))],
-            lambda entries, error, logged=logged: logged.set(),
-        )
-        await logged.wait()
+        await fill(store, name, log)
     return store
+
+
+async def fill(
+    store: MemoryStore, name: str, log: Tail, author: Author = ALICE
+) -> None:
+    updates = [update for _, update in log]
+    logged = asyncio.Event()
+    store.append(
+        [Entry(name, "e1", log[0][0], 0, updates, [author] * len(updates))],
+        lambda entries, error: logged.set(),
+    )
+    await logged.wait()
 
 
 @pytest.fixture
@@ -120,6 +130,179 @@ async def test_a_second_room_uses_the_same_child(compactor_of: Any) -> None:
         await metrics.wait()
 
     assert (await store.load("two")).checkpoint is not None
+
+
+@pytest.fixture
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "LANDMARK_ROWS", 10)
+    monkeypatch.setattr(base, "LANDMARK_BYTES", 1 << 20)
+    monkeypatch.setattr(compaction, "STEP_ROWS", 20)
+
+
+async def idle(compactor: Compactor) -> None:
+    async with asyncio.timeout(30):
+        while not compactor.is_idle:  # noqa: ASYNC110 - it tells nobody that it is
+            await asyncio.sleep(0.01)
+
+
+async def checkpoints(store: MemoryStore, last: int) -> list[int]:
+    found = [await store.checkpoint_before("notes", at) for at in range(1, last + 1)]
+    return sorted({each.position for each in found if each is not None})
+
+
+async def test_a_log_that_grew_fast_is_compacted_in_steps_that_leave_landmarks(
+    compactor_of: Any, short_steps: None
+) -> None:
+    store, metrics = await store_of(("notes", keystrokes(95))), Counting()
+    compactor = await compactor_of(store, metrics, rows=5)
+    room = Room("notes", 95, 5000)
+
+    compactor.consider(room)
+    await idle(compactor)
+
+    assert metrics.compactions == 5
+    assert room.rows_since_checkpoint == 0
+    assert await checkpoints(store, 95) == [20, 40, 60, 80, 95]
+
+
+async def test_between_the_steps_of_one_room_others_have_their_turn(
+    compactor_of: Any, short_steps: None
+) -> None:
+    class Noting(MemoryStore):
+        async def checkpoint(self, room: str, *more: Any, **rest: Any) -> bool:
+            made.append(room)
+            return await super().checkpoint(room, *more, **rest)
+
+    made: list[str] = []
+    store, metrics = Noting(), Counting()
+    for name, log in (("notes", keystrokes(60)), ("other", keystrokes(10))):
+        await fill(store, name, log)
+    compactor = await compactor_of(store, metrics, rows=5)
+
+    compactor.consider(Room("notes", 60, 1000))
+    compactor.consider(Room("other", 10, 100))
+    await idle(compactor)
+
+    assert made == ["notes", "other", "notes", "notes"]
+
+
+async def test_what_waits_for_longer_than_a_step_holds_up_nothing(
+    compactor_of: Any, short_steps: None
+) -> None:
+    log = keystrokes(60)
+    updates = [update for _, update in log]
+    late = [*updates[:5], *updates[6:50], updates[5], *updates[50:]]
+    store, metrics = MemoryStore(), Counting()
+    await fill(store, "notes", list(enumerate(late, 1)))
+    compactor = await compactor_of(store, metrics, rows=5)
+
+    compactor.consider(Room("notes", 60, 1000))
+    await idle(compactor)
+
+    assert await checkpoints(store, 60) == [5, 60]
+    assert (metrics.compactions, metrics.compaction_failures) == (2, 0)
+
+
+# Attribution
+
+
+async def attributed(store: MemoryStore) -> Attributed:
+    found = await store.attribution("notes")
+    assert found is not None
+    return found
+
+
+async def test_what_a_checkpoint_covers_is_attributed_as_from_the_whole_log(
+    compactor_of: Any, short_steps: None
+) -> None:
+    store, metrics = MemoryStore(), Counting()
+    for start, author in enumerate((ALICE, BOB, ALICE)):
+        await fill(store, "notes", keystrokes(90)[start * 30 :][:30], author)
+    compactor = await compactor_of(store, metrics, rows=5)
+
+    compactor.consider(Room("notes", 90, 1000))
+    await idle(compactor)
+
+    found = await attributed(store)
+    assert found == Attributed(90, attribute(None, await store.history("notes")))
+
+
+async def test_a_log_from_before_there_was_attribution_is_attributed_in_steps(
+    compactor_of: Any, short_steps: None
+) -> None:
+    store, metrics = await store_of(("notes", keystrokes(70))), Counting()
+    fence = (await store.load("notes")).fence
+    doc: Doc[Any] = Doc()
+    for row in (await store.history("notes"))[:65]:
+        doc.apply_update(row.update)
+    checkpoint = Checkpoint(65, doc.get_update())
+    await store.checkpoint("notes", checkpoint, fence=fence)
+    compactor = await compactor_of(store, metrics, rows=5)
+
+    compactor.consider(Room("notes", 5, 100))
+    await idle(compactor)
+
+    found = await attributed(store)
+    assert found == Attributed(70, attribute(None, await store.history("notes")))
+    assert metrics.compactions == 1
+
+
+async def test_where_the_log_begins_later_nobody_wrote_what_was_before(
+    compactor_of: Any,
+) -> None:
+    store, metrics = await store_of(("notes", keystrokes(30))), Counting()
+    compactor = await compactor_of(store, metrics, rows=5)
+    compactor.consider(Room("notes", 30, 100))
+    await idle(compactor)
+    known = store._rooms["notes"]
+    del known.rows[:]  # as a room was whose log went before there was attribution
+    known.trimmed, known.attributed = 30, None
+    await fill(store, "notes", keystrokes(40)[30:])
+
+    compactor.consider(Room("notes", 10, 100))
+    await idle(compactor)
+
+    (credit,) = credits_in((await attributed(store)).encoded)
+    assert (credit.author.principal, credit.first) == ("alice", 31)
+
+
+async def test_an_attribution_that_cannot_be_read_is_made_anew(
+    compactor_of: Any, short_steps: None
+) -> None:
+    store, metrics = await store_of(("notes", keystrokes(70))), Counting()
+    fence = (await store.load("notes")).fence
+    await store.attribute("notes", Attributed(45, b"of another version"), fence=fence)
+    compactor = await compactor_of(store, metrics, rows=5)
+
+    compactor.consider(Room("notes", 70, 1000))
+    await idle(compactor)
+
+    found = await attributed(store)
+    assert found == Attributed(70, attribute(None, await store.history("notes")))
+    assert metrics.compaction_failures == 0
+
+
+async def test_a_child_that_dies_over_an_attribution_costs_no_checkpoint(
+    compactor_of: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, zlib\nzlib.compress = lambda *more, **rest: os.abort()\n"
+    )
+    store, metrics = await store_of(("notes", keystrokes(20))), Counting()
+    environment = {"PYTHONPATH": str(tmp_path)}
+    compactor = await compactor_of(store, metrics, rows=5, environment=environment)
+
+    compactor.consider(Room("notes", 20, 1000))
+    await idle(compactor)
+    await fill(store, "notes", keystrokes(30)[20:])
+    compactor.consider(Room("notes", 10, 1000))
+    await idle(compactor)
+
+    assert (metrics.compactions, metrics.compaction_failures) == (2, 2)
+    assert await store.attribution("notes") is None
+
+
+# When
 
 
 async def test_a_short_log_is_left_alone(compactor_of: Any) -> None:
@@ -201,32 +384,13 @@ async def test_a_child_that_is_killed_costs_one_compaction(compactor_of: Any) ->
     for pid in compactor.pids:
         os.kill(pid, signal.SIGKILL)
 
-    await store_more(store, log[10:])
+    await fill(store, "notes", log[10:])
     compactor.consider(Room("notes", 10, 0))
     await metrics.wait()
     compactor.consider(Room("notes", 20, 0))
     await metrics.wait()
 
     assert (metrics.compactions, metrics.compaction_failures) == (2, 1)
-
-
-async def store_more(store: MemoryStore, log: Tail) -> None:
-    logged = asyncio.Event()
-    author = Author("alice", "c1")
-    store.append(
-        [
-            Entry(
-                "notes",
-                "e1",
-                log[0][0],
-                0,
-                [row for _, row in log],
-                [author] * len(log),
-            )
-        ],
-        lambda entries, error: logged.set(),
-    )
-    await logged.wait()
 
 
 async def test_leaving_ends_the_children() -> None:

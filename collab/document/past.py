@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from pycrdt import Doc, IdSet, StackItem, Text, TransactionEvent, UndoManager
 
-from collab.document.attribution import MINUTE, Attribution
+from collab.document.attribution import MINUTE, Attribution, attribute
 from collab.document.changeset import Changes
 from collab.document.export import FORMS, export, roots
 from collab.document.gate import Gate
@@ -386,6 +386,7 @@ class Question(Enum):
     BLAME = 2
     CHANGESET = 3
     ACTIVITY = 4
+    ATTRIBUTE = 5
 
 
 _ORDERS = Orders()
@@ -439,6 +440,8 @@ def answer(
             )
         case Question.ACTIVITY:
             return orjson.dumps(activity(rows, owners, options["limit"]))
+        case Question.ATTRIBUTE:
+            return attribute(parts[0] if parts else None, rows, base=checkpoint)
 
 
 def encode_question(
