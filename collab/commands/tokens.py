@@ -59,9 +59,19 @@ def mint_token(
     ] = False,
     tenant: Annotated[str, typer.Option(help="The tenant whose rooms these are.")] = "",
     kind: Annotated[
-        Literal["human", "agent", "service"], typer.Option(help="What it is.")
-    ] = "human",
+        Literal["human", "agent", "service"] | None,
+        typer.Option(help="What it is; a human when nothing is said."),
+    ] = None,
     name: Annotated[str, typer.Option(help="To be shown to others.")] = "",
+    act: Annotated[
+        str,
+        typer.Option(
+            help="Who acts, by default an agent, on behalf of the subject; kind and name are then its own."
+        ),
+    ] = "",
+    role: Annotated[
+        str, typer.Option(help="What it does: coordinator, executor, monitor.")
+    ] = "",
     audience: Annotated[str, typer.Option(help="What jwt_audience asks for.")] = "",
     issuer: Annotated[str, typer.Option(help="What jwt_issuer asks for.")] = "",
     link: Annotated[
@@ -94,13 +104,15 @@ def mint_token(
         return
     now = int(time.time())
     flags = ["read", "write", "presence"] if write else ["read", "presence"]
+    shown = {"kind": kind or ("agent" if act else "human"), "name": name}
+    shown = {claim: value for claim, value in shown.items() if value}
     claims: dict[str, Any] = {
         "sub": sub,
         "iss": issuer,
         "aud": audience,
         "tenant": tenant,
-        "kind": kind,
-        "name": name,
+        **({"act": {"sub": act, **shown}} if act else shown),
+        "role": role,
         "iat": now,
         "exp": now + _seconds(expires),
         "jti": secrets.token_hex(8),

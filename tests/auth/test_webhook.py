@@ -141,6 +141,16 @@ async def test_the_answer_says_who_it_is_and_what_it_may_do_in_this_room():
 
 
 @pytest.mark.anyio
+async def test_the_answer_may_say_who_acts_for_whom():
+    said = YES | {"act": {"sub": "reviewer"}, "role": "executor"}
+    async with asking(answer(said)) as it:
+        principal = await it.verify()
+
+        assert (principal.id, principal.kind) == ("reviewer", "agent")
+        assert (principal.on_behalf_of, principal.role) == ("alice", "executor")
+
+
+@pytest.mark.anyio
 async def test_an_answer_holds_for_its_room_and_for_a_while():
     async with asking(answer(YES)) as it:
         await it.verify()

@@ -61,6 +61,26 @@ async def test_a_printed_token_says_what_was_asked_for(key: Path):
     assert principal.token
 
 
+@pytest.mark.anyio
+async def test_a_token_for_an_agent_says_on_whose_behalf_it_acts(key: Path):
+    done = token(
+        *("--sub", "alice", "--room", "notes", "--act", "reviewer"),
+        *("--name", "Reviewer", "--role", "executor", "--key", key),
+    )
+
+    assert done.returncode == 0, done.stderr
+    tokens = Tokens(FileKeys(read_keys(key, ALGORITHMS)))
+    principal = await tokens.verify(Credential(done.stdout.strip()), "notes")
+    assert principal is not None
+    assert principal.stamp == {
+        "id": "reviewer",
+        "name": "Reviewer",
+        "kind": "agent",
+        "role": "executor",
+        "on_behalf_of": "alice",
+    }
+
+
 def test_a_key_is_made_for_its_owner_only_and_signs_at_once(tmp_path: Path):
     path = tmp_path / "key.json"
 

@@ -6,6 +6,7 @@ import pytest
 from calling import Caller, open_api
 
 from collab.auth.permissions import PRESENCE, READ, WRITE
+from collab.protocol import yjs
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +43,20 @@ async def test_members_of_every_dialect_are_listed() -> None:
         assert first["operations"] == ["read", "write"]
         assert first["connection"] == ada.socket.connection
         assert isinstance(first["since_milliseconds"], int)
+
+
+async def test_a_member_is_listed_with_its_turn_and_on_whose_behalf_it_acts() -> None:
+    async with open_api() as call:
+        call.house.table.add(
+            "bot", READ | WRITE, kind="agent", role="executor", on_behalf_of="ada"
+        )
+        bot = await call.house.y_websocket("bot", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        (found,) = await members(call)
+
+        assert found["on_behalf_of"] == "ada"
+        assert (found["role"], found["turn"]) == ("executor", "t1")
 
 
 async def test_addresses_are_for_administrators() -> None:

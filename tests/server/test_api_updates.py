@@ -15,7 +15,7 @@ from calling import Caller, open_api
 from processes import Server
 from pycrdt import Doc, Text
 
-from collab.auth.permissions import HISTORY, READ, WRITE
+from collab.auth.permissions import EVERYTHING, HISTORY, READ, WRITE
 from collab.server.api import updates
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +54,35 @@ async def test_the_log_is_read_page_by_page() -> None:
         assert second["next"] is None
         assert {each["principal"] for each in first["updates"]} == {"root"}
         assert text_of(first["updates"] + second["updates"]) == "abc"
+
+
+async def test_every_row_tells_what_is_known_of_its_author() -> None:
+    async with open_api() as call:
+        call.may("bot", EVERYTHING, kind="agent", name="Bot", on_behalf_of="ada")
+        edit = {"splices": [{"root": "text", "index": 0, "insert": "a"}]}
+
+        await call("PATCH", "/v1/rooms/r/document", json=edit, token="bot")
+
+        [row] = (await call("GET", HERE)).json()["updates"]
+        known = {name: value for name, value in row["about"].items() if value}
+        assert (row["principal"], row["turn"]) == ("bot", None)
+        assert known == {"name": "Bot", "kind": "agent", "on_behalf_of": "ada"}
+
+
+async def test_an_agent_over_its_budget_is_told_when_to_come_back() -> None:
+    async with open_api(agent_characters_per_minute=60) as call:
+        call.may("bot", EVERYTHING, kind="agent")
+        edit = {"splices": [{"root": "text", "index": 0, "insert": "a" * 100}]}
+
+        first, second, of_a_person = [
+            await call("PATCH", "/v1/rooms/r/document", json=edit, token=token)
+            for token in ("bot", "bot", "root")
+        ]
+
+        assert (first.status_code, second.status_code) == (200, 429)
+        assert second.json()["code"] == "rate_limited"
+        assert int(second.headers["retry-after"]) > 30
+        assert of_a_person.status_code == 200
 
 
 async def test_a_page_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ RoomName = Annotated[
         json_schema_extra={"format": "room-name"},
     ),
 ]
-OperationName = Literal["read", "write", "presence", "history", "admin"]
+OperationName = Literal["read", "write", "presence", "history", "admin", "rewrite"]
 Plain = Annotated[str, Field(max_length=1024)] | int | float | bool | None
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Plain],
@@ -211,6 +211,9 @@ class MemberInfo(Model):
     principal: str
     name: str
     kind: str
+    role: str
+    on_behalf_of: str
+    turn: str | None = Field(description="The turn it has open.")
     connection: str
     dialect: str
     since_milliseconds: int
@@ -557,6 +560,20 @@ class UpdatesQuery(Model):
     limit: Count = Field(100, ge=1, le=MAX_PAGE, description="Updates on one page.")
 
 
+class About(Model):
+    """Each is empty when it is not known."""
+
+    name: str = ""
+    kind: str = ""
+    on_behalf_of: str = ""
+    role: str = ""
+    task: str = ""
+    model: str = ""
+    reason: str = ""
+    undoes: str = Field("", description="The turn that this one takes back.")
+    by: str = Field("", description="The principal of that turn.")
+
+
 class UpdateInfo(Model):
     """An update as the log has it."""
 
@@ -565,6 +582,7 @@ class UpdateInfo(Model):
     principal: str
     connection: str
     turn: str | None
+    about: About = Field(description="What is known of the turn and the principal.")
     update: str = Field(description="Yjs bytes (version 1) in base64.")
 
 

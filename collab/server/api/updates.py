@@ -7,6 +7,7 @@ import base64
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -28,6 +29,7 @@ from collab.server.api import models
 from collab.server.api.dispatch import Call
 from collab.server.api.document import existing
 from collab.store.base import Row
+from collab.turns import read_about
 
 EVENTS = "text/event-stream"
 
@@ -79,6 +81,7 @@ def _shown(row: Row) -> models.UpdateInfo:
         principal=row.author.principal,
         connection=row.author.connection,
         turn=row.author.turn,
+        about=models.About(**asdict(read_about(row.author.about))),
         update=base64.b64encode(row.update).decode(),
     )
 
