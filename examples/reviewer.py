@@ -63,7 +63,8 @@ def slips(text: str) -> Iterator[Slip]:
         if line.lstrip().startswith(("```", "~~~")):
             is_code = not is_code
         elif not is_code:
-            yield from slips_in(line, before, after, at)
+            found = slips_in(line, before, after, at)
+            yield from sorted(found, key=lambda slip: slip.start)
         at += len(line) + 1
 
 
@@ -144,7 +145,7 @@ class Reviewer:
                             break
             except Cancelled:
                 # Whoever stops it does not want the rest of it either.
-                for slip in self.look()[0]:
+                for slip in slips(self.doc.text):
                     self.remember(slip)
                 detail = "Was stopped, and leaves that alone"
         self.agent.status("idle", detail=detail)

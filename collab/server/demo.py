@@ -80,13 +80,7 @@ class Demo:
         if self._tasks is None or len(self._here) >= MAX_AGENTS:
             raise Busy("as many demo agents are at work as there may be")
         self._here[key] = None
-        try:
-            process = await self._start(room)
-        except OSError:
-            del self._here[key]
-            raise Busy("the demo agent could not be started") from None
-        self._here[key] = process
-        self._tasks.create_task(self._attend(process, key, room, principal))
+        self._tasks.create_task(self._attend(key, room, principal))
         return Json({"status": "coming"}, status_code=202)
 
     async def leave(self, request: Request) -> Response:
@@ -122,24 +116,25 @@ class Demo:
             stderr=DEVNULL,
             env={"PYTHONUTF8": "1"},
             cwd=Path(collab.__file__).parent.parent,
-            process_group=0,  # the terminal's Ctrl-C is for the server alone
+            start_new_session=True,  # the terminal's Ctrl-C is for the server alone
         )
 
-    async def _attend(
-        self, process: Process, key: str, room: str, principal: Principal
-    ) -> None:
-        """Bring it tickets until it ends."""
+    async def _attend(self, key: str, room: str, principal: Principal) -> None:
+        """Start one, and bring it tickets until it ends."""
+        process = None
         try:
+            self._here[key] = process = await self._start(room)
+            if self._tasks is None:
+                return  # the server has ended meanwhile
             async with asyncio.timeout(LIFE_SECONDS):
                 await self._bring_tickets(process, room, principal)
-        except (TimeoutError, OSError, ValueError):
-            pass  # it is old, or does not listen any more, or talks too much
+        except (TimeoutError, OSError, ValueError) as error:
+            # It cannot be started, is old, does not listen any more, or talks too much.
+            log.info("a demo agent is sent away", reason=type(error).__name__)
         finally:
             _send_away(process)
             await asyncio.shield(_ended(process))
             del self._here[key]
-        if process.returncode not in (0, -signal.SIGINT):
-            log.warning("a demo agent has failed", code=process.returncode)
 
     async def _bring_tickets(
         self, process: Process, room: str, principal: Principal
@@ -174,7 +169,9 @@ def _send_away(process: Process | None) -> None:
             process.send_signal(signal.SIGINT)
 
 
-async def _ended(process: Process) -> None:
+async def _ended(process: Process | None) -> None:
+    if process is None:
+        return
     try:
         async with asyncio.timeout(END_SECONDS):
             await process.wait()

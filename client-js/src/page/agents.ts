@@ -123,7 +123,7 @@ class Row {
     set(this.#name, one.name);
     set(this.#what, described(agent));
     set(this.#doing, DOING[agent.doing]);
-    set(this.#detail, explained(agent));
+    set(this.#detail, explained(agent) && ` · ${explained(agent)}`);
     this.#stop.setAttribute("aria-label", `Stop ${one.name}`);
     this.#turn = agent.doing === "idle" ? "" : agent.turn;
     this.#settle(this.#stopping === this.#turn ? this.#stopping : "");

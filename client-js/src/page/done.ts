@@ -68,7 +68,7 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
     line.dataset.undone = String(undoneBy !== "");
     const words = document.createElement("div");
     words.append(span("turn-what", told(done)), span("turn-who", credit(author, milliseconds)));
-    if (undoneBy !== "") words.append(span("turn-state", "Taken back"));
+    if (undoneBy !== "") words.append(span("turn-state", " · Taken back"));
     const button = document.createElement("button");
     button.type = "button";
     button.className = "small";
