@@ -183,23 +183,21 @@ def readable(text: str, found: Iterable[Difference]) -> list[Difference]:
 def _small(one: Difference) -> Iterator[Difference]:
     """The parts of a change that really differ: by lines, and within them from the first difference to the last."""
     start, old_end, new_end = middle(one.old, one.new)
-    old, new = one.old[start:old_end], one.new[start:new_end]
-    if not old and not new:
+    if old_end == start == new_end:
         return
-    first = one.start + start
-    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
-    if len(before) < 2 and len(after) < 2:
-        yield Difference(first, first + len(new), old, new)
-        return
-    at, line = first, 0
+    if "\n" in one.old[start:old_end] or "\n" in one.new[start:new_end]:
+        start = one.old.rfind("\n", 0, start) + 1
+        rest = one.new.find("\n", new_end) + 1 or len(one.new)
+        old_end, new_end = old_end + rest - new_end, rest
+    before = one.old[start:old_end].splitlines(keepends=True)
+    after = one.new[start:new_end].splitlines(keepends=True)
+    at, line = one.start + start, 0
     for a, b, c, d in changes(before, after):
         at += sum(map(len, after[line:c]))
-        line = c
         said, says = "".join(before[a:b]), "".join(after[c:d])
-        begin, said_end, says_end = middle(said, says)
-        yield Difference(
-            at + begin, at + says_end, said[begin:said_end], says[begin:says_end]
-        )
+        first, last, end = middle(said, says)
+        yield Difference(at + first, at + end, said[first:last], says[first:end])
+        at, line = at + len(says), d
 
 
 def _is_of_word(text: str, index: int) -> bool:

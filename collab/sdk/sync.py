@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from types import TracebackType
@@ -365,7 +366,8 @@ class Face:
         finally:
             close = getattr(iterator, "aclose", None)
             if close is not None:
-                loop.call(close)
+                with suppress(Unavailable):  # with the block it ended too
+                    loop.call(close)
 
 
 class SyncAgent(Face):

@@ -1,0 +1,535 @@
+"""What an agent can do, each test once with the asyncio client and once with the blocking one."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faces import run
+from faults.proxy import Proxy
+from members import SECONDS, text
+from processes import Server
+
+import collab
+from collab.sdk import Agent, Doc, Phase, connect_sync
+from collab.sdk.changes import Changes
+from collab.sdk.errors import (
+    Ambiguous,
+    Cancelled,
+    Conflict,
+    NotFound,
+    StaleVersion,
+)
+from collab.sdk.history import History
+from collab.sdk.provider import Provider
+from collab.sdk.sync import Face, Loop, waits
+from collab.sdk.turn import SectionEdit, Turn
+
+pytestmark = pytest.mark.anyio
+
+Connect = Callable[..., Any]
+LETTER = "# Letter\n\n## Greeting\n\nDear all.\n\n## End\n\nYours, A.\n"
+
+
+@asynccontextmanager
+async def ada(house: Server, room: str, content: str = "") -> AsyncIterator[Doc]:
+    """A person, by the asyncio client whichever is tried, who has written something."""
+    async with collab.connect(house.url, name="Ada", kind="human") as person:
+        doc = await person.open(room)
+        if content:
+            text(doc.raw).insert(0, content)
+            await doc.provider.flush(timeout=SECONDS)
+        yield doc
+
+
+def typed(doc: Doc, at: int, new: str) -> None:
+    """By hand: places are characters."""
+    text(doc.raw).insert(len(doc.text[:at].encode()), new)
+
+
+async def says(doc: Any, expected: str) -> None:
+    await doc.wait_for(lambda each: each.text == expected, SECONDS)
+
+
+async def words(*pieces: str) -> AsyncIterator[str]:
+    for piece in pieces:
+        yield piece
+
+
+# Reading
+
+
+async def test_reading_and_finding(house: Server, room: str, connect: Connect) -> None:
+    async with ada(house, room, "Grüße 😀, Grüße"), connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        reading = doc.read()
+        first, second = doc.find("Grüße")
+
+        assert reading.text == doc.text == "Grüße 😀, Grüße"
+        assert doc.resolve(first.start).index == 0
+        assert doc.resolve(second.start).index == 9
+        assert doc.find("nowhere") == []
+
+
+async def test_a_section_is_read_alone(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, LETTER), connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        assert doc.read(section="Greeting").text.strip() == "## Greeting\n\nDear all."
+        with pytest.raises(NotFound):
+            doc.read(section="Middle")
+
+
+async def test_an_anchor_keeps_its_place(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, "one two") as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+        anchor = doc.anchor(4)
+
+        typed(person, 0, "zero ")
+        await says(doc, "zero one two")
+
+        assert doc.resolve(anchor).index == 9
+
+
+# Edits
+
+
+async def test_edits_of_a_turn_reach_the_others(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, LETTER) as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        async with doc.turn(reason="polish", task="t-1") as turn:
+            await turn.insert("end", "PS\n")
+            await turn.replace("Dear all", "Dear Ada")
+            await turn.delete(doc.find("Yours, ")[0])
+            await turn.section("Greeting").append("How are you?")
+            await turn.section("End").rename("Close")
+            await turn.section("Close").insert_before("See you.")
+
+        await says(
+            person,
+            "# Letter\n\n## Greeting\n\nDear Ada.\n\nHow are you?\n\nSee you.\n\n## Close\n\nA.\nPS\n",
+        )
+        assert turn.record.inserted > 0
+        assert turn.record.version == doc.version()
+
+
+async def test_what_is_there_twice_is_ambiguous(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, "a cat, a cat"), connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            with pytest.raises(Ambiguous) as caught:
+                await turn.replace("cat", "dog")
+            with pytest.raises(NotFound):
+                await turn.replace("cow", "dog")
+            await turn.replace("cat", "dog", near=caught.value.candidates[1].start)
+
+        assert len(caught.value.candidates) == 2
+        assert doc.text == "a cat, a dog"
+
+
+async def test_a_stream_arrives_as_it_was(
+    house: Server, room: str, connect: Connect
+) -> None:
+    pieces = [f"wörd{number} " for number in range(50)]
+    async with (
+        ada(house, room, "before | after") as person,
+        connect(house.url) as agent,
+    ):
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            place = doc.find("| ")[0]
+            await turn.stream(place, words(*pieces))
+
+        await says(person, f"before | {''.join(pieces)}after")
+
+
+async def test_a_stream_in_place_of_something(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with (
+        ada(house, room, "say NOTHING here") as person,
+        connect(house.url) as agent,
+    ):
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            found = doc.find("NOTHING")[0]
+            await turn.stream("end", words("some", "thing ", "new"), replace=found)
+
+        await says(person, "say something new here")
+
+
+async def test_characters_are_given_formats(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, "so bold") as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            await turn.format(doc.find("bold")[0], bold=True)
+
+        await person.wait_for(
+            lambda each: text(each.raw).diff()[-1] == ("bold", {"bold": True}), SECONDS
+        )
+
+
+async def test_a_patch_is_applied_whole_or_not_at_all(
+    house: Server, room: str, connect: Connect
+) -> None:
+    good = "@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"
+    bad = "@@ -1,2 +1,2 @@\n none\n-of\n+this\n"
+    async with (
+        ada(house, room, "one\ntwo\nthree\n") as person,
+        connect(house.url) as agent,
+    ):
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            await turn.patch(good)
+            with pytest.raises(Conflict):
+                await turn.patch(bad)
+
+        await says(person, "one\n2\nthree\n")
+
+
+async def test_values_are_set_and_patched(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room) as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            await turn.set("/board", {"title": "Plan", "todo": ["milk"]})
+            await turn.json_patch(
+                [
+                    {"op": "test", "path": "/board/title", "value": "Plan"},
+                    {"op": "add", "path": "/board/todo/-", "value": "bread"},
+                ]
+            )
+            with pytest.raises(Conflict):
+                await turn.json_patch([{"op": "remove", "path": "/board/none"}])
+
+        expected = {"title": "Plan", "todo": ["milk", "bread"]}
+        await person.wait_for(lambda each: is_there(each, expected), SECONDS)
+        assert doc.get("/board/todo/1") == "bread"
+        with pytest.raises(NotFound):
+            doc.get("/board/none")
+
+
+def is_there(doc: Doc, expected: dict[str, Any]) -> bool:
+    try:
+        return bool(doc.get("/board") == expected)
+    except NotFound:
+        return False
+
+
+# Conflicts
+
+
+async def test_what_changed_since_it_was_read_is_rejected_or_merged(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with (
+        ada(house, room, "The quick fox jumps.\n") as person,
+        connect(house.url) as agent,
+    ):
+        doc = await agent.open(room)
+        doc.read()
+        typed(person, 9, "est")
+        await says(doc, "The quickest fox jumps.\n")
+
+        async with doc.turn(on_conflict="reject") as turn:
+            with pytest.raises(StaleVersion):
+                await turn.rewrite("The slow fox jumps.\n")
+        async with doc.turn(on_conflict="merge") as turn:
+            result = await turn.replace("fox jumps", "fox leaps")
+
+        assert result.applied
+        await says(person, "The quickest fox leaps.\n")
+
+
+# Turns that end early
+
+
+async def test_an_error_ends_the_turn_and_takes_it_back_if_asked(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, "kept ") as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+
+        for rollback, content in ((True, "not kept"), (False, "as far as it came")):
+            with pytest.raises(ZeroDivisionError):
+                await fail(doc, content, rollback)
+
+        await says(person, "kept as far as it came")
+
+
+async def fail(doc: Any, content: str, rollback: bool) -> None:
+    async with doc.turn(rollback=rollback) as turn:
+        await turn.insert("end", content)
+        raise ZeroDivisionError
+
+
+async def test_a_turn_is_stopped_from_outside(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async def endless() -> AsyncIterator[str]:
+        while True:
+            yield "more and "
+            await asyncio.sleep(0.01)
+
+    async def stop(person: Doc) -> None:
+        await person.wait_for(lambda each: "more" in each.text, SECONDS)
+        (peer,) = person.provider.peers.values()
+        assert peer.agent is not None
+        await person.cancel(peer.agent.turn)
+
+    async with ada(house, room) as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+        stopping = asyncio.ensure_future(stop(person))
+        with pytest.raises(Cancelled):
+            async with doc.turn() as turn:
+                await turn.stream("end", endless())
+        await stopping
+        stopped = doc.text
+
+        async with doc.turn() as turn:
+            await turn.insert("start", "and on: ")
+
+        await says(person, doc.text)
+        assert doc.text == f"and on: {stopped}"
+
+
+# Presence
+
+
+async def test_others_see_what_an_agent_does(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room) as person, connect(house.url, name="Bot") as agent:
+        doc = await agent.open(room)
+
+        agent.status("waiting_approval", detail="of Ada")
+        await shows(person, "waiting_approval")
+        (peer,) = person.provider.peers.values()
+
+        assert (peer.user.name, peer.user.kind) == ("Bot", "agent")
+        assert peer.agent is not None
+        assert peer.agent.detail == "of Ada"
+        assert [each.user.name for each in doc.provider.peers.values()] == ["Ada"]
+
+
+async def shows(person: Doc, status: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        async for peers in person.provider.presences():
+            if any(
+                each.agent and each.agent.status == status for each in peers.values()
+            ):
+                return
+
+
+# Connections
+
+
+async def test_a_broken_connection_is_made_again(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with (
+        Proxy("127.0.0.1", house.port) as proxy,
+        ada(house, room) as person,
+        connect(f"http://127.0.0.1:{proxy.port}") as agent,
+    ):
+        doc = await agent.open(room)
+        async with doc.turn() as turn:
+            await turn.insert("end", "before, ")
+            proxy.reset()
+            await turn.insert("end", "after")
+            await doc.provider.flush(timeout=SECONDS)
+
+        await says(person, "before, after")
+        assert doc.provider.state.phase is Phase.SAVED
+
+
+async def test_all_that_was_written_is_logged_when_flush_returns(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url) as agent:
+        doc = await agent.open(room)
+        run(doc, lambda core: text(core.raw).insert(0, "logged"))
+
+        position = await doc.provider.flush("logged", SECONDS)
+
+        assert (await doc.at(position)).content == "logged"
+
+
+# The past
+
+
+async def test_the_past_is_told_and_taken_back(
+    house: Server, room: str, connect: Connect
+) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=5)
+    async with (
+        ada(house, room, "Human. ") as person,
+        connect(house.url, name="Bot") as agent,
+    ):
+        doc = await agent.open(room)
+        async with doc.turn(reason="to help", model="rules") as turn:
+            await turn.insert("end", "Machine.")
+        typed(person, 10, "[!]")
+        await person.provider.flush(timeout=SECONDS)
+        await says(doc, "Human. Mac[!]hine.")
+
+        blame = await doc.blame(doc.find("hine")[0])
+        activity = await doc.activity()
+        changeset = await doc.changeset(turn.record.position)
+        past = await doc.at(turn.record.position)
+        undone = await doc.undo(turn, reason="no")
+        await says(doc, "Human. [!]")
+        record = await doc.logged_turn(turn.id)
+        redone = await doc.redo(turn.id)
+        await says(doc, "Human. Mac[!]hine.")
+
+        assert {(one.author.turn, one.author.model) for one in blame.spans} == {
+            (turn.id, "rules")
+        }
+        assert [one.author.reason for one in activity.entries if one.author.turn] == [
+            "to help"
+        ]
+        assert [(one.old, one.new) for one in changeset.changes] == [("", "[!]")]
+        assert past.content == "Human. Machine."
+        assert undone.is_changed
+        assert record.undone_by == undone.turn
+        assert redone.is_changed
+        principal = blame.spans[0].author.principal
+        everything = await doc.undo_by(principal, since)
+        assert everything.is_changed
+        await says(doc, "")
+
+
+# What others do
+
+
+async def first(changes: Any) -> Any:
+    """The next change; whoever is tried, and for a bounded time."""
+    async with asyncio.timeout(SECONDS):
+        return await anext(aiter(changes))
+
+
+async def test_changes_of_others_are_told_and_own_ones_are_not(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, LETTER) as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+        changes = doc.changes(debounce=0.1)
+        async with doc.turn() as turn:
+            await turn.replace("Yours", "Love")
+        typed(person, person.text.index("all"), "to ")
+
+        change = await first(changes)
+        await changes.aclose()
+
+        assert change.section == ("Letter", "Greeting")
+        assert (change.old, change.new) == ("", "to ")
+        assert [author.name for author in change.authors] == ["Ada"]
+
+
+async def test_changes_go_on_from_a_cursor(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room, "first\n") as person:
+        async with connect(house.url) as agent:
+            doc = await agent.open(room)
+            changes = doc.changes(debounce=0.1)
+            typed(person, 6, "second\n")
+            told = await first(changes)
+            await changes.aclose()
+        typed(person, 13, "third\n")
+        del text(person.raw)[0:6]
+        await person.provider.flush(timeout=SECONDS)
+
+        async with connect(house.url) as agent:
+            doc = await agent.open(room)
+            change = await first(doc.changes(after=told.cursor))
+
+    assert told.new == "second\n"
+    assert [(edit.old, edit.new) for edit in change.edits] == [
+        ("first\n", ""),
+        ("", "third\n"),
+    ]
+
+
+async def test_waiting_for_something_ends_when_it_is_so_or_when_the_time_is_over(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room) as person, connect(house.url) as agent:
+        doc = await agent.open(room)
+        typed(person, 0, "done")
+
+        await doc.wait_for(lambda each: each.text == "done", SECONDS)
+        with pytest.raises(TimeoutError):
+            await doc.wait_for(lambda each: each.text == "never", 0.01)
+
+
+# The blocking client has all of it
+
+
+# Of turns and documents, for each other.
+INNER = {"begin", "check", "end", "point", "show", "value"}
+CORES = (Agent, Doc, Turn, SectionEdit, Provider, History, Changes)
+
+
+def public(kind: type) -> list[str]:
+    return [name for name in dir(kind) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("kind", CORES)
+def test_whatever_waits_has_a_face_that_does_not(kind: type) -> None:
+    assert waits(kind)
+    with Loop() as loop:
+        core = object.__new__(kind)
+        face = Face(loop, core)
+        for name in public(kind):
+            found = inspect.getattr_static(kind, name)
+            if inspect.isfunction(found) and name != "run":  # the life of a provider
+                method = getattr(face, name)
+                assert not inspect.iscoroutinefunction(method)
+                assert method.__doc__ == found.__doc__
+                assert method.__doc__, f"{kind.__name__}.{name} says what it does"
+
+
+def test_both_are_entered_with_the_same_arguments() -> None:
+    assert (
+        inspect.signature(collab.connect).parameters
+        == inspect.signature(connect_sync).parameters
+    )
+
+
+def test_every_public_method_of_an_agents_document_is_tried_here() -> None:
+    source = Path(__file__).read_text()
+    methods = {
+        name
+        for kind in (Doc, Turn, SectionEdit, Changes)
+        for name in public(kind)
+        if inspect.isfunction(inspect.getattr_static(kind, name))
+    }
+
+    assert {name for name in methods if f".{name}(" not in source} == INNER
