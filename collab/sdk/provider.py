@@ -201,6 +201,7 @@ class Provider:
         self._rejection: SdkError | None = None  # a document of the program's own
         self._replacements = 0
         self._replaced_for: SdkError | None = None
+        self._told: SdkError | None = None  # of which of these a caller has heard
 
         self._outgoing: Outgoing | None = None  # of the connection, while there is one
         self._over: Closing | None = None
@@ -307,12 +308,12 @@ class Provider:
         changes, replacements = self._changes, self._replacements
 
         def is_saved() -> bool:
-            if self._replacements != replacements and self._replaced_for is not None:
-                raise self._replaced_for
+            if self._replacements != replacements:
+                raise self._tell_of(self._replaced_for)
             if self._saved >= changes:
                 return True
             if self._rejection is not None:
-                raise self._rejection
+                raise self._tell_of(self._rejection)
             return False
 
         await self._until(is_saved, timeout, "it was not saved in time")
@@ -328,13 +329,18 @@ class Provider:
             async with asyncio.timeout(timeout):
                 while not is_true():
                     if self._final is not None:
-                        raise self._final
+                        raise self._tell_of(self._final)
                     if self._state.phase is Phase.CLOSED:
                         raise Unavailable("the room was left")
                     await self._signal.wait()
         except TimeoutError:
             cause = f": {self._fault}" if self._fault is not None else ""
             raise Unavailable(failure + cause) from None
+
+    def _tell_of(self, error: SdkError | None) -> SdkError:
+        """The error to be raised: who leaves is not told again of what it knows."""
+        self._told = error
+        return error or Unavailable("it was not saved")
 
     # What a program says.
 
@@ -372,7 +378,10 @@ class Provider:
             self._turns.append(turn)
         else:
             self._turns[-1] = turn
-        self.send(messages.turn(id, encoded))
+        if (
+            self._may_send
+        ):  # otherwise it goes before the answer that brings what belongs to it
+            self.send(messages.turn(id, encoded))
 
     def cancel_turn(self, turn: str, principal: str = "") -> bool:
         """Ask for somebody's turn to be stopped; False when there is no connection."""
@@ -416,13 +425,15 @@ class Provider:
             await self._tasks.__aexit__(*given)
 
     async def leave(self, *, is_failing: bool = False) -> None:
-        """Flush, for a bounded time. Raises when something of this program's is not saved, unless it fails already."""
-        if self._saved == self._changes:
-            return
+        """Flush, for a bounded time. Raises when something is not saved, unless the program knows or fails already."""
+        told = self._told
         try:
-            await self.flush(timeout=self._flush_seconds)
-        except SdkError:
-            if not is_failing:
+            if self._saved < self._changes:
+                await self.flush(timeout=self._flush_seconds)
+            elif self._replaced_for is not None:
+                raise self._replaced_for
+        except SdkError as error:
+            if not is_failing and error is not told:
                 raise
 
     async def run(self) -> None:
