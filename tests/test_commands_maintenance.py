@@ -17,17 +17,21 @@ from processes import ROOT, Server
 from pycrdt import Doc, Text
 from structlog.testing import capture_logs
 
-from collab import logs
+from collab import compaction, logs
 from collab.cli import main
 from collab.commands import maintenance
 from collab.commands.progress import Progress
+from collab.document.document import Document
 from collab.errors import CollabError
+from collab.store import base
 from collab.store.backup import _seal
 from collab.store.base import Author, Checkpoint, Entry
+from collab.store.records import checkpoint_checksum
 from collab.store.schema import APPLICATION, MIGRATIONS
 from collab.store.sqlite import SqliteStore
 
-ALICE, BOB = Author("alice", "c1"), Author("bob", "c2")
+ALICE = Author("alice", "c1")
+BOB = Author("bob", "c2", "turn-7", '{"kind":"agent"}')
 
 
 class Done(NamedTuple):
@@ -339,6 +343,38 @@ def test_a_checkpoint_that_is_not_what_the_log_makes_is_found(data: Path) -> Non
     assert text(data) == LETTERS
 
 
+def test_a_landmark_that_is_not_what_the_log_makes_is_found_alone(data: Path) -> None:
+    async def grow() -> None:
+        async with SqliteStore(data) as store:
+            stored = await store.load("notes")
+            assert stored.checkpoint is not None
+            updates = [update for at, update in stored.tail if at <= 18]
+            document = Document.load(stored.checkpoint.snapshot, updates)
+            newest = Checkpoint(18, document.snapshot())
+            assert await store.checkpoint("notes", newest, fence=stored.fence)
+
+    asyncio.run(grow())
+    writer = Writer()
+    writer.write("another")
+    (landmark,) = rows(
+        data, "SELECT room, milliseconds FROM checkpoint WHERE position = 8"
+    )
+    snapshot = writer.doc.get_update()
+    checksum = checkpoint_checksum(landmark[0], 8, landmark[1], snapshot)
+    rows(
+        data,
+        "UPDATE checkpoint SET snapshot = ?, crc = ? WHERE position = 8",
+        *(snapshot, checksum),
+    )
+
+    (fault,) = found(data, "verify")
+    collab(data, "repair")
+
+    assert (fault["source"], fault["position"]) == ("checkpoint", 8)
+    assert found(data, "verify", code=0) == []
+    assert rows(data, "SELECT position FROM checkpoint") == [(15,), (18,)]
+
+
 DEADLY = """
 import os, pycrdt
 class Native:
@@ -514,6 +550,31 @@ def test_compacting_applies_retention(data: Path) -> None:
 
 
 # Backup and restore
+
+
+def test_landmarks_and_who_wrote_what_are_made_and_come_back_from_a_backup(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "STEP_ROWS", 4)
+    monkeypatch.setattr(base, "LANDMARK_ROWS", 4)
+    file, other = data.parent / "file", data.parent / "restored"
+
+    compacted = collab(data, "compact")
+    verified = found(data, "verify", code=0)
+    collab(data, "backup", str(file))
+    restored = collab(other, "restore", str(file))
+
+    assert compacted.returncode == restored.returncode == 0
+    assert verified == []
+    kept = "SELECT position, snapshot FROM checkpoint WHERE room = 1"
+    assert [row[0] for row in rows(data, kept)] == [8, 15, 19, 20]
+    assert rows(other, kept) == rows(data, kept)
+    who = "SELECT position, encoded FROM attribution WHERE room = 1"
+    assert rows(data, who)[0][0] == 20
+    assert rows(other, who) == rows(data, who)
+    authors = "SELECT principal, turn, about FROM author ORDER BY id"
+    assert (BOB.principal, BOB.turn, BOB.about) in rows(data, authors)
+    assert rows(other, authors) == rows(data, authors)
 
 
 @pytest.fixture

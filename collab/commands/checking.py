@@ -60,19 +60,15 @@ async def replay(found: Look, child: Child) -> Replay:
     result = Replay()
     while await _try(found, child, result):
         pass
-    usable = _usable(found, result)
-    for number, checkpoint in enumerate(usable):
-        older = usable[number + 1 : number + 2]
-        if found.has_whole_log:
-            rows = found.applied
-        elif older and _is_whole_after(found, older[0].position):
-            rows = [(older[0].position, older[0].snapshot)]
-            rows += found.after(older[0].position)
-        else:
-            continue
-        difference = await _difference(child, checkpoint, rows, result)
-        if difference:
-            result.differing[checkpoint.position] = difference
+    base: Checkpoint | None = None  # the one before that is as it should be
+    for checkpoint in reversed(_usable(found, result)):
+        rows = _between(found, base, checkpoint.position)
+        if rows is not None:
+            difference = await _difference(child, checkpoint, rows, result)
+            if difference:
+                result.differing[checkpoint.position] = difference
+                continue
+        base = checkpoint
     return result
 
 
@@ -115,8 +111,15 @@ def _without(
     return [row for row in rows if row[0] not in killers]
 
 
-def _is_whole_after(found: Look, position: int) -> bool:
-    return all(end <= position for _, end in found.gaps)
+def _between(
+    found: Look, base: Checkpoint | None, until: int
+) -> list[tuple[int, bytes]] | None:
+    """What makes the document at a position, of another checkpoint and the log; None where that is not whole."""
+    start = base.position if base else 0
+    if any(position <= until and end > start for position, end in found.gaps):
+        return None
+    rows = [row for row in found.after(start) if row[0] <= until]
+    return [(start, base.snapshot), *rows] if base else rows
 
 
 def findings(found: Look, result: Replay) -> list[Finding]:

@@ -345,7 +345,7 @@ async def _compact(
     data: Path, selection: Selection, progress: Progress
 ) -> dict[str, Any]:
     from collab.commands.checking import make_child
-    from collab.compaction import ChildDied, make_checkpoint
+    from collab.compaction import ChildDied, make_attribution, make_checkpoint
     from collab.store.sqlite import SqliteStore
 
     counts = {"rooms": 0, "checkpoints": 0, "skipped": 0}
@@ -363,11 +363,17 @@ async def _compact(
             counts["rooms"] += 1
             try:
                 stored, made = await make_checkpoint(store, key, child)
+                while made is not None:
+                    counts["checkpoints"] += 1
+                    stored, made = await make_checkpoint(store, key, child)
+                counts["skipped"] += bool(stored.tail)
+                until = stored.checkpoint.position if stored.checkpoint else 0
+                while await make_attribution(
+                    store, key, child, fence=stored.fence, until=until
+                ):
+                    pass
             except (CollabError, ChildDied):
                 counts["skipped"] += 1  # `verify` says why
-                continue
-            counts["checkpoints"] += made is not None
-            counts["skipped"] += made is None and bool(stored.tail)
         await store.tidy()
     progress.end()
     return counts

@@ -102,7 +102,7 @@ def _thin(db: sqlite3.Connection, room: int, newest: int) -> None:
 def put_attribution(db: sqlite3.Connection, room: int, attributed: Attributed) -> bool:
     """In place of the one before; False when that is of a later position."""
     known = attribution_of(db, room)
-    if known is not None and known.position >= attributed.position:
+    if attributed.position <= (known.position if known else 0):
         return False
     checksum = attribution_checksum(room, *attributed)
     db.execute(

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from collab.errors import CollabError
-from collab.store.base import Author, Checkpoint, Clock, Entry, RoomInfo, Store
+from collab.store.base import (
+    Attributed,
+    Author,
+    Checkpoint,
+    Clock,
+    Entry,
+    RoomInfo,
+    Store,
+)
 from collab.store.memory import MemoryStore
 from collab.store.postgres.store import PostgresStore
 from collab.store.sqlite import SqliteStore
@@ -24,7 +32,7 @@ ROOMS = ("one", "two")
 def step(chance: random.Random) -> tuple[str, ...] | tuple[Any, ...]:
     """One thing to do, with everything random in it."""
     room = chance.choice(ROOMS)
-    match chance.randrange(18):
+    match chance.randrange(19):
         case 0:
             owners = {chance.randrange(3): f"p{chance.randrange(3)}"}
             return "bind", room, owners
@@ -46,6 +54,8 @@ def step(chance: random.Random) -> tuple[str, ...] | tuple[Any, ...]:
             return "restore", room
         case 9:
             return ("tidy",)
+        case 18:
+            return "attribute", room, chance.randrange(40), chance.randrange(-2, 1)
         case 10:
             return "turn", chance.choice([1, 10, 100, 1000])
         case _:
@@ -81,6 +91,11 @@ class Run:
                 fence = self.fences[room][max(age - 1, -len(self.fences[room]))]
                 checkpoint = Checkpoint(position, b"%d" % position)
                 return await self.store.checkpoint(room, checkpoint, fence=fence)
+            case "attribute", room, position, age:
+                self.fences[room].append((await self.store.load(room)).fence)
+                fence = self.fences[room][max(age - 1, -len(self.fences[room]))]
+                attributed = Attributed(position, b"%d" % position)
+                return await self.store.attribute(room, attributed, fence=fence)
             case "reject", room, position:
                 try:
                     return await self.store.reject(room, position, "bad")
@@ -165,6 +180,9 @@ class Run:
                 start = 0 if is_kept else covered
                 found.append(await self.store.history(room, after=start))
                 found.append(await self.store.history(room, after=start + 3, limit=2))
+                found.append(await self.store.attribution(room))
+                found.append(await self.store.checkpoint_before(room, covered))
+                found.append(await self.store.checkpoint_before(room, 1 << 70))
             except CollabError as error:
                 found.append(type(error))
         return found

@@ -15,7 +15,7 @@ import pytest
 from collab.errors import CollabError
 from collab.store import reading
 from collab.store.aside import fill, repair_author, set_aside
-from collab.store.base import Author, Checkpoint, Entry
+from collab.store.base import Attributed, Author, Checkpoint, Entry
 from collab.store.checks import (
     Fault,
     Look,
@@ -54,10 +54,11 @@ async def make(data: Path) -> None:
                 await logged.wait()
             await store.bind(room, {1: "person 1", 2: "person 2"})
             await store.describe(room, {"title": room})
-            for position in (9, 18):
+            for position in (6, 9, 18):
                 fence = (await store.load(room)).fence
                 checkpoint = Checkpoint(position, b"up to %d" % position)
                 await store.checkpoint(room, checkpoint, fence=fence)
+            await store.attribute(room, Attributed(18, b"who"), fence=fence)
         await store.remember("key", b"digest", b"answer")
 
 
@@ -94,6 +95,7 @@ COLUMNS = {
     "author": ("id", "principal", "connection", "about", "crc"),
     "owner": ("room", "client", "principal", "crc"),
     "about": ("room", "metadata", "crc"),
+    "attribution": ("room", "position", "crc", "encoded"),
     "answer": ("milliseconds", "digest", "answer", "crc"),
 }
 
@@ -169,6 +171,18 @@ def test_lost_positions_stay_taken_and_are_left_out(db: sqlite3.Connection) -> N
     assert db.execute(
         "SELECT position, last, source FROM aside WHERE room = 1"
     ).fetchall() == [(22, 24, "lost"), (28, 30, "lost")]
+
+
+def test_a_damaged_attribution_is_set_aside(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE attribution SET encoded = x'00' WHERE room = 1")
+
+    before = [fault.place.table for fault in seen(db)[1][0].faults]
+    mend(db)
+
+    assert before == ["attribution"]
+    assert reading.attribution(db, "one") is None
+    assert reading.attribution(db, "two") == Attributed(18, b"who")
+    assert db.execute("SELECT source FROM aside").fetchall() == [("attribution",)]
 
 
 def test_history_that_was_trimmed_is_not_lost(db: sqlite3.Connection) -> None:

@@ -73,7 +73,7 @@ _END_LOADS = """
 _ATTRIBUTE = """
     INSERT INTO collab.attribution AS a (room, position, crc, encoded)
     SELECT r.id, $4, $5, $6 FROM collab.room r
-    WHERE r.id = $1 AND r.deleted IS NULL AND r.fence <= $2 AND r.format <= $3 AND r.position >= $4
+    WHERE r.id = $1 AND r.deleted IS NULL AND r.fence <= $2 AND r.format <= $3 AND r.position >= $4 AND $4 > 0
     FOR NO KEY UPDATE
     ON CONFLICT (room) DO UPDATE SET position = excluded.position, crc = excluded.crc, encoded = excluded.encoded
     WHERE a.position < excluded.position RETURNING true
