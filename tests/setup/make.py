@@ -28,6 +28,7 @@ PROGRAMS = {  # program → Debian packages
     "haproxy": ("haproxy",),
     "nginx": ("nginx",),
     "faketime": ("faketime",),
+    "ip": ("iproute2",),  # for cables to pull, where the account may
     "pg_ctlcluster": ("postgresql",),  # whose own programs are not on the PATH
 }
 FAST = (
