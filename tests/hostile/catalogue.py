@@ -26,7 +26,7 @@ from peer import (
 if TYPE_CHECKING:
     from liveness import Pair
 
-# The catalogue, less what is tried elsewhere or not here yet: H3 with cookies, S5 read-only members, T rows.
+# The catalogue, less what is tried elsewhere or not here yet: H3 with cookies, S5 read-only members, most T rows.
 IN_SCOPE = (
     *(f"H{n}" for n in range(1, 18)),
     *(f"W{n}" for n in range(1, 14)),
@@ -37,6 +37,7 @@ IN_SCOPE = (
     *(f"R{n}" for n in range(1, 11)),
     *(f"J{n}" for n in range(1, 16)),
     *(f"B{n}" for n in range(1, 11)),
+    *("T5", "T7"),
     *("F24", "F25", "F27", "F30"),
 )
 

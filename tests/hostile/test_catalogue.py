@@ -20,6 +20,7 @@ import rows_names
 import rows_presence
 import rows_rest
 import rows_tokens
+import rows_turns
 from catalogue import IN_SCOPE, INTERNAL, Field, Row
 from house import Houses, houses
 from liveness import liveness
@@ -36,6 +37,7 @@ MODULES = (
     rows_faults,
     rows_tokens,
     rows_access,
+    rows_turns,
 )
 ROWS: list[Row] = [row for module in MODULES for row in module.ROWS]
 MAX_GROWTH_BYTES = 64 << 20
