@@ -196,10 +196,11 @@ class Memory:
 
     # What was read
 
-    def remember(self, root: str, start: int, text: str) -> Known:
+    def remember(self, root: str, start: int, text: str, *, is_whole: bool) -> Known:
         """It has been read: from now on edits are held against it."""
         order = self.order
-        known = Known(root, start, text, order.spans(root, start, start + len(text)))
+        spans = order.spans(root, start, start + len(text))
+        known = Known(root, start, text, spans, is_whole=is_whole)
         for older in list(self._known):
             if older.root == root and known.covers(order, *older.bounds(order)):
                 self._known.remove(older)
@@ -227,6 +228,8 @@ class Memory:
         known = known or self.known(root, start, stop)
         if known is None:
             return None
+        if was is None and (start, stop) == known.bounds(self.order):
+            was = known.start, known.end
         return known.compare(
             self.order,
             start,

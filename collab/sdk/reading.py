@@ -14,7 +14,7 @@ from collab.document.characters import Change, places
 from collab.document.order import Order, Span
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Invalid
-from collab.sdk.words import is_inside_word, is_word
+from collab.sdk.words import is_inside_word, widened
 
 MAX_MATCHES = 100
 SNIPPET_CHARACTERS = 40  # on either side
@@ -137,8 +137,17 @@ class Part(NamedTuple):
 class Known:
     """The characters from one place of a root up to another, by their ids, as they were when read."""
 
-    def __init__(self, root: str, start: int, text: str, spans: Sequence[Span]) -> None:
+    def __init__(
+        self,
+        root: str,
+        start: int,
+        text: str,
+        spans: Sequence[Span],
+        *,
+        is_whole: bool,
+    ) -> None:
         self.root, self.start, self.text = root, start, text
+        self.is_whole = is_whole  # all there was: also what comes before and behind
         self.spans = spans
         self._by_client: dict[int, list[Span]] = {}
         for span in sorted(spans, key=lambda span: span.clock):
@@ -177,8 +186,10 @@ class Known:
 
     def bounds(self, order: Order) -> tuple[int, int]:
         """From where to where it is now, with what has come in between."""
+        if self.is_whole:
+            return 0, order.length(self.root)
         if not self.spans:
-            return (0, order.length(self.root)) if not self.start else (0, -1)
+            return 0, -1
         start = order.resolve(self.anchor(self.start, Side.RIGHT)).index
         stop = order.resolve(self.anchor(self.end, Side.LEFT)).index
         return start, stop
@@ -192,6 +203,18 @@ class Known:
         span = spans[number]
         skipped = (clock - span.clock) * span.size // span.units
         return span.start + skipped, span.size - skipped
+
+    def between(self, start: object, end: object) -> tuple[int, int] | None:
+        """From where to where two anchors were that hold characters of what was read, from outside or from inside."""
+        places = []
+        for anchor in (start, end):
+            found = (
+                isinstance(anchor, Anchor) and anchor.item and self.was(*anchor.item)
+            )
+            if not found or not isinstance(anchor, Anchor):
+                return None
+            places.append(found[0] + (anchor.side is Side.LEFT))
+        return places[0], places[1]
 
     def compare(
         self,
@@ -329,32 +352,21 @@ class View:
 
     def touched(self, start: int, stop: int) -> list[Part]:
         """What others have done in these characters of `base`, or in the words that they begin and end in."""
-        said = self.base
-        while 0 < start < min(stop, len(said)) and is_inside_word(said, start):
-            start -= 1
-        while start < stop < len(said) and is_inside_word(said, stop):
-            stop += 1
+        first, last = widened(self.base, start, stop)
+        still = list(self._ranges(start, stop))
+        now = widened(self.now, still[0][0], still[-1][1]) if still else (0, 0)
         found: list[Part] = []
         at = 0
         for part in self.parts:
             if part.kind == "foreign":
-                if start < at < stop or (
-                    start < stop
-                    and at in (start, stop)
-                    and self._is_glued(part, said, at, is_behind=at == stop)
-                ):
+                is_in_word = part.at < now[1] and now[0] < part.at + part.size
+                if first < at < last or is_in_word:
                     found.append(part)
                 continue
-            if part.kind == "missing" and start < at + part.size and at < stop:
+            if part.kind == "missing" and first < at + part.size and at < last:
                 found.append(part)
             at += part.size
         return found
-
-    def _is_glued(self, part: Part, said: str, at: int, *, is_behind: bool) -> bool:
-        new = self._said(part)
-        if is_behind:
-            return is_word(said[at - 1]) and is_word(new[0])
-        return is_word(said[at]) and is_word(new[-1])
 
     def rebased(self, changes: Iterable[Change]) -> list[Change]:
         """Changes of `base` as changes of what is there now: what we did not know stays."""

@@ -278,7 +278,7 @@ class Turn:
                 conflict,
                 dict(attributes or {}) or None,
             )
-            await self._pace()
+            await self._done(result)
         return result
 
     async def replace(
@@ -299,7 +299,7 @@ class Turn:
                 result = self._replace_text(old, text, near, self._memory.root(root))
             else:
                 result = self._replace_range(old, text, root)
-            await self._pace()
+            await self._done(result)
         return result
 
     async def delete(self, range: Range, *, root: str | None = None) -> EditResult:
@@ -330,7 +330,7 @@ class Turn:
                 ) from None
             else:
                 result = self._change(name, characters, self._words(shown, changes))
-            await self._pace()
+            await self._done(result)
         return result
 
     async def rewrite(
@@ -356,7 +356,7 @@ class Turn:
                 result = self._change(name, characters, changes)
             else:
                 result = self._rebase(name, characters, view, changes)
-            await self._pace()
+            await self._done(result)
         return result
 
     async def format(
@@ -420,7 +420,7 @@ class Turn:
             is_new = now is NOTHING or place[-1] == "-"
             patch = Patch("add" if is_new else "replace", path, value)
             result = self._patch([patch], is_tried=isinstance(value, dict | list))
-            await self._pace()
+            await self._done(result)
         return result
 
     async def json_patch(self, operations: Sequence[Mapping[str, Any]]) -> EditResult:
@@ -432,7 +432,7 @@ class Turn:
             result = self._patch(
                 [_patch_of(each) for each in operations], is_tried=True
             )
-            await self._pace()
+            await self._done(result)
         return result
 
     def _patch(self, patches: Sequence[Patch], *, is_tried: bool) -> EditResult:
@@ -587,8 +587,14 @@ class Turn:
         raise NotFound("the text does not say that")
 
     def _replace_range(self, range: Range, new: str, root: str | None) -> EditResult:
+        if isinstance(range, Match | Section):
+            range = range.start, range.end
         name, start, stop = self._range(range, root)
-        return self._exchange(name, self._characters(name), start, stop, new)
+        known = self._memory.known(name, start, stop)
+        was = None if known is None else known.between(*range)
+        return self._exchange(
+            name, self._characters(name), start, stop, new, known, was
+        )
 
     def _exchange(
         self,
@@ -703,6 +709,12 @@ class Turn:
     def _count(self, size: int) -> None:
         self._window_bytes += size
         self._window_edits += 1
+
+    async def _done(self, result: EditResult) -> None:
+        """Show where it was, and go on in due time."""
+        if result.anchor is not None:
+            self.point(result.anchor)
+        await self._pace()
 
     async def _pace(self) -> None:
         """Be told what ends the turn; and do not run ahead of what the server has logged."""
@@ -819,7 +831,7 @@ class SectionEdit:
             if edit is markdown.replaced:
                 known, was = self._read(root, span)
             result = turn._exchange(root, characters, start, stop, insert, known, was)
-            await turn._pace()
+            await turn._done(result)
         return result
 
     def _found(self) -> tuple[str, Characters, markdown.Span]:
