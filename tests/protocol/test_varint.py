@@ -11,6 +11,7 @@ from collab.protocol.varint import (
     MAX_NUMBER,
     Reader,
     encode_bytes,
+    encode_signed,
     encode_string,
     encode_varint,
 )
@@ -53,6 +54,39 @@ def test_a_string_comes_back(text: str) -> None:
 )
 def test_a_number_has_the_bytes_that_lib0_gives_it(number: int, encoded: str) -> None:
     assert encode_varint(number).hex() == encoded
+
+
+@given(st.integers(-MAX_NUMBER, MAX_NUMBER))
+def test_a_signed_number_comes_back(number: int) -> None:
+    reader = Reader(encode_signed(number))
+
+    assert reader.read_signed() == number
+    assert reader.at_end
+
+
+@pytest.mark.parametrize(
+    ("number", "encoded"),
+    [
+        (0, "00"),
+        (1, "01"),
+        (-1, "41"),
+        (63, "3f"),
+        (64, "8001"),
+        (-64, "c001"),
+        (8192, "808001"),
+        (-MAX_NUMBER, "ffffffffffffff1f"),
+    ],
+)
+def test_a_signed_number_has_the_bytes_that_lib0_gives_it(
+    number: int, encoded: str
+) -> None:
+    assert encode_signed(number).hex() == encoded
+
+
+@pytest.mark.parametrize("hostile", [b"", b"\x80", b"\x80\x00", b"\xff" * 20])
+def test_a_misspelt_signed_number_is_invalid(hostile: bytes) -> None:
+    with pytest.raises(InvalidMessage):
+        Reader(hostile).read_signed()
 
 
 def test_what_was_read_is_not_read_again() -> None:
@@ -110,13 +144,17 @@ def test_bytes_after_the_message_are_invalid() -> None:
         reader.expect_end()
 
 
-@given(st.binary(max_size=40), st.lists(st.sampled_from(["varint", "bytes", "string"])))
+@given(
+    st.binary(max_size=40),
+    st.lists(st.sampled_from(["varint", "signed", "bytes", "string"])),
+)
 def test_random_bytes_raise_nothing_but_invalid_message(
     frame: bytes, kinds: list[str]
 ) -> None:
     reader = Reader(frame)
     read = {
         "varint": reader.read_varint,
+        "signed": reader.read_signed,
         "bytes": reader.read_bytes,
         "string": lambda: reader.read_string(20),
     }
