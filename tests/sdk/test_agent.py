@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from faces import run
+from faults.proxy import Proxy
 from members import SECONDS, text, until
 from processes import Server
 
@@ -122,3 +124,34 @@ async def test_an_agent_is_of_no_use_after_its_block(
 
     with pytest.raises(Unavailable):
         await agent.open(room)
+
+
+async def test_a_stream_whose_socket_is_dropped_a_hundred_times_is_whole(
+    house: Server, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab.sdk.backoff.FIRST_SECONDS", 0.02)
+    words = [f"{number} " for number in range(1000)]
+
+    async with Proxy("127.0.0.1", house.port) as proxy:
+
+        async def tokens() -> AsyncIterator[str]:
+            for number, word in enumerate(words):
+                if number % 10 == 5:
+                    await until(lambda: proxy.links > 0)
+                    proxy.reset()
+                yield word
+                await asyncio.sleep(0.002)
+
+        async with (
+            collab.connect(f"http://127.0.0.1:{proxy.port}", name="Writer") as agent,
+            collab.connect(house.url, name="Reader") as other,
+        ):
+            doc, seen = await agent.open(room), await other.open(room)
+            async with doc.turn(reason="a long text") as turn:
+                await turn.stream("end", tokens())
+
+            await until(lambda: written(seen) == "".join(words))
+            assert written(doc) == "".join(words)
+            assert proxy.accepted > 100
+            activity = await doc.activity()
+            assert {entry.author.turn for entry in activity.entries} == {turn.id}
