@@ -111,6 +111,7 @@ _BY_CODE: dict[str, type[SdkError]] = {
     "root_not_found": NotFound,
     "not_found": NotFound,
     "text_not_found": NotFound,
+    "anchor_not_found": NotFound,
     "history_gone": NotFound,
     "ambiguous_text": Ambiguous,
     "conflict": Conflict,
