@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import httpx2
 import pytest
+from processes import eventually
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "collab" / "server" / "pages"
@@ -127,3 +129,15 @@ def test_the_installed_server_serves_the_playground(server: str) -> None:
 
     assert urlopen(server).read() == (PAGES / "index.html").read_bytes()
     assert served == {name: (PAGES / name).read_bytes() for name in served}
+
+
+def test_the_installed_server_has_a_demo_agent(server: str) -> None:
+    room = f"{server}/v1/rooms/r"
+    with httpx2.Client() as client:
+        client.post(f"{server}/v1/rooms", json={"name": "r"})
+        came = client.post(f"{server}/playground/agent?room=r").status_code
+        seen = eventually(
+            lambda: bool(client.get(f"{room}/presence").json()["clients"]), seconds=20
+        )
+
+    assert (came, seen) == (202, True)
