@@ -137,7 +137,7 @@ async def test_a_stream_whose_socket_is_dropped_a_hundred_times_is_whole(
         async def tokens() -> AsyncIterator[str]:
             for number, word in enumerate(words):
                 if number % 10 == 5:
-                    await until(lambda: proxy.links > 0)
+                    await until(lambda number=number: proxy.accepted > number // 10)
                     proxy.reset()
                 yield word
                 await asyncio.sleep(0.002)
