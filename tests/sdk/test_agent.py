@@ -129,7 +129,7 @@ async def test_an_agent_is_of_no_use_after_its_block(
 async def test_a_stream_whose_socket_is_dropped_a_hundred_times_is_whole(
     house: Server, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collab.sdk.backoff.FIRST_SECONDS", 0.02)
+    monkeypatch.setattr("collab.sdk.backoff.LONGEST_SECONDS", 0.03)
     words = [f"{number} " for number in range(1000)]
 
     async with Proxy("127.0.0.1", house.port) as proxy:
