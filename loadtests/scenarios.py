@@ -14,6 +14,7 @@ from itertools import repeat
 from pathlib import Path
 from statistics import median
 
+import agents
 import client
 import fleet
 import http_load
@@ -662,6 +663,9 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
         fleet.comparing,
         fleet.recovery,
         fleet.restarting,
+        agents.agents,
+        agents.agent_drops,
+        agents.flood,
         places.anchors,
     )
 }
