@@ -139,7 +139,7 @@ class RoomInfo(Model):
     name: str
     epoch: str = Field(description="The history its positions belong to.")
     position: int = Field(description="Of the last update in the log.")
-    bytes: int = Field(description="Of log and checkpoints.")
+    bytes: int = Field(description="Of log, checkpoints and attribution.")
     created_milliseconds: int
     changed_milliseconds: int
     deleted_milliseconds: int | None = Field(
