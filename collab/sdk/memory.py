@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pycrdt import Doc, Subscription, TransactionEvent
+from pycrdt import Doc, Subscription, Text, TransactionEvent
 
 from collab.document.anchor import Anchor, Orphaned, Place, Side
 from collab.document.budget import Budget
@@ -134,14 +134,12 @@ class Memory:
             return name
         doc = self._provider.doc
         names = list(doc.keys())
-        if ROOT in names or len(names) != 1:
-            filled = [each for each in names if root_of(doc, each) is not None]
-            if ROOT in filled or not filled:
-                return ROOT
-            if len(filled) > 1:
-                raise Invalid("there are several roots: say which one")
-            names = filled
-        return names[0]
+        if ROOT in names and len(doc.get(ROOT, type=Text)):
+            return ROOT
+        filled = [each for each in names if root_of(doc, each) is not None]
+        if len(filled) > 1:
+            raise Invalid("there are several roots: say which one")
+        return filled[0] if filled else ROOT
 
     def characters(self, root: str, budget: Budget | None = None) -> Characters:
         """A root that is a text; one that holds nothing yet becomes one."""

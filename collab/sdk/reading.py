@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from collab.document.anchor import Anchor, Id, Side
 from collab.document.characters import Change, places
 from collab.document.order import Order, Span
+from collab.errors import AnchorNotFound
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Invalid
 from collab.sdk.words import is_inside_word, widened
@@ -149,9 +150,14 @@ class Known:
         self.root, self.start, self.text = root, start, text
         self.is_whole = is_whole  # all there was: also what comes before and behind
         self.spans = spans
-        self._by_client: dict[int, list[Span]] = {}
-        for span in sorted(spans, key=lambda span: span.clock):
-            self._by_client.setdefault(span.client, []).append(span)
+
+    @cached_property
+    def _by_client(self) -> dict[int, list[Span]]:
+        """In the order of their clocks."""
+        found: dict[int, list[Span]] = {}
+        for span in sorted(self.spans, key=_clock):
+            found.setdefault(span.client, []).append(span)
+        return found
 
     @property
     def end(self) -> int:
@@ -190,9 +196,11 @@ class Known:
             return 0, order.length(self.root)
         if not self.spans:
             return 0, -1
-        start = order.resolve(self.anchor(self.start, Side.RIGHT)).index
-        stop = order.resolve(self.anchor(self.end, Side.LEFT)).index
-        return start, stop
+        try:
+            start = order.resolve(self.anchor(self.start, Side.RIGHT)).index
+            return start, order.resolve(self.anchor(self.end, Side.LEFT)).index
+        except AnchorNotFound:  # nobody knows any more where that was
+            return 0, -1
 
     def was(self, client: int, clock: int) -> tuple[int, int] | None:
         """Where a character was, and how many with ids in a row follow it."""

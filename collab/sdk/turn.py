@@ -6,18 +6,19 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pycrdt import Text, UndoManager
+from pycrdt import Array, Map, Text, UndoManager
 
 from collab.document.anchor import Anchor, Side
 from collab.document.budget import Budget
 from collab.document.characters import Change, Characters, places, word_changes
 from collab.document.edits import Draft
+from collab.document.export import root_of
 from collab.document.tree import Patch, Tree
 from collab.document.values import check_value, checked
 from collab.sdk import sections as markdown
@@ -45,6 +46,7 @@ Range = Match | Section | tuple[Where, Where]
 
 MAX_EDIT_CHARACTERS = 1 << 18  # of one edit; a stream takes more
 MAX_CANDIDATES = 10
+MAX_SHOWN_CHARACTERS = 256
 # What may be on its way before an edit waits until it is logged.
 WINDOW_BYTES, WINDOW_EDITS = 1 << 16, 200
 STALL_SECONDS = 30.0  # how long it waits, at most
@@ -164,19 +166,21 @@ class Turn:
         is_ours = told is not None and await self._take_in(kind)
         self._is_open = False
         provider = self._provider
+        has_failed = kind is not None or told is not None
         try:
-            if kind is not None or told is not None:
-                self._take_back()
-            else:
+            try:
+                if has_failed:
+                    self._take_back()
+            finally:
                 provider.turn("")
+            if not has_failed:
                 position = await provider.flush("logged", FLUSH_SECONDS)
                 self.record = self._recorded(position)
         finally:
             self._end_observing()
-            provider.turn("")
             self._doc.end(self)
             if self._before is not None:
-                provider.show({**provider.shown, "agent": self._before})
+                self._present({"agent": self._before})
         if told is not None and (is_ours or (kind is None and not self._is_delivered)):
             raise told from None
 
@@ -371,7 +375,8 @@ class Turn:
             order = self._memory.order
             if start < stop and attributes:
                 first, last = order.bytes_at(name, start), order.bytes_at(name, stop)
-                shared = self._scoped(name)
+                self._scope(name, Text)
+                shared = self._provider.doc.get(name, type=Text)
                 with self._provider.doc.transaction(origin=self.id):
                     shared.format(first, last, attributes)
             anchor = self._memory.order.anchor(name, stop, Side.LEFT)
@@ -462,7 +467,7 @@ class Turn:
                 tree.apply(patch)
 
         for patch in patches:
-            self._scoped(steps(patch.path)[0], is_text=False)
+            self._scope(steps(patch.path)[0], _kind_of(patch))
         memory.transact(self.id, change)
         for patch in patches:
             self._note(patch)
@@ -674,7 +679,7 @@ class Turn:
         real = [each for each in changes if each.insert or each.start < each.stop]
         if not real:
             return EditResult(False, None, conflict)
-        self._scoped(root)
+        self._scope(root, Text)
         memory.write(self.id, root, characters, real, attributes)
         inserted = sum(len(change.insert) for change in real)
         deleted = sum(change.stop - change.start for change in real)
@@ -686,16 +691,14 @@ class Turn:
         side = Side.LEFT if last.insert else Side.RIGHT
         return EditResult(True, memory.order.anchor(root, index, side), conflict)
 
-    def _scoped(self, root: str, *, is_text: bool = True) -> Any:
-        """A root whose changes can be taken back."""
+    def _scope(self, root: str, kind: type[Any]) -> None:
+        """What is done in this root can be taken back; one that holds nothing yet becomes of this kind."""
+        if self._undo is None or root in self._scopes:
+            return
+        self._scopes.add(root)
         doc = self._provider.doc
-        shared: Any = (
-            doc.get(root, type=Text) if is_text else dict(doc.items()).get(root)
-        )
-        if self._undo is not None and root not in self._scopes and shared is not None:
-            self._scopes.add(root)
-            self._undo.expand_scope(shared)
-        return shared
+        shared = root_of(doc, root)
+        self._undo.expand_scope(doc.get(root, type=kind) if shared is None else shared)
 
     def _ambiguous(
         self, message: str, root: str, shown: str, found: Iterable[Any], length: int
@@ -725,19 +728,25 @@ class Turn:
 
     def show(self, status: str, tail: str = "") -> None:
         """Say what this agent is doing, in this room."""
-        shown = dict(self._provider.shown)
-        if "agent" not in shown:
-            return
-        doing = {"status": status, "task": self.task, "turn": self.id, "tail": tail}
-        shown["agent"] = {key: each for key, each in doing.items() if each}
-        self._provider.show(shown)
+        doing = {
+            "status": status,
+            "task": self.task[:MAX_SHOWN_CHARACTERS],
+            "turn": self.id,
+            "tail": tail[-MAX_SHOWN_CHARACTERS:],
+        }
+        self._present({"agent": {key: each for key, each in doing.items() if each}})
 
     def point(self, anchor: Anchor) -> None:
         """Show where this agent writes."""
-        shown = dict(self._provider.shown)
+        where = anchor.to_json()
+        self._present({"cursor": {"anchor": where, "head": where}})
+
+    def _present(self, what: Mapping[str, Any]) -> None:
+        """Show it beside all else, if this is somebody who shows what it does."""
+        shown = self._provider.shown
         if "agent" in shown:
-            where = anchor.to_json()
-            self._provider.show({**shown, "cursor": {"anchor": where, "head": where}})
+            with suppress(ValueError):  # too much to show is no reason to stop
+                self._provider.show({**shown, **what})
 
 
 class Flow:
@@ -865,6 +874,16 @@ class SectionEdit:
             return None, None
         start, stop = markdown.content(known.text, same[0])
         return known, (known.start + start, known.start + stop)
+
+
+def _kind_of(patch: Patch) -> type[Any]:
+    """What a root becomes that holds nothing yet."""
+    path = steps(patch.path)
+    if len(path) > 1:
+        return Array if path[1] == "-" else Map
+    if isinstance(patch.value, list):
+        return Array
+    return Text if isinstance(patch.value, str) else Map
 
 
 _MEMBERS = {

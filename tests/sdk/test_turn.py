@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from alone import Alone, Other, alone
 from members import until
+from pycrdt import Array, Map, Text
 from pycrdt import Doc as Raw
-from pycrdt import Text
 
 from collab.document.anchor import Anchor, Id, Place, Side
 from collab.sdk.doc import Doc
@@ -486,7 +486,6 @@ async def test_a_turn_says_what_it_is_about() -> None:
     assert line(doc).turns == [
         (turn.id, {"reason": "why", "task": "t1", "model": "m"}),
         ("", {}),
-        ("", {}),
     ]
     assert line(doc).said[0] == "writing"
     assert line(doc).shown["agent"] == {"status": "idle"}
@@ -608,6 +607,30 @@ async def test_an_error_of_the_program_takes_back_what_was_written() -> None:
 
     assert doc.text == "one their two"
     assert doc.get("/m") is None  # it holds nothing
+
+
+async def test_values_of_a_root_that_others_made_are_taken_back_too() -> None:
+    doc = alone()
+    other = Other(doc)
+    other.raw["m"] = Map({"a": 1, "l": Array([1])})
+    other.say()
+
+    async def work() -> None:
+        async with doc.turn(rollback=True) as turn:
+            await turn.json_patch(
+                [
+                    {"op": "replace", "path": "/m/a", "value": 2},
+                    {"op": "add", "path": "/m/l/-", "value": 2},
+                    {"op": "add", "path": "/n/-", "value": 3},
+                ]
+            )
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await work()
+
+    assert doc.get("/m") == {"a": 1, "l": [1]}
+    assert doc.get("/n") is None
 
 
 async def test_what_a_stopped_turn_wrote_is_taken_back_in_another() -> None:
