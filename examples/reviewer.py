@@ -53,6 +53,7 @@ class Slip:
     new: str
     reason: str
     sign: int  # a character beside it that stays, mended or not: it is known again by this
+    line: tuple[int, str]  # where its line begins, and what it says
 
 
 def slips(text: str) -> Iterator[Slip]:
@@ -70,8 +71,9 @@ def slips(text: str) -> Iterator[Slip]:
 
 def slips_in(line: str, before: str, after: str, at: int) -> Iterator[Slip]:
     """Those of one line, which begins at this place."""
+    here = at, line
     if re.match(r"#{1,6} ", line) and before.strip():
-        yield Slip(at, at, "\n", "an empty line before a heading", at)
+        yield Slip(at, at, "\n", "an empty line before a heading", at, here)
     code = [found.span() for found in re.finditer(r"`[^`]*`|\S*://\S*", line)]
 
     def matches(pattern: str) -> Iterator[re.Match[str]]:
@@ -84,23 +86,23 @@ def slips_in(line: str, before: str, after: str, at: int) -> Iterator[Slip]:
         right = SPELLINGS[word.lower()]
         right = right.capitalize() if word[0].isupper() else right
         why = f"“{right}” for “{word}”"
-        yield Slip(start, end, right, why, start - 1 if start else end)
+        yield Slip(start, end, right, why, start - 1 if start else end, here)
     for found in matches(r"\b([^\W\d_]+)([ \t]+\1)\b"):
         word, start, end = found[1], at + found.start(2), at + found.end()
         if word.lower() not in TWINS:
             why = f"“{word}” was there twice"
-            yield Slip(start, end, "", why, at + found.start())
+            yield Slip(start, end, "", why, at + found.start(), here)
     spaces = re.search(r"(?<=\S)[ \t]+$", line)
     if spaces and spaces[0] != "  ":  # two are a line break in Markdown
         start, why = at + spaces.start(), "spaces at the end of a line"
-        yield Slip(start, at + len(line), "", why, start - 1)
+        yield Slip(start, at + len(line), "", why, start - 1, here)
     if not line.startswith(("<!--", "|", "#")) and not after.startswith("<!--"):
         for sentence in re.finditer(r"[^.!?…]+", line):
             count = len(sentence[0].split())
             if count > MAX_WORDS:
                 note = f"\n<!-- A sentence of {count} words: could it be two? -->"
                 end, why = at + len(line), "a remark on a long sentence"
-                yield Slip(end, end, note, why, at + sentence.start())
+                yield Slip(end, end, note, why, at + sentence.start(), here)
 
 
 def reason(found: list[Slip]) -> str:
@@ -110,12 +112,15 @@ def reason(found: list[Slip]) -> str:
     return said if not more else f"{said}, and {more} more"
 
 
+Sign = tuple[Anchor | None, str, str]
+
+
 class Reviewer:
     """One agent in one document."""
 
     def __init__(self, agent: collab.Agent, doc: Doc, *, pace: float = PACE_SECONDS):
         self.agent, self.doc, self.pace = agent, doc, pace
-        self.seen: dict[tuple[Anchor, str], None] = {}  # done, or not wanted
+        self.seen: dict[Sign, None] = {}  # done, or not wanted
         self.carets: dict[int, tuple[Any, float]] = {}  # and when each moved last
 
     async def work(self, idle_seconds: float | None = None) -> None:
@@ -138,6 +143,7 @@ class Reviewer:
         found, is_waiting = self.look()
         detail = ""
         if found:
+            lines = [self.line_sign(slip) for slip in found[:MAX_EDITS]]
             try:
                 async with self.doc.turn(reason=reason(found)) as turn:
                     for _ in range(min(len(found), MAX_EDITS)):
@@ -146,8 +152,11 @@ class Reviewer:
             except Cancelled:
                 # Whoever stops it does not want the rest of it either.
                 for slip in slips(self.doc.text):
-                    self.remember(slip)
+                    self.remember(self.sign(slip))
                 detail = "Was stopped, and leaves that alone"
+            # When the turn is taken back the lines say again what they said.
+            for sign in lines:
+                self.remember(sign)
         self.agent.status("idle", detail=detail)
         return is_waiting
 
@@ -164,7 +173,7 @@ class Reviewer:
         if not found:
             return False
         slip = found[0]
-        self.remember(slip)
+        self.remember(self.sign(slip))
         reading = self.doc.read()
         if slip.start == slip.end:
             await turn.insert(reading.at(slip.start), slip.new)
@@ -179,7 +188,7 @@ class Reviewer:
         busy = self.busy_lines(text)
         found, is_waiting = [], False
         for slip in slips(text):
-            if self.key(slip) in self.seen:
+            if self.sign(slip) in self.seen or self.line_sign(slip) in self.seen:
                 continue
             if any(start <= slip.end and slip.start <= end for start, end in busy):
                 is_waiting = True
@@ -208,12 +217,17 @@ class Reviewer:
         self.carets = carets
         return lines
 
-    def key(self, slip: Slip) -> tuple[Anchor, str]:
+    def sign(self, slip: Slip) -> Sign:
         """The same for the same slip, whatever is written around it."""
-        return self.doc.anchor(slip.sign), slip.reason
+        return self.doc.anchor(slip.sign), "", slip.reason
 
-    def remember(self, slip: Slip) -> None:
-        self.seen[self.key(slip)] = None
+    def line_sign(self, slip: Slip) -> Sign:
+        """The same for the same slip, as long as its line says the same."""
+        start, line = slip.line
+        return self.doc.anchor(start - 1) if start else None, line, slip.reason
+
+    def remember(self, sign: Sign) -> None:
+        self.seen[sign] = None
         if len(self.seen) > MAX_REMEMBERED:
             del self.seen[next(iter(self.seen))]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
 
 import pytest
 from modelling import endpoint, said
+from processes import Server
 
+import collab
 from examples import reviewer, writer
 
 GREETING = said("Hello", ", ", "wörld 🌱", "\n")
@@ -225,3 +228,141 @@ def test_a_pass_is_told_in_one_sentence() -> None:
 
     assert reviewer.reason(found[:1]) == "“the” for “teh”"
     assert reviewer.reason(found) == "“the” for “teh”, and 2 more"
+
+
+@pytest.mark.anyio
+async def test_a_section_is_written_where_it_is_wanted_and_credited_to_a_turn(
+    server: Server,
+) -> None:
+    async with (
+        endpoint([said("Three", " beds", ",", " one", " path 🌱.")]) as model,
+        collab.connect(server.url, name="Ada", kind="human") as ada,
+    ):
+        doc = await ada.open("garden")
+        async with doc.turn() as turn:
+            await turn.insert(
+                0, "# Plan\n\n## Summary\n\nIn short:\n\n## Plants\n\nPears\n"
+            )
+        await doc.provider.flush()
+        wanted = {"url": model.url, "model": "small", "ask": "Shorten it."}
+        id = await writer.write(server.url, "garden", section="Summary", **wanted)
+        await writer.write(server.url, "garden", section="Costs", **wanted)
+        async with asyncio.timeout(20):
+            await doc.wait_for(lambda doc: doc.text.count("🌱") == 2)
+        blame = await doc.blame()
+
+    words = "Three beds, one path 🌱."
+    assert doc.text == (
+        f"# Plan\n\n## Summary\n\nIn short:\n\n{words}\n\n## Plants\n\nPears\n\n\n## Costs\n\n{words}"
+    )
+    written = [span.author for span in blame.spans if span.author.turn == id]
+    assert {(by.name, by.kind, by.model, by.reason) for by in written} == {
+        ("Writer", "agent", "small", "Wrote “Summary”")
+    }
+    assert "Shorten it." in model.asked[0]["messages"][1]["content"]
+    assert "## Plants" in model.asked[0]["messages"][1]["content"]
+
+
+@pytest.mark.anyio
+async def test_a_model_that_breaks_off_is_one_error_and_some_of_what_it_said_stays(
+    server: Server,
+) -> None:
+    async with endpoint([said("Half a sentence")[:-16]]) as model:
+        wanted = {"url": model.url, "model": "small", "section": "Summary"}
+        with pytest.raises(writer.EndpointError, match="broke off"):
+            await writer.write(server.url, "half", **wanted)
+
+        async with collab.connect(server.url) as agent:
+            doc = await agent.open("half")
+
+    assert "## Summary\n\nHalf a sentence".startswith(doc.text)
+
+
+@pytest.mark.anyio
+async def test_the_reviewer_leaves_alone_what_a_person_is_typing_and_mends_it_after(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reviewer, "QUIET_SECONDS", 1e6)
+    async with (
+        collab.connect(server.url, name="Ada", kind="human") as ada,
+        collab.connect(server.url, name="Reviewer", role="reviewer") as agent,
+    ):
+        doc = await ada.open("typing")
+        async with doc.turn() as turn:
+            await turn.insert(0, "teh shed\nteh fence\nteh gate")
+        await doc.provider.flush()
+        ada.cursor("typing", doc.anchor(12))
+        its = await agent.open("typing")
+        async with asyncio.timeout(20):
+            async for peers in its.provider.presences():
+                if any(peer.cursor for peer in peers.values()):
+                    break
+        work = reviewer.Reviewer(agent, its, pace=0)
+        is_waiting = await work.review()
+        meanwhile = its.text
+        monkeypatch.setattr(reviewer, "QUIET_SECONDS", 0)
+        is_waiting_still = await work.review()
+
+    assert (is_waiting, is_waiting_still) == (True, False)
+    assert meanwhile == "the shed\nteh fence\nthe gate"
+    assert its.text == "the shed\nthe fence\nthe gate"
+
+
+@pytest.mark.anyio
+async def test_the_reviewer_does_not_do_again_what_was_taken_back(
+    server: Server,
+) -> None:
+    async with (
+        collab.connect(server.url, name="Ada", kind="human") as ada,
+        collab.connect(server.url, name="Reviewer", role="reviewer") as agent,
+    ):
+        doc, its = await ada.open("again"), await agent.open("again")
+        async with doc.turn() as turn:
+            await turn.insert(0, "Teh the the shed \nend\n# Title")
+        await doc.provider.flush()
+        async with asyncio.timeout(20):
+            await its.wait_for(lambda doc: "Title" in doc.text)
+            work = reviewer.Reviewer(agent, its, pace=0)
+            await work.review()
+            mended = its.text
+            (did,) = [
+                each
+                for each in (await doc.activity()).entries
+                if each.author.kind == "agent"
+            ]
+            await doc.undo(did.author.turn)
+            await its.wait_for(lambda doc: doc.text.startswith("Teh"))
+        await work.review()
+
+    assert mended == "The the shed\nend\n\n# Title"
+    assert its.text == "Teh the the shed \nend\n# Title"
+    assert did.author.reason == "“The” for “Teh”, and 3 more"
+
+
+@pytest.mark.anyio
+async def test_a_reviewer_that_is_stopped_leaves_the_rest(server: Server) -> None:
+    async with (
+        collab.connect(server.url, name="Ada", kind="human") as ada,
+        collab.connect(server.url, name="Reviewer", role="reviewer") as agent,
+    ):
+        doc, its = await ada.open("stop"), await agent.open("stop")
+        async with doc.turn() as turn:
+            await turn.insert(0, "teh shed\nteh fence")
+        await doc.provider.flush()
+        async with asyncio.timeout(20):
+            await its.wait_for(lambda doc: "fence" in doc.text)
+            work = reviewer.Reviewer(agent, its, pace=1e6)
+            passing = asyncio.create_task(work.review())
+            async for peers in doc.provider.presences():
+                if turns := [
+                    peer.agent.turn
+                    for peer in peers.values()
+                    if peer.agent and peer.agent.turn
+                ]:
+                    break
+            doc.provider.cancel_turn(turns[0])
+            await passing
+        work.pace = 0
+        await work.review()
+
+    assert its.text == "teh shed\nteh fence"
