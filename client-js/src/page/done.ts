@@ -10,6 +10,8 @@ import type { Problem, Requests } from "./requests.ts";
 const MAX_SHOWN = 8;
 /** Entries that are read, those of people among them. */
 const MAX_READ = 100;
+/** Characters of what is said of an undo. */
+const MAX_REASON = 200;
 /** After a change that may belong to a turn. */
 const LOOK_MILLISECONDS = 700;
 
@@ -79,7 +81,8 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
     return line;
   };
 
-  const decide = async ({ author, undoneBy }: Done, button: HTMLButtonElement) => {
+  const decide = async (done: Done, button: HTMLButtonElement) => {
+    const { author, undoneBy } = done;
     if (button.getAttribute("aria-disabled") === "true") return;
     button.setAttribute("aria-disabled", "true");
     setText("agents-problem", "");
@@ -87,6 +90,9 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
     try {
       await requests.act(`turns/${encodeURIComponent(author.turn)}/${verb}`, {
         principal: author.principal,
+        reason: [...`${undoneBy === "" ? "Took back" : "Brought back"}: ${told(done)}`]
+          .slice(0, MAX_REASON)
+          .join(""),
       });
       setText("agents-announcer", undoneBy === "" ? "Taken back." : "It is there again.");
     } catch (problem) {

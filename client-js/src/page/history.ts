@@ -3,6 +3,9 @@
 import { PALETTE } from "./colours.ts";
 import type { Person } from "./people.ts";
 
+/** Whom the server names where it asks nobody who they are. */
+const ANONYMOUS = "anonymous";
+
 /** Who wrote something, and in which turn, when it was one. */
 export interface Author {
   readonly principal: string;
@@ -88,7 +91,7 @@ function readAuthor(said: unknown): Author {
   const principal = word(fields.principal);
   return {
     principal,
-    name: word(fields.name) || principal || "Somebody",
+    name: word(fields.name) || (principal === ANONYMOUS ? "" : principal) || "Somebody",
     isAgent: fields.kind === "agent",
     onBehalfOf: word(fields.on_behalf_of),
     turn: word(fields.turn),
