@@ -98,7 +98,7 @@ class Budget(Protocol):
     share: float  # of the largest document there may be, up to which it may fill one
 
     def spend(self, characters: int, *, is_full: bool) -> None:
-        """Raises RateLimited, which says when there is more."""
+        """One update that inserts so many. Raises RateLimited, which says when there is more."""
         ...
 
 
@@ -470,8 +470,9 @@ class Room:
         try:
             if turn is not None and deletes:
                 self._spare(member, turn, deletes)
-            if budget is not None and characters:
-                budget.spend(characters, is_full=self.document.is_fuller(budget.share))
+            if budget is not None and (characters or deletes):
+                is_full = characters > 0 and self.document.is_fuller(budget.share)
+                budget.spend(characters, is_full=is_full)
         except (RateLimited, OthersPresent) as error:
             self.end_turn(member, error)
             raise

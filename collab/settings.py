@@ -304,6 +304,12 @@ class Settings(BaseSettings):
     max_streams_per_principal: int = Field(
         20, ge=0, description="Open streams of one principal; 0 is no bound."
     )
+    agent_operations_per_second: float = Field(
+        50.0,
+        ge=0,
+        description="Updates of an agent, or of a member in a turn, in one room; thirty seconds' worth at once. More is "
+        "refused, and ends the turn. 0 is no bound.",
+    )
     agent_characters_per_minute: int = Field(
         1_000_000,
         ge=0,

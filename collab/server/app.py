@@ -192,6 +192,7 @@ def make_limits(settings: Settings, metrics: Metrics) -> Limits:
         requests_per_second_per_address=settings.requests_per_second_per_address,
         max_streams=settings.max_streams,
         max_streams_per_principal=settings.max_streams_per_principal,
+        agent_operations_per_second=settings.agent_operations_per_second,
         agent_characters_per_minute=settings.agent_characters_per_minute,
         max_agent_document_share=settings.max_agent_document_share,
         key_of=Trusted(settings.trusted_proxies).key_of,

@@ -65,12 +65,13 @@ class Bucket:
 
 
 class Budget:
-    """What an agent, or a member in a turn, may still insert in one room. People outside of turns have none."""
+    """What an agent, or a member in a turn, may still write in one room. People outside of turns have none."""
 
-    __slots__ = ("_characters", "_clock", "_metrics", "share")
+    __slots__ = ("_characters", "_clock", "_metrics", "_operations", "share")
 
     def __init__(
         self,
+        operations_per_second: float,
         characters_per_minute: float,
         share: float,
         metrics: Metrics,
@@ -78,18 +79,25 @@ class Budget:
     ) -> None:
         self.share = share
         self._metrics, self._clock = metrics, clock
-        self._characters = Bucket(
-            characters_per_minute / 60, clock(), burst_seconds=60.0
-        )
+        now = clock()
+        self._operations = Bucket(operations_per_second, now, burst_seconds=30.0)
+        self._characters = Bucket(characters_per_minute / 60, now, burst_seconds=60.0)
 
     def spend(self, characters: int, *, is_full: bool) -> None:
-        """What is more than there is left is taken once, and waited for after that. Raises RateLimited."""
+        """One update. More characters than there are left are taken once, and waited for after that.
+
+        Raises RateLimited.
+        """
         if is_full:
             self._metrics.limited["document_share_of_agents"] += 1
             raise RateLimited(
                 "this document is as large as agents may make it", FULL_SECONDS
             )
         now = self._clock()
+        wait = self._operations.take(now)
+        if wait:
+            self._metrics.limited["operations_per_agent"] += 1
+            raise RateLimited("too many operations of one agent in this room", wait)
         wait = self._characters.owe(0, now)
         if wait:
             self._metrics.limited["characters_per_agent"] += 1
@@ -232,6 +240,7 @@ class Limits:
         requests_per_second_per_address: float = 0.0,
         max_streams: int = 0,
         max_streams_per_principal: int = 0,
+        agent_operations_per_second: float = 0.0,
         agent_characters_per_minute: int = 0,
         max_agent_document_share: float = 1.0,
         key_of: Callable[[str], str] = network_of,
@@ -267,8 +276,11 @@ class Limits:
             metrics,
             clock,
         )
-        self._agent_characters = agent_characters_per_minute
-        self._agent_share = max_agent_document_share
+        self._agent_terms = (
+            agent_operations_per_second,
+            agent_characters_per_minute,
+            max_agent_document_share,
+        )
         self._budgets: dict[tuple[str, str, str], Budget] = {}
         self._max_streams, self._streams = max_streams, 0
         metrics.gauges["streams"] = lambda: self._streams
@@ -288,9 +300,7 @@ class Limits:
         if found is None:
             if len(self._budgets) >= KEPT_BUDGETS:
                 del self._budgets[next(iter(self._budgets))]
-            found = Budget(
-                self._agent_characters, self._agent_share, self._metrics, self._clock
-            )
+            found = Budget(*self._agent_terms, self._metrics, self._clock)
         self._budgets[key] = found
         return found
 

@@ -558,6 +558,22 @@ async def test_an_agent_over_its_budget_is_told_when_to_come_back() -> None:
         assert house.replica.metrics.withheld_updates == 1
 
 
+async def test_an_agent_that_writes_too_often_is_told_when_to_come_back() -> None:
+    async with open_house(agent_operations_per_second=1) as house:
+        house.table.add("bot", ALL)
+        bot = await house.y_websocket("bot", is_v1=True)
+        bot.say(yjs.turn("t1"))
+
+        for _ in range(30):
+            bot.write("x")
+        bot.say(yjs.update_message(bot.made[0]))
+        bot.delete(0, 1)
+
+        assert endings(bot) == [("t1", "rate_limited")]
+        assert refusals(bot) == [(32, "rate_limited")]
+        assert house.replica.metrics.limited["operations_per_agent"] == 1
+
+
 async def test_another_turn_or_connection_is_no_other_budget() -> None:
     async with open_house(agent_characters_per_minute=60) as house:
         house.table.add("bot", ALL)
