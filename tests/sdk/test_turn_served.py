@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from faults.proxy import Proxy
 from members import SECONDS, text, until
 from processes import Server
 
-from collab.sdk import Cancelled, Conflict, LeaseLost, Provider, connect
+from collab.sdk import Cancelled, Conflict, Doc, LeaseLost, Provider, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +94,36 @@ async def test_a_stream_beside_typing_people_keeps_its_order_and_its_words(
         assert [word for word in doc.text.split() if word.startswith("tok")] == spoken(
             100
         )
+
+
+async def test_a_stream_goes_on_over_sockets_that_break(
+    house: Server, room: str
+) -> None:
+    async with (
+        Proxy("127.0.0.1", house.port) as proxy,
+        Provider(
+            f"http://127.0.0.1:{proxy.port}", room, chance=lambda: 0.02
+        ) as provider,
+        Provider(house.url, room) as person,
+    ):
+        await provider.synced(SECONDS)
+        await person.synced(SECONDS)
+        doc = Doc(provider)
+
+        async def source() -> AsyncIterator[str]:
+            number = 0
+            async for token in tokens(400, 0.001):
+                number += 1
+                if number % 20 == 0:
+                    proxy.reset()
+                yield token
+
+        async with doc.turn() as turn:
+            await turn.stream("end", source())
+
+        assert doc.text.split() == spoken(400)
+        await until(lambda: str(text(person.doc)) == doc.text)
+        assert proxy.accepted > 5
 
 
 async def test_a_person_types_into_the_text_of_an_agent(
