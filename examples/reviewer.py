@@ -1,6 +1,6 @@
 """A reviewer that needs no model: it mends small slips in a text while people write, and lets be what they are typing.
 
-    python examples/reviewer.py http://127.0.0.1:8000 playground
+    python -m examples.reviewer http://127.0.0.1:8000 playground
 
 It shows what it does, makes the smallest edits that there are, and takes a turn for each pass, so that a pass can be
 stopped while it lasts and taken back as a whole afterwards. What was stopped or taken back it does not do again.

@@ -2,7 +2,7 @@
 
 The model is behind any endpoint that speaks OpenAI's chat completions and streams:
 
-    python examples/writer.py http://127.0.0.1:8000 playground --section "Summary" \\
+    python -m examples.writer http://127.0.0.1:8000 playground --section "Summary" \\
         --url http://127.0.0.1:11434/v1/chat/completions --model llama3.2 --ask "Summarise the document."
 
 A key for the endpoint is read from the environment (OPENAI_API_KEY) or from a file, and is never printed.

@@ -83,6 +83,7 @@ def test_every_block_is_tried() -> None:
         "browser",
         "python",
         "curl",
+        "agent",
         "key",
         "auth",
         "revoke",
@@ -127,6 +128,7 @@ def test_the_readme_works_word_by_word(tmp_path: Path) -> None:
                 server.wait_for(lambda said, line=line: said == line)
         browser(BLOCKS["browser"].replace(ADDRESS, here), here, tmp_path)
         python(BLOCKS["python"].replace(ADDRESS, here), tmp_path)
+        assert "Gardener  A bench" in agent(BLOCKS["agent"].replace(ADDRESS, here))
         told = operate(BLOCKS["curl"].replace(ADDRESS, here), tmp_path)
         assert told.count("Hello, curl!") == 1
         assert "event: update" in told
@@ -202,6 +204,15 @@ def python(snippet: str, folder: Path) -> None:
     """Run it with the packages of these tests, in a folder that has none of our code."""
     (folder / "snippet.py").write_text(snippet)
     subprocess.run([sys.executable, "snippet.py"], cwd=folder, check=True, timeout=60)
+
+
+def agent(snippet: str) -> str:
+    """Run it as from a file at the top of the checkout; what it says."""
+    command = [sys.executable, "-c", snippet]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, timeout=60, capture_output=True, text=True
+    )
+    return done.stdout
 
 
 def operate(commands: str, folder: Path) -> str:
