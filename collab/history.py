@@ -42,6 +42,7 @@ INLINE_ROWS = 200
 MAX_WAITING = 32  # questions that wait for a child
 MAX_CHANGED_ROWS = 10_000  # of one changeset
 MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
+MAX_OTHER_ROWS = 10_000  # looked through for what else was taken back
 MAX_KEPT_TURNS = 100_000  # of all rooms together; those asked for longest ago go first
 
 # What a turn says that it takes back, when it is no turn but all that a principal did between two times; no turn can
@@ -67,6 +68,10 @@ class Taken:
     last: int
     began: int  # milliseconds
     ended: int
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row belongs to it."""
+        return (row.author.principal, row.author.turn) == self.whose
 
     @property
     def undoes(self) -> Whose | None:
@@ -136,6 +141,11 @@ class Turns:
             raise Conflict("several principals have a turn of this name: say whose")
         return next(iter(called.values()))
 
+    def undos(self) -> list[Taken]:
+        """All that took something back, in order."""
+        found = [each for each in self.taken.values() if each.about.undoes]
+        return sorted(found, key=lambda each: each.first)
+
     def chain(self, taken: Taken) -> list[tuple[Taken, int]]:
         """A turn and what took it back, or that, and so on: each with how often it turns the first one round."""
         found, at = [(taken, 0)], 0
@@ -196,6 +206,10 @@ class Plan(NamedTuple):
     rows: list[Row]  # after the checkpoint
     chosen: list[int]  # positions; none when there is nothing to be done
     about: About  # what the new turn says of it
+    again: Sequence[int] = ()  # positions of a turn that is to hold again
+    firm: Sequence[int] = ()  # positions of what holds
+    undos: Sequence[bytes] = ()  # updates that took something back since
+    gone: Sequence[bytes] = ()  # of turns that are taken back
 
 
 class Historian:
@@ -268,6 +282,7 @@ class Historian:
     async def blame(
         self,
         room: str,
+        epoch: str,
         owners: Owners,
         root: str,
         start: int,
@@ -280,9 +295,11 @@ class Historian:
 
         Raises what `document` raises.
         """
+        document = f"{room} {epoch}"
         if snapshot is None:
             if position is None:
                 raise ValueError("either the document or its position is needed")
+            document += f" {position}"
             snapshot = await self.document(room, position, "update", "")
         attributed = await self._store.attribution(room)
         after = attributed.position if attributed else 0
@@ -293,7 +310,13 @@ class Historian:
             checkpoint = await self._store.checkpoint_before(room, rows[0].position)
         return await self._reading.ask(
             Question.BLAME,
-            {"root": root, "start": start, "end": end, "owners": _listed(owners)},
+            {
+                "document": document,
+                "root": root,
+                "start": start,
+                "end": end,
+                "owners": _listed(owners),
+            },
             checkpoint,
             (attributed.encoded if attributed else b"", snapshot),
             rows,
@@ -359,12 +382,15 @@ class Historian:
         turns = await self.turns(room)
         taken = turns.find(id, principal, asker)
         newest = turns.newest(taken)
+        again: Taken | None = None
         if is_redo:
             standing = turns.standing(taken)
             chosen = [standing] if standing is newest and standing else []
             undoes = newest
             if standing is not None and standing.span is not None:
                 chosen = []  # only all of it comes back, by its own name
+            if chosen and turns.root(taken) is taken:
+                again = taken
         else:
             undoes = taken
             is_root = turns.root(taken) is taken
@@ -375,7 +401,7 @@ class Historian:
             else:
                 chosen = [taken] if taken is newest else []
         about = About(undoes=undoes.whose.id, by=undoes.whose.principal)
-        return await self._plan(room, turns, chosen, about)
+        return await self._plan(room, turns, chosen, about, again=again)
 
     async def undo_range(
         self, room: str, principal: str, from_time: int, to_time: int
@@ -411,10 +437,16 @@ class Historian:
 
         None when nothing of it is left. Raises RoomUnavailable, Busy.
         """
-        options = {"chosen": plan.chosen, "client": client}
-        checkpoint, rows = plan.checkpoint, plan.rows
+        options = {
+            "chosen": plan.chosen,
+            "again": plan.again,
+            "firm": plan.firm,
+            "undos": len(plan.undos),
+            "client": client,
+        }
+        parts = (snapshot, *plan.undos, *plan.gone)
         update = await self._writing.ask(
-            Question.TAKE_BACK, options, checkpoint, (snapshot,), rows
+            Question.TAKE_BACK, options, plan.checkpoint, parts, plan.rows
         )
         return update or None
 
@@ -455,10 +487,16 @@ class Historian:
         chosen: Sequence[Taken],
         about: About,
         positions: Collection[int] = (),
+        *,
+        again: Taken | None = None,
     ) -> Plan:
         if not chosen and not positions:
             return Plan(None, [], [], about)
         first = min((*(each.first for each in chosen), *positions))
+        if again is not None and first - again.first > MAX_OTHER_ROWS:
+            again = None  # it comes as it went
+        if again is not None:
+            first = again.first
         last = max((*(each.last for each in chosen), *positions))
         checkpoint, rows = await self._since_checkpoint(room, first - 1, last)
         whose = {each.whose for each in chosen}
@@ -471,7 +509,44 @@ class Historian:
                 and not turns.is_covered(row)
             )
         ]
-        return Plan(checkpoint, rows, found, about)
+        undos = [each for each in turns.undos() if each.last > first]
+        gone = [
+            each
+            for each in turns.taken.values()
+            if each.first < last
+            and not each.about.undoes
+            and (standing := turns.standing(each)) is not None
+            and standing.whose not in whose
+        ]
+        idle = {each.whose for each in (*turns.undos(), *gone)}
+        return Plan(
+            checkpoint,
+            rows,
+            found,
+            about,
+            again=[row.position for row in rows if again and again.is_of(row)],
+            firm=[
+                row.position
+                for row in rows
+                if again and (row.author.principal, row.author.turn) not in idle
+            ],
+            undos=await self._updates(room, undos),
+            gone=await self._updates(room, gone),
+        )
+
+    async def _updates(self, room: str, chosen: Sequence[Taken]) -> list[bytes]:
+        """All updates of some turns, in order, as far as they are in the log; at most so many, the latest."""
+        found: dict[int, bytes] = {}
+        looked = 0
+        for taken in sorted(chosen, key=lambda each: each.last, reverse=True):
+            looked += taken.last - taken.first + 1
+            if looked > MAX_OTHER_ROWS:
+                break
+            rows = await self._log(room, taken.first - 1, taken.last, is_whole=False)
+            for row in rows:
+                if taken.is_of(row):
+                    found[row.position] = row.update
+        return [found[position] for position in sorted(found)]
 
     # What the store has
 

@@ -60,15 +60,14 @@ class Runs:
         if not runs or start >= runs[-1][1]:
             self._append(start, end, author, minute)
             return
-        at = self._first(start)
         while start < end:
-            before = runs[at][0] if at < len(runs) else end
-            if start < before:
-                at = self._insert(at, start, min(before, end), author, minute)
-            if at == len(runs):
-                return
-            start = runs[at][1]
-            at += 1
+            at = self._first(start)
+            if at < len(runs) and runs[at][0] <= start:
+                start = runs[at][1]
+                continue
+            stop = min(runs[at][0], end) if at < len(runs) else end
+            self._insert(at, start, stop, author, minute)
+            start = stop
 
     def append(self, run: Run) -> None:
         """One that comes after all others; for who decodes them."""
@@ -83,8 +82,8 @@ class Runs:
                 return
         runs.append((start, end, author, minute))
 
-    def _insert(self, at: int, start: int, end: int, author: int, minute: int) -> int:
-        """Between two others, joined to those that it continues; where the next one is."""
+    def _insert(self, at: int, start: int, end: int, author: int, minute: int) -> None:
+        """Between two others, joined to those that it continues."""
         runs = self._runs
         first = last = at
         if at and runs[at - 1][1:] == (start, author, minute):
@@ -92,7 +91,6 @@ class Runs:
         if at < len(runs) and runs[at][0] == end and runs[at][2:] == (author, minute):
             last, end = at + 1, runs[at][1]
         runs[first:last] = [(start, end, author, minute)]
-        return first + 1
 
     def whole(self, start: int, end: int) -> Iterator[Run]:
         """All of these ids; nobody is credited with what is not known."""

@@ -6,29 +6,40 @@ A log is replayed with deleted content kept, so that what was deleted since can 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from hashlib import sha256
 from typing import Any
 
 import orjson
-from pycrdt import Doc, IdSet, StackItem, Text, TransactionEvent, UndoManager
+from pycrdt import (
+    Doc,
+    IdSet,
+    StackItem,
+    Text,
+    TransactionEvent,
+    UndoManager,
+    merge_updates,
+)
 
-from collab.document.attribution import MINUTE, Attribution, attribute
+from collab.document.attribution import MINUTE, Attribution, Runs, attribute
 from collab.document.changeset import Changes
-from collab.document.export import FORMS, export, roots
+from collab.document.deletions import deletions
+from collab.document.export import FORMS, export, kinds_of, load, roots
 from collab.document.gate import Gate
 from collab.document.order import Order
+from collab.document.pieces import read
 from collab.errors import InvalidRequest, Refused, RootNotFound
-from collab.protocol.statevector import state_vector
+from collab.protocol.statevector import encode_state_vector, state_vector
 from collab.protocol.structs import Range, Scan, scan
 from collab.protocol.varint import encode_varint
 from collab.store.base import Author, Row
 from collab.turns import read_about
 
-MAX_KEPT_BYTES = (
-    4 << 20
-)  # of documents whose order is kept; in memory it takes about fifty times as much
+# Of documents whose order is kept, as snapshots; in memory it takes about fifty times as much.
+MAX_KEPT_BYTES = 8 << 20
+
+MAX_ROUNDS = 50  # of one undo; what more there is in maps stays as it is
 
 _UNBOUNDED = 1 << 62
 
@@ -78,64 +89,206 @@ def take_back(
     chosen: Sequence[int],
     snapshot: bytes,
     client: int,
+    *,
+    undos: Sequence[bytes] = (),
+    gone: Sequence[bytes] = (),
+    again: Sequence[int] = (),
+    firm: Sequence[int] = (),
 ) -> bytes | None:
     """The update that takes some of the updates back; None when nothing of them is left.
 
     What they inserted goes, what they deleted comes back, and what others wrote stays, within it too. `updates` are the
     log from the checkpoint on up to the last that is `chosen` (by number); `snapshot` is the document now. Nobody
     else may write under the client id.
+
+    What is brought back is a copy, under new ids. `undos` are the updates since then that brought something back, in
+    order: their copies go with what they are copies of, and what is there as a copy is not brought back again. `gone`
+    are those that are taken back already: what they inserted is not brought back.
+
+    When that is to bring a turn again, its updates are `again`: what they inserted is there again, unless it was deleted
+    by one of the `firm`, and what they deleted is gone again, whoever brought it back meanwhile.
     """
     replay = Replay(checkpoint, writer=client)
     replay.take(updates)
     doc = replay.doc
     doc.apply_update(snapshot)
-    inserted: list[Range] = []
-    deleted: list[Range] = []
+    inserted, deleted = Ids(), Ids()
+    over, off = Ids(), Ids()  # not to be brought back: not again, not at all
     for number in chosen:
-        found = read_ids(updates[number])
-        if found is not None:
-            inserted += [run[:3] for run in found.runs]
-            deleted += found.deletes
-    # Of whatever kind a root is: only what hangs in it is looked at.
-    scopes = [doc.get(name, type=Text) for name in doc.keys()]
-    if not scopes:
-        return None
-    step: StackItem[Any] = StackItem(
-        doc,  # type: ignore[arg-type]  # pycrdt's stub names its inner type, and takes this one
-        _ids(deleted),
-        _ids(inserted),
-    )
+        inserted.take(updates[number])
+        deleted.take_deleted(updates[number])
+    for number in again:
+        inserted.take_deleted(updates[number])
+        deleted.take(updates[number])
+        off.take_deleted(updates[number])
+    for number in firm:
+        off.take_deleted(updates[number])
+    for update in gone:
+        over.take(update)
+    dead = Ids()
+    for client_, ranges in deletions(doc.get_update(doc.get_state())).items():
+        for clock, end in ranges:
+            dead.add(client_, clock, end)
+    for update in undos:
+        for copy, original in _copies(update):
+            for ids in (inserted, over):
+                ids.carry(original, copy)
+            for start, end in deleted.held(*original):  # one of them is enough
+                shift = copy[1] - original[1]
+                over.add(copy[0], start + shift, end + shift)
+            off.carry(copy, original)
+            for start, end in dead.missing(*copy):
+                shift = original[1] - copy[1]
+                over.add(original[0], start + shift, end + shift)
+    mixed = Ids()  # what was inserted and is no text
+    for number in chosen:
+        mixed.take_mixed(updates[number])
+    known = state_vector(doc.get_state())
+    gone_now = inserted.without(dead).within(known)
+    back = deleted.without(over).without(off).without(inserted)
+    return _turned(doc, gone_now, back, inserted.rounds(mixed))
+
+
+def _turned(doc: Doc[Any], gone: Ids, back: Ids, rounds: list[Ids]) -> bytes | None:
+    """Delete some ids of a document and bring others back, and say what that changed.
+
+    Of a map's key an earlier value only comes back when native code is told that the later one is taken back too. It
+    miscounts, though, when it is told several ranges of one client, so that it is told one after the other.
+    """
     changes: list[bytes] = []
 
     def note(event: TransactionEvent) -> None:
         changes.append(event.update)
 
     subscription = doc.observe(note)
-    UndoManager(scopes=scopes, undo_stack=[step]).undo()
-    doc.unobserve(subscription)
-    return changes[0] if changes else None
+    try:
+        if gone:
+            doc.apply_update(b"\x00" + gone.encode())
+        # Of whatever kind a root is: only what hangs in it is looked at.
+        scopes = [doc.get(name, type=Text) for name in doc.keys()]
+        for told in rounds if scopes and back else ():
+            step: StackItem[Any] = StackItem(
+                doc,  # type: ignore[arg-type]  # pycrdt's stub names its inner type, and takes this one
+                IdSet.decode(back.encode()),
+                IdSet.decode(told.encode()),
+            )
+            UndoManager(scopes=scopes, undo_stack=[step]).undo()
+    finally:
+        doc.unobserve(subscription)
+    return merge_updates(*changes) if changes else None
 
 
-def _ids(ranges: Iterable[Range]) -> IdSet:
-    """Written as an update writes what it deletes."""
-    clients: dict[int, list[list[int]]] = {}
-    for client, clock, end in sorted(ranges):
-        joined = clients.setdefault(client, [])
-        if joined and clock <= joined[-1][1]:
-            joined[-1][1] = max(end, joined[-1][1])
-        else:
-            joined.append([clock, end])
-    numbers = [len(clients)]
-    for client, joined in clients.items():
-        numbers += (client, len(joined))
-        for clock, end in joined:
-            numbers += (clock, end - clock)
-    return IdSet.decode(b"".join(map(encode_varint, numbers)))
+def _copies(update: bytes) -> Iterator[tuple[Range, Range]]:
+    """What an update of ours brought back into texts and lists, and what of: a copy is put just before that."""
+    try:
+        sections, _ = read(update)
+    except Refused:
+        return
+    for client, pieces, _ in sections:
+        for piece in pieces:
+            if piece.right_origin is not None:
+                whose, clock = piece.right_origin
+                yield (
+                    (client, piece.clock, piece.clock + piece.units),
+                    (whose, clock, clock + piece.units),
+                )
+
+
+class Ids:
+    """Ranges of ids by client."""
+
+    def __init__(self) -> None:
+        self._clients: dict[int, Runs] = {}
+
+    def add(self, client: int, start: int, end: int) -> None:
+        self._clients.setdefault(client, Runs()).add(start, end, 0, 0)
+
+    def take(self, update: bytes) -> None:
+        """What an update inserts."""
+        found = read_ids(update)
+        for client, start, end, *_ in found.runs if found else ():
+            self.add(client, start, end)
+
+    def take_deleted(self, update: bytes) -> None:
+        found = read_ids(update)
+        for client, start, end in found.deletes if found else ():
+            self.add(client, start, end)
+
+    def take_mixed(self, update: bytes) -> None:
+        """What an update inserts that is no text."""
+        try:
+            sections, _ = read(update)
+        except Refused:
+            return
+        for client, pieces, _ in sections:
+            for piece in pieces:
+                if piece.text is None:
+                    self.add(client, piece.clock, piece.clock + piece.units)
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    def carry(self, source: Range, target: Range) -> None:
+        """For what is in here of one range, add as much of another, which is as long."""
+        shift = target[1] - source[1]
+        for start, end in self.held(*source):
+            self.add(target[0], start + shift, end + shift)
+
+    def held(self, client: int, start: int, end: int) -> list[tuple[int, int]]:
+        """What of a range is in here."""
+        runs = self._clients.get(client)
+        return [run[:2] for run in runs.between(start, end)] if runs else []
+
+    def missing(self, client: int, start: int, end: int) -> list[tuple[int, int]]:
+        """What of a range is not in here."""
+        found = []
+        for first, last, *_ in self._clients.get(client, Runs()).between(start, end):
+            if start < first:
+                found.append((start, first))
+            start = last
+        return [*found, (start, end)] if start < end else found
+
+    def without(self, others: Ids) -> Ids:
+        left = Ids()
+        for client, runs in self._clients.items():
+            for first, last, *_ in runs:
+                for start, end in others.missing(client, first, last):
+                    left.add(client, start, end)
+        return left
+
+    def within(self, vector: Mapping[int, int]) -> Ids:
+        """What of them a document with this state vector holds."""
+        left = Ids()
+        for client, runs in self._clients.items():
+            for start, end, *_ in runs.between(0, vector.get(client, 0)):
+                left.add(client, start, end)
+        return left
+
+    def rounds(self, others: Ids) -> list[Ids]:
+        """The ranges that hold some of others, one of each client at a time; at least one, which may be empty."""
+        found = [Ids()]
+        for client, runs in self._clients.items():
+            chosen = [run for run in runs if others.held(client, *run[:2])]
+            for number, run in enumerate(chosen[:MAX_ROUNDS]):
+                if number == len(found):
+                    found.append(Ids())
+                found[number].add(client, *run[:2])
+        return found
+
+    def encode(self) -> bytes:
+        """As an update writes what it deletes."""
+        numbers = [len(self._clients)]
+        for client, runs in self._clients.items():
+            numbers += (client, len(runs))
+            for start, end, *_ in runs:
+                numbers += (start, end - start)
+        return b"".join(map(encode_varint, numbers))
 
 
 # Who wrote what
 
 Owners = Mapping[int, str]  # client id → principal
+Kinds = Mapping[str, str]  # root → what it holds, as `export.roots` has it
 
 
 class People:
@@ -230,27 +383,42 @@ def blame(
 
 
 class Orders:
-    """The orders of documents that were asked about last, each with the kinds of its roots: to make one takes long."""
+    """The orders of documents that were asked about last: to make one takes long, to bring one up to date does not."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, tuple[Order, dict[str, str], int]] = (
-            OrderedDict()
-        )
+        self._kept: OrderedDict[str, tuple[bytes, Order, Kinds, int]] = OrderedDict()
         self._bytes = 0
 
-    def of(self, snapshot: bytes) -> tuple[Order, dict[str, str]]:
-        key = sha256(snapshot).digest()
-        kept = self._kept.pop(key, None)
-        if kept is None:
-            kept = Order.of(snapshot), roots(snapshot), len(snapshot)
-            self._bytes += len(snapshot)
-        self._kept[key] = kept
+    def of(self, name: str, snapshot: bytes) -> tuple[Order, Kinds]:
+        """The order of a document and what its roots are; under one name it only ever grows."""
+        digest = sha256(snapshot).digest()
+        known, order, kinds, size = self._kept.pop(name, (b"", None, {}, 0))
+        self._bytes += len(snapshot) - size
+        if known != digest or order is None:
+            doc = load(snapshot)
+            order = _grown(order, doc) or Order.of(snapshot)
+            kinds = kinds_of(doc)
+        self._kept[name] = digest, order, kinds, len(snapshot)
         while self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1][2]
-        return kept[:2]
+            self._bytes -= self._kept.popitem(last=False)[1][3]
+        return order, kinds
 
 
-def chosen_root(kinds: Mapping[str, str], root: str) -> str:
+def _grown(order: Order | None, doc: Doc[Any]) -> Order | None:
+    """An order with all that a document has more; None when the document does not hold what the order does."""
+    if order is None:
+        return None
+    vector, known = order.vector(), state_vector(doc.get_state())
+    if any(clock > known.get(client, 0) for client, clock in vector.items()):
+        return None
+    try:
+        order.apply(doc.get_update(encode_state_vector(vector)))
+    except Refused:
+        return None
+    return order
+
+
+def chosen_root(kinds: Kinds, root: str) -> str:
     """The text that is meant: the only one, where none is named. Raises RootNotFound, InvalidRequest."""
     if root and root not in kinds:
         raise RootNotFound(
@@ -410,14 +578,25 @@ def answer(
             )
         case Question.TAKE_BACK:
             updates = [row.update for row in rows]
-            chosen = {*options["chosen"]}
-            numbers = [
-                number for number, row in enumerate(rows) if row.position in chosen
-            ]
-            return (
-                take_back(checkpoint, updates, numbers, parts[0], options["client"])
-                or b""
+            numbers = {row.position: number for number, row in enumerate(rows)}
+            chosen, again, firm = (
+                [numbers[position] for position in options[each]]
+                for each in ("chosen", "again", "firm")
             )
+            snapshot, *others = parts
+            undos = others[: options["undos"]]
+            update = take_back(
+                checkpoint,
+                updates,
+                chosen,
+                snapshot,
+                options["client"],
+                undos=undos,
+                gone=others[len(undos) :],
+                again=again,
+                firm=firm,
+            )
+            return update or b""
         case Question.BLAME:
             attributed = parts[0]
             found = Attribution.decode(attributed) if attributed else Attribution()
@@ -425,7 +604,7 @@ def answer(
                 found.take_unknown(checkpoint)
             for row in rows:
                 found.take(row)
-            order, kinds = _ORDERS.of(parts[1])
+            order, kinds = _ORDERS.of(options["document"], parts[1])
             root = chosen_root(kinds, options["root"])
             end = options["end"]
             return orjson.dumps(

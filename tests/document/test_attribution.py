@@ -128,6 +128,26 @@ def test_it_is_the_same_in_however_many_portions_the_rows_come(
     assert portions == whole
 
 
+def test_runs_hold_each_id_once_whatever_overlaps() -> None:
+    chance = random.Random(6)
+    for _ in range(200):
+        runs, model = Runs(), {}
+        for _ in range(30):
+            start = chance.randrange(40)
+            end = start + chance.randrange(1, 12)
+            credit = chance.randrange(2), chance.randrange(2)
+            runs.add(start, end, *credit)
+            for each in range(start, end):
+                model.setdefault(each, credit)
+
+        found = {each: run[2:] for run in runs for each in range(run[0], run[1])}
+        neighbours = zip([*runs], [*runs][1:], strict=False)
+        assert found == model
+        assert all(
+            one[1] < other[0] or one[2:] != other[2:] for one, other in neighbours
+        )
+
+
 def test_who_repeats_what_others_wrote_is_not_credited_with_it() -> None:
     ada, bob = Writer(1), Writer(2)
     first = ada.write(0, 0, "hello")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 from calling import Caller, open_api
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycrdt import Doc, Text, TransactionEvent
 
 from collab.auth.permissions import HISTORY, READ, WRITE
@@ -159,3 +162,54 @@ async def test_it_is_taken_back_once_and_can_be_brought_again_and_taken_back_aga
             ("undo", False, "keep this"),
             ("redo", True, written),
         ]
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1 << 30))
+async def test_turns_that_run_into_each_other_are_taken_back_in_any_order(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    async with open_api() as call:
+        people = [member(call, name) for name in ("ada", "bot", "cyd")]
+        inserted: dict[str, str] = {}  # character → turn
+        deleted: dict[str, str] = {}
+        turns: dict[str, str] = {}  # → principal
+        for number in range(chance.randrange(5, 25)):
+            one = chance.choice(people)
+            await one.hear()
+            turn = f"{one.name}-{chance.randrange(2)}"
+            turns[turn] = one.name
+            one.turn(turn)
+            text = str(one.text)
+            at, gone, new = chance.randrange(len(text) + 1), "", ""
+            if text and chance.random() < 0.4:
+                at = chance.randrange(len(text))
+                gone = text[at : at + chance.randrange(1, 5)]
+            if not gone or chance.random() < 0.3:
+                new = "".join(
+                    chr(0x4E00 + 10 * number + each)
+                    for each in range(chance.randrange(1, 5))
+                )
+            inserted |= dict.fromkeys(new, turn)
+            deleted |= dict.fromkeys(gone, turn)
+            await one.write(len(text[:at].encode()), len(gone.encode()), new)
+        whole = await said(call)
+        undone: set[str] = set()
+        for _ in range(12):
+            turn = chance.choice([*turns])
+            verb = "redo" if turn in undone else "undo"
+            done = await back(call, turn, verb)
+            if not done["changed"]:
+                continue  # nothing of it was left
+            undone ^= {turn}
+
+            shown = [
+                each
+                for each, by in inserted.items()
+                if by not in undone and (each not in deleted or deleted[each] in undone)
+            ]
+            now = await said(call)
+            assert sorted(now) == sorted(shown)
+            stayed = [each for each in whole if each in now]
+            assert [each for each in now if each in whole] == stayed

@@ -50,6 +50,7 @@ async def blame(call: Call) -> Response:
         snapshot, position = None, query.at
     answer = await historian.blame(
         room.name,
+        room.epoch,
         owners(room),
         query.root,
         query.start,
