@@ -51,6 +51,7 @@ MAX_SHOWN_CHARACTERS = 256
 WINDOW_BYTES, WINDOW_EDITS = 1 << 16, 200
 STALL_SECONDS = 30.0  # how long it waits, at most
 FLUSH_SECONDS = 30.0
+SYNC_SECONDS = 30.0
 _EVER = (1 << 53) - 1  # milliseconds: all of a turn is undone at once
 
 
@@ -133,7 +134,10 @@ class Turn:
     # Its life
 
     async def __aenter__(self) -> Self:
-        """Raises Conflict when another turn is open in this document."""
+        """Waits until the document is in step with the room. Raises Unavailable when that takes too long, and Conflict
+        when another turn is open in this document.
+        """
+        await self._provider.synced(SYNC_SECONDS)
         self._doc.begin(self)
         about = {"task": self.task, "model": self.model, "reason": self.reason}
         try:

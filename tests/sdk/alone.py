@@ -41,6 +41,9 @@ class Alone:
         self.shown = dict(state)
         self.said.append(state["agent"].get("tail", state["agent"]["status"]))
 
+    async def synced(self, seconds: float) -> None:
+        """There is nothing to wait for."""
+
     async def flush(self, level: str, seconds: float) -> int:
         self.flushed += 1
         return self.flushed
