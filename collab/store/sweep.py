@@ -30,7 +30,7 @@ _OLD = """
     ), kept AS (
         SELECT min(position) AS first FROM some WHERE NOT (last <= :covered AND milliseconds < :before)
     )
-    SELECT count(*), max(position), sum(size) FROM some, kept
+    SELECT count(*), max(position), max(last), sum(size) FROM some, kept
     WHERE kept.first IS NULL OR position < kept.first
 """
 
@@ -208,14 +208,14 @@ class Sweep:
         covered = _covered(db, room)
         if covered is None:
             return False
-        removed, last, size = db.execute(
+        removed, row, last, size = db.execute(
             _OLD,
             {"room": room, "chunk": self._chunk, "covered": covered, "before": before},
         ).fetchone()
         if not removed or not _are_sound(db, room, covered):
             return False
         self._begin()
-        db.execute("DELETE FROM log WHERE room = ? AND position <= ?", (room, last))
+        db.execute("DELETE FROM log WHERE room = ? AND position <= ?", (room, row))
         # What is between a landmark before that and the next row is gone.
         db.execute(
             "DELETE FROM checkpoint WHERE room = ? AND position < ?", (room, last)

@@ -32,6 +32,7 @@ STATES = {
     "": {"live", "deleted"},
     "deleted": {"deleted", "live"},
     "restored": {"live"},
+    "attributed": {"live"},
     "trimmed": {"live"},
     "remembered": {"live", "gone"},
     "purged": {"gone"},
@@ -57,6 +58,10 @@ def test_a_crash_leaves_a_room_whole_or_gone(tmp_path: Path) -> None:
         held = run["checkpoint"] or 0
         content = [*ALL, "four"][: run["position"]]
         assert run["tail"] == content[held:]
+        assert run["passed"] == 0, "no landmark is without the row that came next"
+        assert (run["attributed"] or 0) in (held, held - 1)
+        if last in ("attributed", "trimmed", "remembered"):
+            assert run["attributed"] == 3
         assert run["position"] >= (4 if last == "remembered" else 3)
         assert run["is_remembered"] or last != "remembered"
     assert {("", "deleted"), ("deleted", "live"), ("remembered", "gone")} <= seen

@@ -26,7 +26,7 @@ from collab import logs
 from collab.commands import maintenance
 from collab.commands.progress import Progress
 from collab.store import backup, directory
-from collab.store.base import Author, Checkpoint, Entry
+from collab.store.base import Attributed, Author, Checkpoint, Entry
 from collab.store.checks import common_faults, file_faults, look, room_records
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
@@ -84,10 +84,13 @@ async def work(data: Path, steps: Steps, say: Callable[[str], None]) -> None:
         say("deleted")
         await store.restore("notes")
         say("restored")
-        for position in (2, 3):
+        for position in (1, 2, 3):
             fence = (await store.load("notes")).fence
             checkpoint = Checkpoint(position, b"up to %d" % position)
             await store.checkpoint("notes", checkpoint, fence=fence)
+            attributed = Attributed(position, b"who up to %d" % position)
+            await store.attribute("notes", attributed, fence=fence)
+        say("attributed")
         await store.retain("notes", 0)
         await store.tidy()
         say("trimmed")
@@ -111,7 +114,9 @@ async def find(data: Path) -> dict[str, Any]:
             info = await store.restore("notes")
         stored = await store.load("notes")
         await store.tidy()
+        attributed = await store.attribution("notes") if stored.epoch else None
         found = {
+            "attributed": attributed and attributed.position,
             "state": state,
             "title": info and info.metadata.get("title"),
             "epoch": stored.epoch,
@@ -125,8 +130,14 @@ async def find(data: Path) -> dict[str, Any]:
         for record in room_records(db):
             seen = look(db, record)
             faults += map(str, [*seen.faults, *seen.lost])
-        left = db.execute("SELECT count(*) FROM log").fetchone()[0]
-    return found | {"faults": faults, "rows": left}
+        left = sum(
+            db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("log", "checkpoint", "attribution")
+        )
+        (passed,) = db.execute(
+            "SELECT count(*) FROM checkpoint WHERE position < (SELECT min(position) - 1 FROM log)"
+        ).fetchone()
+    return found | {"faults": faults, "rows": left, "passed": passed}
 
 
 def step_around_files(steps: Steps) -> None:

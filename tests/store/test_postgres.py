@@ -23,8 +23,8 @@ from collab.errors import (
 )
 from collab.server.app import make_store
 from collab.settings import Settings
-from collab.store.base import Author, Checkpoint, Entry
-from collab.store.postgres import connections
+from collab.store.base import Attributed, Author, Checkpoint, Entry
+from collab.store.postgres import connections, schema
 from collab.store.postgres import store as postgres_store
 from collab.store.postgres.store import PostgresStore
 
@@ -343,6 +343,45 @@ async def test_a_newer_database_is_refused_and_one_with_additions_is_not(
     assert await log_of(store) == [b"a"]
 
 
+async def test_a_database_of_the_first_version_is_brought_up_to_date(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        older = await PostgresStore(dsn, window_seconds=0).__aenter__()
+    await append(older, entry(1, *[b"x"] * 10))
+
+    async with PostgresStore(dsn, window_seconds=0) as newer:
+        about = ALICE._replace(turn="t1", about="{}")
+        await append(newer, entry(1, b"y", author=about, origin="new"))
+        for position in (2, 4, 6):
+            fence = (await newer.load("notes")).fence
+            made = Checkpoint(position, b"%d" % position)
+            assert await newer.checkpoint("notes", made, fence=fence)
+        await newer.attribute("notes", Attributed(6, b"who"), fence=fence)
+        await append(older, entry(11, b"z"))  # it serves on until it is replaced
+        await older.__aexit__()
+        rows = await newer.history("notes", after=9)
+        first = await newer.checkpoint_before("notes", 3)
+
+    assert [row.author for row in rows] == [ALICE, about, ALICE]
+    assert first == Checkpoint(2, b"2")
+
+
+async def test_a_damaged_attribution_is_not_served_and_told_anew(
+    store: PostgresStore, dsn: str
+) -> None:
+    await append(store, entry(1, b"a", b"b", b"c"))
+    fence = (await store.load("notes")).fence
+    await store.attribute("notes", Attributed(3, b"who"), fence=fence)
+    for damage in ("encoded = 'no'", "position = 1", "crc = crc + 1"):
+        await execute(dsn, f"UPDATE collab.attribution SET {damage}")
+
+        assert await store.attribution("notes") is None
+        assert await store.attribute("notes", Attributed(2, b"who"), fence=fence)
+        assert await store.attribution("notes") == Attributed(2, b"who")
+
+
 async def test_many_replicas_begin_on_an_empty_database_at_once(dsn: str) -> None:
     async with AsyncExitStack() as stack:
         stores = await asyncio.gather(
@@ -405,6 +444,9 @@ async def test_what_is_purged_leaves_nothing_but_a_tombstone(
 ) -> None:
     await append(store, entry(1, *[b"x"] * 50), entry(1, b"a", room="other"))
     await store.bind("notes", {7: "alice"})
+    fence = (await store.load("notes")).fence
+    await store.checkpoint("notes", Checkpoint(9, b"x"), fence=fence)
+    await store.attribute("notes", Attributed(9, b"who"), fence=fence)
     await store.delete("notes", purge=True)
 
     await store.tidy()
@@ -412,10 +454,10 @@ async def test_what_is_purged_leaves_nothing_but_a_tombstone(
     db = await asyncpg.connect(dsn)
     left = [
         await db.fetchval(f"SELECT count(*) FROM collab.{table}")
-        for table in ("room", "log", "owner", "origin")
+        for table in ("room", "log", "owner", "origin", "checkpoint", "attribution")
     ]
     await db.close()
-    assert left == [2, 1, 0, 1]
+    assert left == [2, 1, 0, 1, 0, 0]
 
 
 # When Postgres fails

@@ -24,7 +24,7 @@ from collab.errors import (
     StoreCorrupt,
     StoreUnavailable,
 )
-from collab.store.base import Author, Checkpoint, Entry, Remembered
+from collab.store.base import Attributed, Author, Checkpoint, Entry, Remembered
 from collab.store.redis import answers, compacting, loading, scripts
 from collab.store.redis.processes import PLACE
 from collab.store.redis.promise import look
@@ -587,6 +587,54 @@ async def test_behind_a_damaged_checkpoint_stands_the_older_one(
         assert [position for position, _ in stored.tail] == [5, 6, 7, 8]
         redis.do("DEL", key(cluster, "e1:a"), key(cluster, "e1:b"))
         assert [position for position, _ in await tail(ours)] == list(range(1, 9))
+
+
+async def test_a_damaged_landmark_or_attribution_is_not_served(
+    redis: Redis, cluster: str
+) -> None:
+    async with opened(redis, cluster) as ours:
+        await append(ours, entry(1, *[b"x"] * 9))
+        for position in (2, 4, 6):
+            fence = (await ours.load("notes")).fence
+            whole = Checkpoint(position, b"%d" % position)
+            assert await ours.checkpoint("notes", whole, fence=fence)
+        await ours.attribute("notes", Attributed(6, b"who"), fence=fence)
+        redis.do("LSET", key(cluster, "e1:at-2"), 0, "3")
+        redis.do("LSET", key(cluster, "e1:attribution"), 0, "whom")
+
+        assert await ours.checkpoint_before("notes", 3) is None
+        assert await ours.attribution("notes") is None
+        assert ours.damaged_records == 1
+        assert await ours.attribute("notes", Attributed(5, b"who"), fence=fence)
+        assert await ours.attribution("notes") == Attributed(5, b"who")
+
+
+async def test_what_a_purge_by_the_version_before_leaves_is_removed(
+    redis: Redis, cluster: str
+) -> None:
+    """It knows of two checkpoints, and of no attribution."""
+    async with opened(redis, cluster) as ours:
+        await append(ours, entry(1, *[b"x"] * 9))
+        for position in (2, 4, 6):
+            fence = (await ours.load("notes")).fence
+            whole = Checkpoint(position, b"%d" % position)
+            await ours.checkpoint("notes", whole, fence=fence)
+        await ours.attribute("notes", Attributed(6, b"who"), fence=fence)
+        await ours.delete("notes")
+        known = ("log", "origins", "owners", "a", "b")
+        redis.do("DEL", *(key(cluster, f"e1:{name}") for name in known))
+        fields = "created changed position bytes metadata history fence new old rejected purge"
+        names = [f"{field}:e1" for field in fields.split()]
+        redis.do("HDEL", key(cluster, "room"), *names)
+        left = redis.do("KEYS", key(cluster, "e1:*"))
+
+        await ours.tidy()
+
+        assert isinstance(left, list)
+        assert len(left) == 2
+        assert redis.do("KEYS", key(cluster, "e1:*")) == []
+        fields_left = redis.do("HKEYS", key(cluster, "room"))
+        assert fields_left == ["format", "deletions", "deleted:e1"]
 
 
 async def test_a_foreign_key_in_the_place_of_a_room_is_that_rooms_trouble_alone(

@@ -25,7 +25,14 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.store import reading, schema, writing
-from collab.store.base import Author, Checkpoint, Entry, Stored
+from collab.store.base import (
+    LANDMARK_ROWS,
+    Attributed,
+    Author,
+    Checkpoint,
+    Entry,
+    Stored,
+)
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
 
@@ -538,6 +545,39 @@ async def test_without_an_intact_checkpoint_the_log_is_enough(tmp_path: Path) ->
 
     assert stored.checkpoint is None
     assert [at for at, _ in stored.tail] == list(range(1, 41))
+
+
+async def test_a_damaged_attribution_is_not_served_and_told_anew(
+    tmp_path: Path,
+) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, b"a", b"b", b"c"))
+        fence = (await store.load("notes")).fence
+        await store.attribute("notes", Attributed(3, b"who"), fence=fence)
+        for damage in ("encoded = x'00'", "position = 'x'", "crc = 1.5"):
+            rows(tmp_path, f"UPDATE attribution SET {damage}")
+
+            assert await store.attribution("notes") is None
+            assert await store.attribute("notes", Attributed(2, b"who"), fence=fence)
+            assert await store.attribution("notes") == Attributed(2, b"who")
+
+
+async def test_a_damaged_landmark_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path) as store:
+        await append(store, entry(1, *[b"x"] * 3 * LANDMARK_ROWS))
+        for number in range(1, 6):
+            fence = (await store.load("notes")).fence
+            checkpoint = Checkpoint(number * LANDMARK_ROWS // 2, b"%d" % number)
+            assert await store.checkpoint("notes", checkpoint, fence=fence)
+        rows(
+            tmp_path,
+            "UPDATE checkpoint SET snapshot = x'00' WHERE position = ?",
+            LANDMARK_ROWS,
+        )
+
+        found = await store.checkpoint_before("notes", LANDMARK_ROWS + 1)
+
+        assert found == Checkpoint(LANDMARK_ROWS // 2, b"1")
 
 
 async def test_a_damaged_row_under_a_checkpoint_does_no_harm(tmp_path: Path) -> None:
