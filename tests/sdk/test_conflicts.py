@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 from alone import Other, alone
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from collab.sdk.doc import Doc
 from collab.sdk.errors import SdkError, StaleVersion
-from collab.sdk.turn import EditResult
+from collab.sdk.reading import Reading
+from collab.sdk.turn import EditResult, Turn
 
 WORDS = [
     "".join(chr(0x100 + 16 * word + letter) for letter in range(size))
@@ -130,3 +132,72 @@ def test_a_race_of_a_person_and_an_agent(
             assert letter < "\u4e00" or letter in after or letter in told
         for number, others in enumerate(WORDS):  # and so does what nobody touched
             assert number == word or others not in before or others in after
+
+
+LETTER = (
+    "The quick fox. Ein Wörtchen 😀 hier.\n\n# A\n\ntext of a\n\n# B\n\ntext of b\n"
+)
+
+
+def disturb(other: Other, chance: random.Random, letter: str) -> None:
+    """Somebody types a letter of their own, or deletes something."""
+    other.hear()
+    at = chance.randint(0, len(other.shown))
+    if chance.random() < 0.6:
+        other.type(at, chance.choice([letter, f" {letter} ", f"{letter} "]))
+    else:
+        other.erase(at, min(at + chance.randint(0, 8), len(other.shown)))
+
+
+async def attempt(turn: Turn, reading: Reading, chance: random.Random) -> EditResult:
+    """Some edit of what was read."""
+    text = reading.text
+    start = chance.randint(0, len(text))
+    stop = min(len(text), start + chance.randint(1, 10))
+    match chance.choice(["replace", "delete", "insert", "rewrite", "section", "patch"]):
+        case "replace":
+            new = chance.choice(["x", "new words", text[start:stop].upper()])
+            return await turn.replace(reading.match(start, stop - start), new)
+        case "delete":
+            return await turn.delete(reading.match(start, stop - start))
+        case "insert":
+            return await turn.insert(reading.at(start), " yes ")
+        case "rewrite":
+            return await turn.rewrite(f"{text[:start]}so{text[stop:]}", force=True)
+        case "section":
+            return await turn.section(chance.choice("AB")).replace("text of both")
+        case _:
+            line = chance.choice(text.split("\n"))
+            return await turn.patch(f"@@\n-{line}\n+{line.replace('e', 'E')}!\n")
+
+
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=False), st.integers(1, 1 << 30))
+def test_many_edits_of_both(chance: random.Random, client: int) -> None:
+    doc = alone(LETTER)
+    other = Other(doc, client)
+
+    async def race() -> None:
+        readings = [doc.read()]
+        async with doc.turn() as turn:
+            for step in range(chance.randint(1, 12)):
+                if chance.random() < 0.5:
+                    disturb(other, chance, chr(0x4E00 + step))
+                    continue
+                if chance.random() < 0.2:
+                    readings.append(doc.read())
+                reading = chance.choice(readings)
+                before = doc.text
+                try:
+                    result = await attempt(turn, reading, chance)
+                except SdkError:
+                    assert doc.text == before
+                    continue
+                known = "".join(each.text for each in readings)
+                told = "".join(each.text for each in result.conflict)
+                gone = {each for each in before if "\u4e00" <= each < "\u9fff"}
+                assert gone - set(doc.text) <= set(known + told)
+                other.hear()
+                assert other.shown == doc.text
+
+    asyncio.run(race())
