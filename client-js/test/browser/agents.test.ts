@@ -3,6 +3,11 @@ import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { Awareness } from "y-protocols/awareness";
+import * as Y from "yjs";
+import type { Socket } from "../../src/connection.ts";
+import { Provider } from "../../src/provider.ts";
 import { Server } from "./serving.ts";
 import { launch, myName, names, state, text, Visitors } from "./visiting.ts";
 
@@ -107,6 +112,58 @@ describe("the demo agent", () => {
   });
 });
 
+describe("an agent of one's own", () => {
+  test("is seen by who it is, what it does, for whom, and what it is about to write", async () => {
+    const ada = await join();
+    await using agent = await Agent.join("Writer", { role: "writer", on_behalf_of: "Ada" });
+
+    agent.write("The path runs ", { status: "writing", tail: "from the ga", detail: "describing the path" });
+
+    await expect.poll(() => agents(ada)).toEqual(["Writer"]);
+    await expect.poll(() => doing(ada)).toBe("Writing · describing the path");
+    expect(await ada.locator("#agents .agent-what").innerText()).toBe("writer, for Ada");
+    expect(await ada.locator(".cm-caret-name").allInnerTexts()).toEqual(["Writer"]);
+    expect(await ada.locator(".cm-tail").allInnerTexts()).toEqual(["from the ga"]);
+    expect(await ada.locator("#agents-announcer").innerText()).toBe("Writer, an agent, is here.");
+    expect(await text(ada)).toBe("The path runs ");
+  });
+
+  test("waits for approval or is in trouble in words, and there is nothing to stop without a turn", async () => {
+    const ada = await join();
+    await using agent = await Agent.join("Writer");
+    const stop = ada.getByRole("button", { name: "Stop Writer" });
+
+    agent.show({ status: "waiting_approval", detail: "May I go on?" });
+    await expect.poll(() => doing(ada)).toBe("Waits for approval · May I go on?");
+    const waiting = await stop.getAttribute("aria-disabled");
+    agent.show({ status: "error", task: "T-17", turn: "t1" });
+    await expect.poll(() => doing(ada)).toBe("Has a problem · T-17");
+
+    expect(waiting).toBe("true");
+    expect(await stop.getAttribute("aria-disabled")).toBe("false");
+    expect(await ada.locator("#agents-announcer").innerText()).toBe("Writer: Has a problem.");
+  });
+
+  test("is stopped by the button, which keeps the focus", async () => {
+    const ada = await join();
+    await using agent = await Agent.join("Writer");
+    agent.provider.beginTurn("t1", { reason: "Writes" });
+    agent.write("The path ", { status: "writing", turn: "t1" });
+    const stop = ada.getByRole("button", { name: "Stop Writer" });
+    await expect.poll(() => stop.getAttribute("aria-disabled")).toBe("false");
+
+    await stop.focus();
+    await ada.keyboard.press("Enter");
+    await expect.poll(() => agent.provider.getSnapshot().turnEnded?.code).toBe("turn_cancelled");
+    const words = await stop.innerText();
+    agent.show({ status: "idle" });
+
+    expect(words).toBe("Stopping…");
+    await expect.poll(() => stop.innerText()).toBe("Stop");
+    expect(await stop.evaluate((button) => button === document.activeElement)).toBe(true);
+  });
+});
+
 describe("colour by author", () => {
   test("shows two authors, each with a colour, and goes away again", async () => {
     const ada = await join();
@@ -174,3 +231,44 @@ describe("for everybody", () => {
     expect(content).toBe(window);
   });
 });
+
+/** A program in the room, by this client's own provider. */
+class Agent {
+  readonly doc = new Y.Doc();
+  readonly awareness = new Awareness(this.doc);
+  readonly provider: Provider;
+  readonly #user: object;
+
+  private constructor(name: string, more: object) {
+    this.#user = { name, kind: "agent", color: "#6741d9", ...more };
+    this.provider = new Provider({
+      url: `${server.address.replace("http", "ws")}/ws/room-${rooms}`,
+      doc: this.doc,
+      awareness: this.awareness,
+      openSocket: (url, subprotocols) => new WebSocket(url, subprotocols) as unknown as Socket,
+    });
+  }
+
+  static async join(name: string, more: object = {}): Promise<Agent> {
+    const agent = new Agent(name, more);
+    await expect.poll(() => agent.provider.getSnapshot().isSynced).toBe(true);
+    return agent;
+  }
+
+  show(doing: object): void {
+    const shared = this.doc.getText("text");
+    const head = Y.createRelativePositionFromTypeIndex(shared, shared.length);
+    this.awareness.setLocalState({ user: this.#user, agent: doing, cursor: { anchor: head, head } });
+  }
+
+  write(words: string, doing: object): void {
+    const shared = this.doc.getText("text");
+    shared.insert(shared.length, words);
+    this.show(doing);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.provider.destroy();
+    this.awareness.destroy();
+  }
+}

@@ -184,6 +184,38 @@ test("rights that are taken back while one writes are shown in place", async () 
   await expect.poll(() => state(page)).toBe("Saved");
 });
 
+test("the demo agent works for who sent for it, who may take back what it did", async () => {
+  const { token } = await key("ada", "read,write,presence,history");
+  const page = await visitors.visit(`${address}#token=${token}`);
+  await expect.poll(() => state(page)).toBe("Saved");
+  await page.keyboard.type("Over the the fence.");
+
+  await page.locator("#demo").click();
+  await expect.poll(() => text(page)).toBe("Over the fence.");
+  const who = await page.locator("#agents .agent-head").innerText();
+  await page.getByRole("button", { name: /^Undo/ }).click();
+
+  await expect.poll(() => text(page)).toBe("Over the the fence.");
+  expect(who).toMatch(/Demo reviewer\s+reviewer, for ada/);
+  await page.locator("#by-author").click();
+  await expect
+    .poll(() => page.locator("#legend").innerText())
+    .toMatch(/ada the tester[\s\S]*Took back: “the” was there twice/);
+});
+
+test("who may only read brings no agent and sees no past, and is told so", async () => {
+  const { token } = await key("grace", "read,presence");
+  const page = await visitors.visit(`${address}#token=${token}`);
+  await expect.poll(() => state(page)).toBe("Read-only");
+
+  await page.locator("#demo").click();
+  await expect.poll(() => page.locator("#agents-problem").innerText()).toBe("You may not do this here.");
+  await page.locator("#by-author").click();
+
+  await expect.poll(() => page.locator("#authors-problem").innerText()).toBe("You may not do this here.");
+  expect(await page.locator("#demo").innerText()).toBe("Bring the demo agent");
+});
+
 test("signing out ends it, and a reload does not bring it back", async () => {
   const { token } = await key("ada", "read,write,presence");
   const page = await visitors.visit(`${address}#token=${token}`);

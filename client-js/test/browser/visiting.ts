@@ -72,7 +72,7 @@ export function text(page: Page): Promise<string> {
     [...content.querySelectorAll(".cm-line")]
       .map((line) => {
         const copy = line.cloneNode(true) as Element;
-        for (const extra of copy.querySelectorAll(".cm-caret, .cm-placeholder")) extra.remove();
+        for (const extra of copy.querySelectorAll(".cm-caret, .cm-tail, .cm-placeholder")) extra.remove();
         return copy.textContent?.replaceAll("\u200b", "") ?? "";
       })
       .join("\n"),
