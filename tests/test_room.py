@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from rooms import Client, update_message
 
 from collab.auth.permissions import READ
 from collab.awareness import Awareness
 from collab.document.document import Document
-from collab.errors import PermissionDenied, Refused, StoreUnavailable
-from collab.room import Room, RoomState
+from collab.errors import PermissionDenied, Refused, StoreUnavailable, TurnCancelled
+from collab.protocol import yjs
+from collab.room import MAX_CANCELLED, Room, RoomState
 from collab.store.base import Author
+from collab.turns import About
 
 
 def make(*clients: Client, **options: object) -> Room:
@@ -424,3 +428,100 @@ def test_entries_name_the_room_as_this_process_holds_it() -> None:
 
     assert entry is not None
     assert (entry.origin, entry.position) == ("here", 8)
+
+
+# Turns
+
+
+class Later:
+    """Remembers what is to be done, and does it when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> None:
+        self.due.append((seconds, call))
+
+    def run(self) -> None:
+        for _, call in self.due:
+            call()
+
+
+def stopped(id: str) -> bytes:
+    return yjs.turn_ended(id, "turn_cancelled", "this turn was stopped")
+
+
+def test_what_was_on_its_way_to_a_turn_that_is_stopped_is_taken_for_a_moment() -> None:
+    bot, later = Client("bot"), Later()
+    room = make(bot)
+    room.begin_turn(bot.member, "t1", About(reason="r"))
+
+    was_here = room.cancel_turn("t1", "", later)
+    room.update(bot.member, bot.write("x"))
+    later.run()
+
+    assert was_here
+    assert bot.messages == [stopped("t1")]
+    assert [seconds for seconds, _ in later.due] == [0.2]
+    assert room.take(0).authors[0].turn == "t1"
+    with pytest.raises(TurnCancelled):
+        room.update(bot.member, bot.write("y"))
+
+
+def test_the_end_of_a_turn_that_was_stopped_does_not_end_the_next() -> None:
+    bot, later = Client("bot"), Later()
+    room = make(bot)
+    room.begin_turn(bot.member, "t1", About())
+    room.cancel_turn("t1", "bot", later)
+
+    room.begin_turn(bot.member, "t2", About())
+    later.run()
+
+    assert room.update(bot.member, bot.write("x"))
+
+
+def test_a_turn_that_nobody_has_here_is_not_begun_once_it_was_stopped() -> None:
+    bot, eve = Client("bot"), Client("eve")
+    room = make(bot, eve)
+
+    was_here = room.cancel_turn("t1", "bot", Later())
+    room.begin_turn(bot.member, "t1", About())
+    room.begin_turn(eve.member, "t1", About())
+
+    assert not was_here
+    assert bot.messages == [stopped("t1")]
+    assert eve.messages == []
+
+
+def test_turns_that_were_stopped_are_remembered_up_to_a_bound() -> None:
+    bot = Client("bot")
+    room = make(bot)
+    for number in range(MAX_CANCELLED + 1):
+        room.cancel_turn(f"t{number}", "", Later())
+
+    room.begin_turn(bot.member, "t0", About())
+    room.begin_turn(bot.member, "t1", About())
+
+    assert bot.messages == [stopped("t1")]
+
+
+def test_a_member_that_leaves_has_no_turn_open() -> None:
+    bot, eve = Client("bot"), Client("eve")
+    room = make(bot, eve)
+    room.begin_turn(bot.member, "t1", About())
+
+    room.leave(bot.member)
+    room.begin_turn(eve.member, "t1", About())
+
+    assert eve.messages == []
+
+
+def test_all_updates_of_a_turn_have_one_author() -> None:
+    bot = Client("bot")
+    room = make(bot)
+    room.begin_turn(bot.member, "t1", About(task="x"))
+
+    for word in "abc":
+        room.update(bot.member, bot.write(word))
+
+    assert len({id(author) for author in room.take(0).authors}) == 1

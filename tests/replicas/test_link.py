@@ -12,8 +12,10 @@ from rooms import Client
 from collab.awareness import Awareness
 from collab.bus.base import MAX_BODY_BYTES, Published
 from collab.document.document import Document
+from collab.errors import TurnCancelled
 from collab.metrics import Metrics
 from collab.protocol.envelope import (
+    Cancelled,
     Difference,
     Digest,
     Ended,
@@ -37,6 +39,7 @@ from collab.replicas.link import (
 )
 from collab.room import Room
 from collab.store.base import Author, Entry
+from collab.turns import About
 
 EPOCH = "bus-1"
 
@@ -597,6 +600,19 @@ def test_forged_numberings_are_asked_about_once_a_second() -> None:
     wire.run(10.0)
 
     assert len(wire.heard(WhoIsHere)) == len(wire.heard(Digest)) == 2
+
+
+def test_a_turn_that_is_stopped_elsewhere_ends_here() -> None:
+    link, room, wire = make()
+    bot = Client("bot")
+    room.join(bot.member)
+    room.begin_turn(bot.member, "t1", About())
+
+    link.word(encode(Cancelled("other", "t1", "bot"), "r", None))
+    wire.run(0.2)
+
+    with pytest.raises(TurnCancelled):
+        room.update(bot.member, bot.write("x"))
 
 
 def test_more_words_than_replicas_say_are_dropped_and_counted() -> None:
