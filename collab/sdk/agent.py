@@ -11,7 +11,7 @@ from collab.sdk.connection import base_url
 from collab.sdk.doc import Doc
 from collab.sdk.errors import SdkError, Unavailable
 from collab.sdk.presence import STATUSES
-from collab.sdk.provider import FLUSH_SECONDS, Provider, Token
+from collab.sdk.provider import FLUSH_SECONDS, Phase, Provider, Token
 
 Kind = Literal["agent", "human", "service"]
 Status = Literal["idle", "thinking", "writing", "waiting_approval", "error"]
@@ -109,14 +109,13 @@ class Agent:
 
         Raises the error of a server that refuses, and Unavailable when the room was not reached in time.
         """
-        if room in self._docs:
-            doc = self._docs[room]
-        else:
-            doc = self._enter(room)
+        is_new = room not in self._docs
+        doc = self._enter(room) if is_new else self._docs[room]
         try:
             await doc.provider.synced(self._open_seconds)
         except BaseException:
-            self._forget(room)
+            if is_new or doc.provider.state.phase is Phase.REFUSED:
+                self._forget(room)
             raise
         return doc
 
@@ -176,11 +175,9 @@ class Agent:
         for doc in self._docs.values():
             doc.provider.show({**doc.provider.shown, "agent": self._doing})
 
-    def cursor(
-        self, room: str, anchor: Place | None, head: Place | None = None
-    ) -> None:
-        """Show where this agent is in one room, None for nowhere; from `anchor` to `head` when something is selected."""
-        provider = self._docs[room].provider
+    def cursor(self, doc: Doc, anchor: Place | None, head: Place | None = None) -> None:
+        """Show where this agent is in one document, None for nowhere; from `anchor` to `head` when something is selected."""
+        provider = doc.provider
         shown = dict(provider.shown)
         shown["cursor"] = (
             None

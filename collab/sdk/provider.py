@@ -45,10 +45,11 @@ Token = str | Callable[[], str | Awaitable[str]] | None
 Level = Literal["received", "merged", "logged", "stored"]
 
 VERSION = 1
-TOKEN_SECONDS = 30.0  # for the program to bring the next one
+TOKEN_SECONDS = 15.0  # for the program to bring the next one
 # How long before its end a token is renewed, at most; and how soon again when that failed.
 RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
 FLUSH_SECONDS = 10.0
+WAIT_SECONDS = 60.0  # for what a program waits for and does not bound itself
 MAX_SENT = 10_000  # messages without an answer that are told apart
 MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered
 LOCAL = 4000  # this side gave the connection up, and comes back
@@ -283,7 +284,7 @@ class Provider:
 
     async def synced(
         self,
-        timeout: float | None = None,  # noqa: ASYNC109 - the blocking façade has it too
+        timeout: float | None = WAIT_SECONDS,  # noqa: ASYNC109 - the blocking façade has it too
     ) -> None:
         """Wait until the document has held all that the room held. Raises the error of a server that refuses, and
         Unavailable after `timeout` seconds.
@@ -293,7 +294,7 @@ class Provider:
     async def flush(
         self,
         level: Level = "logged",
-        timeout: float | None = None,  # noqa: ASYNC109 - the blocking façade has it too
+        timeout: float | None = WAIT_SECONDS,  # noqa: ASYNC109 - the blocking façade has it too
     ) -> int:
         """Wait until all local changes made so far are acknowledged; the answer is their position in the room's log.
 
