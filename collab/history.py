@@ -305,9 +305,10 @@ class Historian:
         after = attributed.position if attributed else 0
         checkpoint: Checkpoint | None = None
         upto = await self._end(room)
-        rows = await self._log(room, after, upto)
+        rows = await self._log(room, after, upto, is_whole=False)
         if attributed is None and rows and rows[0].position > 1:
-            checkpoint = await self._store.checkpoint_before(room, rows[0].position)
+            before = rows[0].position - 1
+            checkpoint = await self._store.checkpoint_before(room, before)
         return await self._reading.ask(
             Question.BLAME,
             {

@@ -368,7 +368,14 @@ class Room:
         if member.owner != member.author.principal:
             self.document.release(member.owner)
 
-    def update(self, member: Member, update: bytes, *, precise: bool = False) -> bool:
+    def update(
+        self,
+        member: Member,
+        update: bytes,
+        *,
+        precise: bool = False,
+        is_ours: bool = False,
+    ) -> bool:
         """Take in an update; False when it brought nothing. It reaches the others with the next `take`.
 
         Raises what `Document.apply` raises, PermissionDenied, or the reason why nothing can be saved now.
@@ -379,7 +386,9 @@ class Room:
             raise self.unwritable
         if member.is_watched:
             self._watch(member, update)
-        change = self.document.apply(update, member.owner, precise=precise)
+        change = self.document.apply(
+            update, member.owner, precise=precise, is_ours=is_ours
+        )
         if change is None:
             return False
         if not self._is_changed:

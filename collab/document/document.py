@@ -110,15 +110,21 @@ class Document:
         return document
 
     def apply(
-        self, update: bytes, principal: str, *, precise: bool = False
+        self,
+        update: bytes,
+        principal: str,
+        *,
+        precise: bool = False,
+        is_ours: bool = False,
     ) -> Change | bytes | None:
         """Take in an update. Returns the update itself when all of it went in, which is nearly always; None when it
-        brought nothing. `precise` passes on only what it really brought, for updates that repeat much.
+        brought nothing. `precise` passes on only what it really brought, for updates that repeat much; one of `ours`
+        may be as long as the document.
 
         Raises Refused or TooLarge (nothing was applied), ClientIdConflict (likewise), DocumentBroken (the
         document must be rebuilt).
         """
-        if len(update) > self._max_update_bytes:
+        if len(update) > self._max_update_bytes and not is_ours:
             raise TooLarge("update bytes")
         gate = self.gate
         known = gate.known

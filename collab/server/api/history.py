@@ -220,7 +220,7 @@ async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
     replica.join(room, visitor)
     try:
         with call.work():
-            is_changed = room.update(visitor, update)
+            is_changed = room.update(visitor, update, is_ours=True)
         return id if is_changed else ""
     except DocumentBroken:
         await replica.rebuild(room)
