@@ -38,7 +38,7 @@ STEP_ROWS = (
     2 * LANDMARK_ROWS
 )  # so that there are landmarks all along a log, however fast it grew
 STEP_BYTES = 32 << 20  # of rows that are attributed at once
-_PAGE = 1024  # rows that are asked for at once
+_FIRST_PAGE, _MAX_PAGE = 64, 1024  # rows asked for at once: they may be large
 _REST = 20  # times as long as a compaction took is the pause after it
 _IDLE_SECONDS = 60.0  # until a child without work ends
 _MAX_ANSWER_BYTES = 1 << 31
@@ -427,13 +427,13 @@ async def _attributed(
 
 async def _rows(store: Store, name: str, after: int, until: int) -> list[Row]:
     rows: list[Row] = []
-    size = 0
+    size, count = 0, _FIRST_PAGE
     while len(rows) < STEP_ROWS and size < STEP_BYTES:
-        page = await store.history(name, after=after, limit=_PAGE)
+        page = await store.history(name, after=after, limit=count)
         page = [row for row in page if row.position <= until]
         if not page:
             break
         rows += page
         size += sum(len(row.update) for row in page)
-        after = page[-1].position
+        after, count = page[-1].position, min(2 * count, _MAX_PAGE)
     return rows
