@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
+from collab.document.anchor import Anchor
 from collab.sdk.connection import base_url
 from collab.sdk.doc import Doc
 from collab.sdk.errors import SdkError, Unavailable
@@ -19,12 +20,6 @@ Status = Literal["idle", "thinking", "writing", "waiting_approval", "error"]
 OPEN_SECONDS = 30.0
 MAX_ROOMS = 1000  # open at once
 MAX_DETAIL_CHARACTERS, MAX_TAIL_CHARACTERS = 256, 256
-
-
-class Place(Protocol):
-    """An anchor: a position that others see at the same character, whatever is written around it."""
-
-    def to_json(self) -> Mapping[str, Any]: ...
 
 
 class Agent:
@@ -175,7 +170,9 @@ class Agent:
         for doc in self._docs.values():
             doc.provider.show({**doc.provider.shown, "agent": self._doing})
 
-    def cursor(self, doc: Doc, anchor: Place | None, head: Place | None = None) -> None:
+    def cursor(
+        self, doc: Doc, anchor: Anchor | None, head: Anchor | None = None
+    ) -> None:
         """Show where this agent is in one document, None for nowhere; from `anchor` to `head` when something is selected."""
         provider = doc.provider
         shown = dict(provider.shown)

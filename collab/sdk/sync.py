@@ -16,11 +16,14 @@ from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from collab.sdk.agent import OPEN_SECONDS, Agent, Kind
 from collab.sdk.errors import Unavailable
 from collab.sdk.provider import FLUSH_SECONDS, Token
+
+if TYPE_CHECKING:
+    from collab.sdk.blocking import BlockingAgent
 
 T = TypeVar("T")
 
@@ -432,9 +435,9 @@ def connect_sync(
     on_behalf_of: str = "",
     open_seconds: float = OPEN_SECONDS,
     flush_seconds: float = FLUSH_SECONDS,
-) -> SyncAgent:
+) -> BlockingAgent:
     """`connect` for programs that block: `with collab.connect_sync(…) as agent`; see `Agent`."""
-    return SyncAgent(
+    agent = SyncAgent(
         Agent(
             url,
             token=token,
@@ -447,3 +450,4 @@ def connect_sync(
             flush_seconds=flush_seconds,
         )
     )
+    return cast("BlockingAgent", agent)  # what its faces look like from outside
