@@ -30,6 +30,8 @@ from collab.sdk.sections import sections
 DEBOUNCE_SECONDS, MAX_WAIT_SECONDS = 1.0, 10.0
 MAX_CURSOR_CHARACTERS = 1 << 16
 MAX_CREDITED = 8  # questions to the server about who wrote, for one change; beyond, nobody is named
+# What is only asked to say more about a change holds it up no longer than this.
+ASKED_SECONDS = 2.0
 MAX_REMEMBERED = 1000  # people who left while a burst went on
 
 
@@ -222,8 +224,9 @@ class Changes:
     async def _log_position(self) -> int:
         """Where the log ends; when it cannot be asked, what is known of it."""
         try:
-            self._epoch, position = await self._history.position()
-        except SdkError:
+            async with asyncio.timeout(ASKED_SECONDS):
+                self._epoch, position = await self._history.position()
+        except (SdkError, TimeoutError):
             return self._position or 0
         return position
 
@@ -288,8 +291,9 @@ class Changes:
     async def _blamed(self, edit: Edit) -> tuple[Author, ...]:
         start, end = edit.index, edit.index + len(edit.new)
         try:
-            blame = await self._history.blame(self._root, start, end)
-        except SdkError:
+            async with asyncio.timeout(ASKED_SECONDS):
+                blame = await self._history.blame(self._root, start, end)
+        except (SdkError, TimeoutError):
             return ()
         return tuple(span.author for span in blame.spans)
 

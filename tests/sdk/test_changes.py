@@ -6,18 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
 import pytest
+from alone import Alone
 from faults.proxy import Proxy
 from members import SECONDS, reads, text, waits
 from processes import Server
+from pycrdt import Doc
 
 from collab.document.anchor import Place
 from collab.document.order import Order
 from collab.sdk.changes import Changes, Cursor, wait_for
 from collab.sdk.connection import base_url
-from collab.sdk.errors import AnotherHistory, Invalid
+from collab.sdk.errors import AnotherHistory, Invalid, Refused
 from collab.sdk.history import History
-from collab.sdk.provider import Provider
+from collab.sdk.provider import Phase, Provider, Replaced, State
 from collab.sdk.requests import Requests
 
 # Long enough that what a test does at once is one burst on a slow machine; a test waits for it once or twice.
@@ -142,6 +145,52 @@ async def test_a_wait_that_was_given_up_loses_nothing(house: Server, room: str) 
             change = await anext(changes)
 
         assert change.new == "one two"
+
+
+async def test_who_is_not_here_is_named_by_the_server(house: Server, room: str) -> None:
+    async with member(house.url, room) as agent, watching(house, agent) as changes:
+        splices = [{"root": "text", "index": 0, "insert": "by request"}]
+        async with httpx2.AsyncClient(base_url=house.url) as client:
+            answer = await client.patch(
+                f"/v1/rooms/{room}/document", json={"splices": splices}
+            )
+        assert answer.status_code == 200
+
+        async with asyncio.timeout(SECONDS):
+            change = await anext(changes)
+
+        assert change.new == "by request"
+        assert [author.principal for author in change.authors] == ["anonymous"]
+
+
+async def test_a_document_that_was_replaced_is_told_by_what_differs() -> None:
+    provider = Alone()
+    text(provider.doc).insert(0, "kept\nrefused\n")
+    async with Requests("http://127.0.0.1:1") as requests:
+        changes = Changes(provider, History(requests, "room"), "text", Order)
+        provider.doc = Doc()
+        provider.tell(Replaced(provider.doc, Refused("no")))
+        text(provider.doc).insert(0, "kept\n")
+        provider.tell(State(Phase.CONNECTING))
+        is_told_early = not changes._view.burst.is_empty
+        provider.tell(State(Phase.SYNCED))
+        text(provider.doc).insert(5, "mine\n")
+
+        found = changes._view.burst.take()
+        await changes.aclose()
+
+    assert not is_told_early
+    assert [(one.old, one.new) for one in found] == [("refused\n", "")]
+
+
+async def test_nothing_is_observed_once_it_is_closed(house: Server, room: str) -> None:
+    async with member(house.url, room) as agent:
+        async with watching(house, agent) as changes:
+            await changes.aclose()
+            text(agent.doc).insert(0, "x")
+
+            with pytest.raises(StopAsyncIteration):
+                await anext(changes)
 
 
 async def test_leaving_the_room_ends_it(house: Server, room: str) -> None:
