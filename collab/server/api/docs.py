@@ -53,6 +53,8 @@ _BODIES: dict[str, Any] = {
     "NewGrant": {"principal": "ada", "room": "team/plan", "operations": ["write"]},
     "Revocation": {"principal": "ada"},
     "Recheck": {"principal": "ada"},
+    "TakeBack": {"reason": "not asked for"},
+    "TakeBackRange": {"principal": "bot", "from_time": 1_790_000_000_000},
     "Patch": [{"op": "replace", "path": "/todo/0/done", "value": True}],
     "Edits": {"splices": [{"root": "text", "index": 0, "insert": "Hello "}]},
 }
