@@ -2,7 +2,9 @@
 
 from collab.document.anchor import Anchor, Orphaned, Place
 from collab.sdk.agent import Agent, connect
+from collab.sdk.changes import Change, Changes, Edit
 from collab.sdk.doc import Doc
+from collab.sdk.edits import ChangedValue, EditResult
 from collab.sdk.errors import (
     Ambiguous,
     AnotherHistory,
@@ -19,6 +21,19 @@ from collab.sdk.errors import (
     StaleVersion,
     Unavailable,
 )
+from collab.sdk.history import (
+    Activity,
+    Author,
+    Blame,
+    Changeset,
+    Entry,
+    History,
+    LoggedTurn,
+    Past,
+    Span,
+    TextChange,
+    Undone,
+)
 from collab.sdk.presence import AgentStatus, Peer, User
 from collab.sdk.provider import (
     PeersChanged,
@@ -30,27 +45,38 @@ from collab.sdk.provider import (
 )
 from collab.sdk.reading import Changed, Match, Reading, Section
 from collab.sdk.sync import SyncAgent, connect_sync
-from collab.sdk.turn import ChangedValue, EditResult, Turn, TurnRecord
+from collab.sdk.turn import Turn, TurnRecord
 
 __all__ = [
+    "Activity",
     "Agent",
     "AgentStatus",
     "Ambiguous",
     "Anchor",
     "AnotherHistory",
+    "Author",
+    "Blame",
     "Cancelled",
+    "Change",
     "Changed",
     "ChangedValue",
+    "Changes",
+    "Changeset",
     "Conflict",
     "Doc",
+    "Edit",
     "EditResult",
+    "Entry",
     "Forbidden",
+    "History",
     "Invalid",
     "LeaseLost",
+    "LoggedTurn",
     "Match",
     "NotAcknowledged",
     "NotFound",
     "Orphaned",
+    "Past",
     "Peer",
     "PeersChanged",
     "Phase",
@@ -62,13 +88,16 @@ __all__ = [
     "Replaced",
     "SdkError",
     "Section",
+    "Span",
     "StaleVersion",
     "State",
     "SyncAgent",
+    "TextChange",
     "Turn",
     "TurnEnded",
     "TurnRecord",
     "Unavailable",
+    "Undone",
     "User",
     "connect",
     "connect_sync",

@@ -10,6 +10,7 @@ from collab.document.values import Path
 from collab.sdk.agent import Agent, Kind, Status
 from collab.sdk.changes import Change, Changes
 from collab.sdk.doc import Doc, Format
+from collab.sdk.edits import EditResult, Policy, Range
 from collab.sdk.history import (
     Activity,
     Blame,
@@ -25,7 +26,7 @@ from collab.sdk.observed import Named
 from collab.sdk.presence import Peer, User
 from collab.sdk.provider import Level, Provider, State
 from collab.sdk.reading import Match, Reading, Section, Version
-from collab.sdk.turn import EditResult, Policy, Range, SectionEdit, Turn, TurnRecord
+from collab.sdk.turn import SectionEdit, Turn, TurnRecord
 
 T = TypeVar("T")
 

@@ -10,15 +10,15 @@ import pycrdt
 from collab.document.anchor import Anchor, Orphaned, Place, Side
 from collab.document.characters import places
 from collab.document.export import markdown_of, root_of, text_of
-from collab.document.values import Path
 from collab.sdk import sections as markdown
+from collab.sdk.edits import Policy
 from collab.sdk.errors import Conflict, Invalid, NotFound
 from collab.sdk.memory import ROOT, Memory, Where, translated
 from collab.sdk.observed import Observed
 from collab.sdk.provider import Provider
 from collab.sdk.reading import MAX_MATCHES, Match, Reading, Version
-from collab.sdk.turn import Policy, Turn
-from collab.sdk.values import NOTHING, Values, steps
+from collab.sdk.turn import Turn
+from collab.sdk.values import NOTHING, steps
 
 if TYPE_CHECKING:
     from collab.sdk.agent import Agent
@@ -32,7 +32,6 @@ class Doc(Observed):
     def __init__(self, provider: Provider, agent: Agent | None = None) -> None:
         self.provider, self.agent = provider, agent
         self.memory = Memory(provider)
-        self.values = Values()
         self._turn: Turn | None = None
 
     @property
@@ -95,20 +94,12 @@ class Doc(Observed):
         against it. Raises NotFound.
         """
         place = steps(path)
-        value = self.value(place)
+        with translated():
+            value = self.memory.value(place)
         if value is NOTHING:
             raise NotFound("there is nothing at that path")
-        self.values.remember(place, value)
+        self.memory.values.remember(place, value)
         return value
-
-    def value(self, path: Path) -> Any:
-        """What is at a path now, NOTHING when there is nothing; it does not count as read."""
-        with translated():
-            try:
-                with translated(missing=NotFound):
-                    return self.memory.tree(self.raw).read(path)
-            except NotFound:
-                return NOTHING
 
     def version(self) -> Version:
         """Which document this is now."""

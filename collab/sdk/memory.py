@@ -13,14 +13,17 @@ from pycrdt import Doc, Subscription, Text, TransactionEvent
 from collab.document.anchor import Anchor, Orphaned, Place, Side
 from collab.document.budget import Budget
 from collab.document.characters import Change, Characters
+from collab.document.document import NOTHING
 from collab.document.export import check_lists, root_of
 from collab.document.order import Order
 from collab.document.tree import Tree
-from collab.document.values import Problem
+from collab.document.values import Path, Problem
 from collab.errors import CollabError, Refused
 from collab.sdk.errors import Conflict, Invalid, NotFound, SdkError
 from collab.sdk.provider import Event, Phase, Provider, Replaced, State
 from collab.sdk.reading import Known, Match, Section, View, snippet
+from collab.sdk.values import NOTHING as NO_VALUE
+from collab.sdk.values import Values
 
 ROOT = "text"  # the root that is meant where none is named
 MAX_READINGS = (
@@ -32,6 +35,9 @@ MAX_WAITING = (
 MAX_DROPPED = (
     10_000  # runs of ids that we deleted; older ones count as deleted by others
 )
+
+# Nobody else waits, and an edit must not stop half-way.
+_PLENTY = 1 << 62
 
 _KINDS: dict[str, type[SdkError]] = {
     "anchor_not_found": NotFound,
@@ -83,6 +89,12 @@ class Memory:
         self._known: deque[Known] = deque(maxlen=MAX_READINGS)
         self._dropped: deque[tuple[int, int, int]] = deque(maxlen=MAX_DROPPED)
         self._checked: bytes | None = None
+        self.values = Values()
+
+    @property
+    def doc(self) -> Doc[Any]:
+        """The document as it is now."""
+        return self._provider.doc
 
     def _told(self, event: Event) -> None:
         match event:
@@ -110,7 +122,7 @@ class Memory:
     @property
     def order(self) -> Order:
         """As it is now."""
-        doc = self._provider.doc
+        doc = self.doc
         if self._doc is not doc:
             self._let_go()
             self._doc, self._subscription = doc, doc.observe(self._observed)
@@ -132,7 +144,7 @@ class Memory:
         """The root that is meant. Raises Invalid when it is not clear which one."""
         if name is not None:
             return name
-        doc = self._provider.doc
+        doc = self.doc
         names = list(doc.keys())
         if ROOT in names and len(doc.get(ROOT, type=Text)):
             return ROOT
@@ -141,9 +153,17 @@ class Memory:
             raise Invalid("there are several roots: say which one")
         return filled[0] if filled else ROOT
 
-    def characters(self, root: str, budget: Budget | None = None) -> Characters:
+    def characters(self, root: str) -> Characters:
         """A root that is a text; one that holds nothing yet becomes one."""
-        return Tree(self._provider.doc, budget or Budget()).text(root)
+        return Tree(self.doc, Budget(_PLENTY)).text(root)
+
+    def value(self, path: Path) -> Any:
+        """What is at a path, `values.NOTHING` when there is nothing."""
+        try:
+            with translated(missing=NotFound):
+                return self.tree(self.doc).read(path)
+        except NotFound:
+            return NO_VALUE
 
     # Places
 
@@ -232,7 +252,7 @@ class Memory:
             self.order,
             start,
             stop,
-            own=self._provider.doc.client_id,
+            own=self.doc.client_id,
             dropped=self._without_dropped,
             text=text,
             was=was,
@@ -272,7 +292,7 @@ class Memory:
         for change in changes:
             if change.start < change.stop:
                 self._drop(order, root, change.start, change.stop)
-        with self._provider.doc.transaction(origin=origin):
+        with self.doc.transaction(origin=origin):
             for start, stop, insert in reversed(changes):
                 characters.splice(start, stop - start, insert, attributes)
 
@@ -285,9 +305,15 @@ class Memory:
             else:
                 self._dropped.append((span.client, span.clock, end))
 
-    def transact(self, origin: Hashable, change: Callable[[Tree], None]) -> None:
-        """Change maps and lists, in one transaction."""
-        doc = self._provider.doc
+    def transact(self, origin: Hashable, change: Callable[[Tree], None]) -> bool:
+        """Change maps and lists, in one transaction; whether that has changed anything."""
+        doc = self.doc
         tree = self.tree(doc)
-        with doc.transaction(origin=origin):
-            change(tree)
+        updates: list[bytes] = []
+        subscription = doc.observe(lambda event: updates.append(event.update))
+        try:
+            with doc.transaction(origin=origin):
+                change(tree)
+        finally:
+            doc.unobserve(subscription)
+        return any(update != NOTHING for update in updates)

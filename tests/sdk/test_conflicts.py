@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collab.sdk.doc import Doc
+from collab.sdk.edits import EditResult
 from collab.sdk.errors import SdkError, StaleVersion
 from collab.sdk.reading import Reading
-from collab.sdk.turn import EditResult, Turn
+from collab.sdk.turn import Turn
 
 WORDS = [
     "".join(chr(0x100 + 16 * word + letter) for letter in range(size))
@@ -93,7 +94,7 @@ async def edit(
     raise AssertionError(how)
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(
     human(),
     st.sampled_from(["match", "text", "rewrite", "patch"]),
@@ -171,7 +172,7 @@ async def attempt(turn: Turn, reading: Reading, chance: random.Random) -> EditRe
             return await turn.patch(f"@@\n-{line}\n+{line.replace('e', 'E')}!\n")
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(st.randoms(use_true_random=False), st.integers(1, 1 << 30))
 def test_many_edits_of_both(chance: random.Random, client: int) -> None:
     doc = alone(LETTER)

@@ -493,7 +493,7 @@ async def test_waiting_for_something_ends_when_it_is_so_or_when_the_time_is_over
 
 
 # Of turns and documents, for each other.
-INNER = {"begin", "check", "end", "point", "show", "value"}
+INNER = {"begin", "check", "done", "end", "pace", "point", "show", "working"}
 CORES = (Agent, Doc, Turn, SectionEdit, Provider, History, Changes)
 
 

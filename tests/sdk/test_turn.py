@@ -14,6 +14,7 @@ from pycrdt import Doc as Raw
 
 from collab.document.anchor import Anchor, Id, Place, Side
 from collab.sdk.doc import Doc
+from collab.sdk.edits import EditResult
 from collab.sdk.errors import (
     Ambiguous,
     Cancelled,
@@ -28,7 +29,7 @@ from collab.sdk.errors import (
 )
 from collab.sdk.provider import Replaced, TurnEnded
 from collab.sdk.stream import Limits
-from collab.sdk.turn import EditResult, Turn
+from collab.sdk.turn import Turn
 
 pytestmark = pytest.mark.anyio
 
