@@ -12,12 +12,13 @@ import argparse
 import asyncio
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import collab
-from collab.sdk import Anchor, Cancelled, Doc
+from collab.sdk import Anchor, Cancelled, Doc, SdkError
 
 PACE_SECONDS = 0.6  # between two edits, so that people can follow
 QUIET_SECONDS = (
@@ -257,3 +258,5 @@ if __name__ == "__main__":
         )
     except KeyboardInterrupt:
         pass
+    except SdkError as error:
+        sys.exit(str(error))

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 import collab
-from collab.sdk import NotFound
+from collab.sdk import NotFound, SdkError
 
 MAX_LINE_BYTES = 64 * 1024  # of one line of the stream
 MAX_EVENT_BYTES = 256 * 1024  # of all lines of one event together
@@ -190,15 +191,17 @@ if __name__ == "__main__":
     parser.add_argument("--ask", default="", help="what to write")
     parser.add_argument("--key-file", type=Path)
     said = parser.parse_args()
-    asyncio.run(
-        write(
-            said.server,
-            said.room,
-            section=said.section,
-            url=said.url,
-            model=said.model,
-            key=key_from(said.key_file),
-            ask=said.ask,
-            token=os.environ.get("COLLAB_TOKEN") or None,
-        )
+    work = write(
+        said.server,
+        said.room,
+        section=said.section,
+        url=said.url,
+        model=said.model,
+        key=key_from(said.key_file),
+        ask=said.ask,
+        token=os.environ.get("COLLAB_TOKEN") or None,
     )
+    try:
+        asyncio.run(work)
+    except (EndpointError, SdkError) as error:
+        sys.exit(str(error))

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
 
+import httpx2
 import pytest
 from modelling import endpoint, said
-from processes import Server
+from processes import ROOT, Server, eventually
 
 import collab
 from examples import reviewer, writer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all: each test has a room of its own."""
+    shared = Server(tmp_path_factory.mktemp("examples") / "data")
+    shared.start()
+    yield shared
+    shared.kill()
+
 
 GREETING = said("Hello", ", ", "wörld 🌱", "\n")
 
@@ -291,7 +305,7 @@ async def test_the_reviewer_leaves_alone_what_a_person_is_typing_and_mends_it_af
         async with doc.turn() as turn:
             await turn.insert(0, "teh shed\nteh fence\nteh gate")
         await doc.provider.flush()
-        ada.cursor("typing", doc.anchor(12))
+        ada.cursor(doc, doc.anchor(12))
         its = await agent.open("typing")
         async with asyncio.timeout(20):
             async for peers in its.provider.presences():
@@ -366,3 +380,42 @@ async def test_a_reviewer_that_is_stopped_leaves_the_rest(server: Server) -> Non
         await work.review()
 
     assert its.text == "teh shed\nteh fence"
+
+
+def test_both_run_from_the_command_line(server: Server, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret")
+    examples = [sys.executable, "-m"]
+    reviewing = subprocess.Popen(
+        [*examples, "examples.reviewer", server.url, "shell"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wrote = subprocess.run(
+        [
+            *(*examples, "examples.writer", server.url, "shell", "--section", "A"),
+            *("--url", "http://127.0.0.1:9/v1", "--model", "m", "--key-file", str(key)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    splice = {"splices": [{"root": "text", "index": 0, "insert": "teh end"}]}
+    document = f"{server.url}/v1/rooms/shell/document"
+    httpx2.patch(document, json=splice).raise_for_status()
+    is_mended = eventually(
+        lambda: httpx2.get(f"{document}?format=text").text == "the end", seconds=20
+    )
+    reviewing.send_signal(signal.SIGINT)
+    told, _ = reviewing.communicate(timeout=30)
+
+    assert is_mended
+    assert (reviewing.returncode, told) == (0, "")
+    assert wrote.returncode == 1
+    assert wrote.stderr.splitlines()[-1] == (
+        "the endpoint cannot be reached: ConnectError"
+    )
+    assert "secret" not in wrote.stderr
