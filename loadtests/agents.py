@@ -117,6 +117,7 @@ class Watcher:
         self.heard: dict[int, list[float]] = {}
 
     async def watch(self) -> None:
+        await self.socket.send(yjs.sync_step_1(b"\x00"))
         async for frame in self.socket:
             if frame[:2] == b"\x00\x02":
                 client = author(Reader(frame, 2).read_bytes())
@@ -277,6 +278,7 @@ class Meter:
         self.heard: list[float] = []
 
     async def watch(self) -> None:
+        await self.socket.send(yjs.sync_step_1(b"\x00"))
         async for frame in self.socket:
             assert isinstance(frame, bytes)
             head = 2 if len(frame) < 126 else 4
@@ -435,14 +437,13 @@ async def stopping(times: int) -> tuple[list[float], list[float]]:
                 collab.connect(server.url, name="Writer")
             )
             doc = await agent.open("stop")
-            meter.client = doc.raw.client_id
             reading = [
                 tasks.create_task(meter.watch()),
                 tasks.create_task(_drain(stopper)),
             ]
             for _ in range(times):
                 asked: list[float] = []
-                turn = doc.turn(reason="bench")
+                turn, meter.client = doc.turn(reason="bench"), doc.raw.client_id
 
                 async def stop(turn: Turn = turn, asked: list[float] = asked) -> None:
                     await asyncio.sleep(chance.uniform(0.6, 1.2))
@@ -457,13 +458,15 @@ async def stopping(times: int) -> tuple[list[float], list[float]]:
                     known.append(1000 * (time.perf_counter() - asked[0]))
                 await asking
                 await asyncio.sleep(0.5)
-                found.append(1000 * max(0.0, meter.heard[-1] - asked[0]))
+                heard = [at for at in meter.heard if at > asked[0] - 5]
+                found.append(1000 * max(0.0, heard[-1] - asked[0]))
             for task in reading:
                 task.cancel()
     return found, known
 
 
 async def _drain(socket: ClientConnection) -> None:
+    await socket.send(yjs.sync_step_1(b"\x00"))
     async for _ in socket:
         pass
 
