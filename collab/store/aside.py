@@ -41,7 +41,7 @@ def set_aside(
         number = fault.place.values[0]
         db.execute(
             f"INSERT OR REPLACE {INTO_AUTHOR}",
-            (number, *_UNKNOWN, author_checksum(number, *_UNKNOWN)),
+            (number, None, *_UNKNOWN, author_checksum(number, None, *_UNKNOWN)),
         )
     else:
         db.execute(f"DELETE FROM {table} WHERE {where}", fault.place.values)
@@ -124,7 +124,7 @@ def repair_author(db: sqlite3.Connection) -> int:
     """The number of the author that stands where the true one is lost."""
     row = db.execute(
         "SELECT id FROM author WHERE principal = ? AND connection = ? AND turn IS NULL"
-        " AND about = ''",
+        " AND about = '' AND room IS NULL",
         _REPAIR[:2],
     ).fetchone()
     if row is not None:
@@ -133,7 +133,8 @@ def repair_author(db: sqlite3.Connection) -> int:
         f"SELECT coalesce(max(id), 0) + 1 FROM author WHERE id < {MAX_AUTHOR}"
     ).fetchone()
     db.execute(
-        f"INSERT {INTO_AUTHOR}", (number, *_REPAIR, author_checksum(number, *_REPAIR))
+        f"INSERT {INTO_AUTHOR}",
+        (number, None, *_REPAIR, author_checksum(number, None, *_REPAIR)),
     )
     return int(number)
 

@@ -34,6 +34,7 @@ _OF_ROOMS = {
     "owner": "client",
     "about": "room",
     "attribution": "room",
+    "author": "id",
 }
 
 
@@ -261,10 +262,10 @@ def _damaged_row(
     principals: set[str] = set()
     for author in _author_numbers(fields):
         row = db.execute(
-            f"SELECT {AUTHOR}, crc FROM author WHERE id = ?", (author,)
+            f"SELECT room, {AUTHOR}, crc FROM author WHERE id = ?", (author,)
         ).fetchone()
         if row is not None and row[-1] == author_checksum(author, *row[:-1]):
-            principals.add(row[0])
+            principals.add(row[1])
     return Fault(
         Place(table, key),
         "checksum",
@@ -328,7 +329,7 @@ def common_faults(db: sqlite3.Connection) -> list[Fault]:
     faults = [
         Fault(Place("author", (("id", number),)), "checksum")
         for number, *fields, checksum in db.execute(
-            f"SELECT id, {AUTHOR}, crc FROM author"
+            f"SELECT id, room, {AUTHOR}, crc FROM author"
         )
         if checksum != author_checksum(number, *fields)
     ]

@@ -290,11 +290,11 @@ def history(
 
 def _author(db: sqlite3.Connection, number: int) -> Author:
     row = db.execute(
-        f"SELECT {AUTHOR}, crc FROM author WHERE id = ?", (number,)
+        f"SELECT room, {AUTHOR}, crc FROM author WHERE id = ?", (number,)
     ).fetchone()
     if row is None or row[-1] != author_checksum(number, *row[:-1]):
         raise StoreCorrupt(f"the record of author {number} is damaged")
-    return Author(*row[:-1])
+    return Author(*row[1:-1])
 
 
 class About(NamedTuple):

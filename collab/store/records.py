@@ -15,7 +15,7 @@ from collab.store.base import MAX_ANSWER_BYTES, MAX_METADATA_BYTES
 MAX_AUTHOR = (1 << 32) - 1  # the number of an author has four bytes in a row
 
 AUTHOR = "principal, connection, turn, about"  # the columns that make an Author
-INTO_AUTHOR = f"INTO author (id, {AUTHOR}, crc) VALUES (?, ?, ?, ?, ?, ?)"
+INTO_AUTHOR = f"INTO author (id, room, {AUTHOR}, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 _KEY = Struct("<qqqq").pack  # room, first position, last position, milliseconds
 _ONE = Struct("<II").pack  # length and author of a lone update
@@ -82,10 +82,15 @@ def text_checksum(number: int, *texts: str | None) -> int:
 
 
 def author_checksum(
-    number: int, principal: str, connection: str, turn: str | None, about: str
+    number: int,
+    room: int | None,
+    principal: str,
+    connection: str,
+    turn: str | None,
+    about: str,
 ) -> int:
-    """The checksum of an author: where nothing is known about one, that of the first two versions of the tables."""
-    rest = () if about == "" else (about,)
+    """The checksum of an author; where there is no room, that of the first two versions of the tables."""
+    rest = () if room is None and about == "" else (about, str(room))
     return text_checksum(number, principal, connection, turn, *rest)
 
 

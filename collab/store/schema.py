@@ -124,6 +124,9 @@ MIGRATIONS = (
     """
     -- A JSON object, "" where nothing is known.
     ALTER TABLE author ADD COLUMN about TEXT NOT NULL DEFAULT '';
+    -- With which the author goes. NULL in rows of before, which stand for all rooms.
+    ALTER TABLE author ADD COLUMN room INTEGER;
+    CREATE INDEX author_room ON author (room) WHERE room IS NOT NULL;
 
     -- Who wrote what of a room, as its log tells up to this position.
     CREATE TABLE attribution (

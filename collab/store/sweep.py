@@ -182,6 +182,12 @@ class Sweep:
         ).rowcount
         if removed == self._chunk:
             return False
+        removed = self._db.execute(
+            "DELETE FROM author WHERE id IN (SELECT id FROM author WHERE room = ? LIMIT ?)",
+            (room, self._chunk),
+        ).rowcount
+        if removed == self._chunk:
+            return False
         self._db.execute("UPDATE room SET is_purged = 1 WHERE id = ?", (room,))
         return True
 
@@ -253,7 +259,7 @@ def _are_sound(db: sqlite3.Connection, room: int, covered: int) -> bool:
 
 
 def begin_purge(db: sqlite3.Connection, room: int) -> None:
-    """Remove all of a deleted room but its log and checkpoints, which go in chunks. It can no longer be restored."""
+    """Remove all of a deleted room but its log, checkpoints and authors, which go in chunks. It can no longer be restored."""
     db.execute("UPDATE room SET purge = 0 WHERE id = ?", (room,))
     for table in ("journal", "owner", "rejected", "about", "attribution", "aside"):
         db.execute(f"DELETE FROM {table} WHERE room = ?", (room,))

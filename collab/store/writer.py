@@ -77,10 +77,11 @@ Refusals = list[tuple[Done, Entry, CollabError]]
 class _Known:
     """A room the writer has seen."""
 
-    __slots__ = ("epoch", "id", "last")
+    __slots__ = ("authors", "epoch", "id", "last")
 
     def __init__(self, id: int, epoch: str, last: int) -> None:
         self.id, self.epoch, self.last = id, epoch, last
+        self.authors: dict[Author, int] = {}
 
 
 class Writer(threading.Thread):
@@ -114,7 +115,7 @@ class Writer(threading.Thread):
         self._clock, self._deleted_room_seconds = clock, deleted_room_seconds
         self._db: sqlite3.Connection
         self._rooms: dict[str, _Known] = {}
-        self._authors: dict[Author, int] = {}
+        self._interned = 0  # authors that are known in all rooms together
         self._next_author = 1
         self._owners: dict[str, dict[int, str]] = {}  # of rooms never written to
         self._fences = count(1)
@@ -240,7 +241,7 @@ class Writer(threading.Thread):
         """What the writer remembers of the file; all else is read when a room is first seen."""
         db = self._db
         self._rooms.clear()
-        self._authors.clear()
+        self._interned = 0
         self._journal_is_known = False
         (author,) = db.execute(
             "SELECT coalesce(max(id), 0) FROM author WHERE id < ?", (MAX_AUTHOR,)
@@ -424,20 +425,26 @@ class Writer(threading.Thread):
             updates, authors, position = updates[seen:], authors[seen:], known.last + 1
         if not updates:
             return
-        interned = self._authors
-        numbers = [interned.get(author) or self._intern(author) for author in authors]
+        interned = known.authors
+        numbers = [
+            interned.get(author) or self._intern(known, author) for author in authors
+        ]
         rows.append(pack_entry(known.id, position, milliseconds, numbers, updates))
         known.last = position + len(updates) - 1
 
-    def _intern(self, author: Author) -> int:
+    def _intern(self, known: _Known, author: Author) -> int:
         number = self._next_author
         self._begin()
         self._db.execute(
-            f"INSERT {INTO_AUTHOR}", (number, *author, author_checksum(number, *author))
+            f"INSERT {INTO_AUTHOR}",
+            (number, known.id, *author, author_checksum(number, known.id, *author)),
         )
-        if len(self._authors) > _MAX_KNOWN:
-            self._authors.clear()
-        self._authors[author] = number
+        if self._interned >= _MAX_KNOWN:
+            self._interned = 0
+            for each in self._rooms.values():
+                each.authors.clear()
+        self._interned += 1
+        known.authors[author] = number
         self._next_author += 1
         return number
 

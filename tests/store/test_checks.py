@@ -92,7 +92,7 @@ COLUMNS = {
     "room": ("name", "epoch", "created", "crc"),
     "log": ("room", "position", "last", "milliseconds", "crc", "updates"),
     "checkpoint": ("room", "position", "milliseconds", "crc", "snapshot"),
-    "author": ("id", "principal", "connection", "about", "crc"),
+    "author": ("id", "principal", "connection", "about", "room", "crc"),
     "owner": ("room", "client", "principal", "crc"),
     "about": ("room", "metadata", "crc"),
     "attribution": ("room", "position", "crc", "encoded"),

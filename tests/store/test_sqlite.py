@@ -33,6 +33,7 @@ from collab.store.base import (
     Entry,
     Stored,
 )
+from collab.store.records import text_checksum
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
 
@@ -193,17 +194,17 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(
 ) -> None:
     async with SqliteStore(tmp_path / "new") as store:
         await append(store, entry(1, b"a"), entry(1, b"b", room="gone"))
-    columns = "id, principal, connection, turn, crc"
-    made = [
-        rows(tmp_path / "new", "SELECT * FROM log"),
-        rows(tmp_path / "new", f"SELECT {columns} FROM author"),
+    log = rows(tmp_path / "new", "SELECT * FROM log")
+    (numbers,) = zip(*rows(tmp_path / "new", "SELECT id FROM author"), strict=True)
+    authors = [
+        (number, *ALICE[:3], text_checksum(number, *ALICE[:3])) for number in numbers
     ]
     old = connect(tmp_path / "collab.db")
     old.executescript(
         f"{FIRST_VERSION}; PRAGMA application_id = {schema.APPLICATION}; PRAGMA user_version = 1"
     )
-    old.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", made[0])
-    old.executemany("INSERT INTO author VALUES (?, ?, ?, ?, ?)", made[1])
+    old.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", log)
+    old.executemany("INSERT INTO author VALUES (?, ?, ?, ?, ?)", authors)
     columns = "id, name, epoch, created, crc, fence, deleted, is_purged, position, changed, bytes"
     old.executemany(
         f"INSERT INTO room ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -331,6 +332,18 @@ async def test_loads_during_sweeps_see_every_row_once(tmp_path: Path) -> None:
 
             tail = (await store.load("notes")).tail
             assert [at for at, _ in tail] == list(range(1, position + 1))
+
+
+async def test_authors_go_with_their_room(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+        await append(store, entry(1, b"a"), entry(1, b"b", room="other"))
+
+        await store.delete("notes", purge=True)
+        await store.tidy()
+
+        (author,) = rows(tmp_path, "SELECT room FROM author")
+        assert author == rows(tmp_path, "SELECT id FROM room WHERE name = 'other'")[0]
+        assert [row.author for row in await store.history("other")] == [ALICE]
 
 
 async def test_rows_of_a_deleted_room_are_purged(tmp_path: Path) -> None:
