@@ -178,24 +178,33 @@ async def latencies(server: Server, room: str, seconds: float) -> list[float]:
 
 
 @contextmanager
-def flooding(address: str) -> Iterator[Callable[[], float]]:
-    """An agent in a process of its own; yields how many operations a second it has made, to be asked when it is over."""
+def flooding(address: str) -> Iterator[Callable[[], tuple[float, float]]]:
+    """An agent in a process of its own; yields how many operations and turns a second it has made, to be asked when it
+    is over.
+    """
     command = [sys.executable, str(HERE / "flooding.py"), address, str(FLOOD_RATE)]
-    said: list[bytes] = []
+    said: list[list[bytes]] = []
+
+    def rates() -> tuple[float, float]:
+        if not said:
+            return float("nan"), float("nan")
+        operations, turns = said[-1]
+        return int(operations) / len(said), int(turns) / len(said)
+
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
-            yield lambda: int(said[-1]) / len(said) if said else float("nan")
+            yield rates
         finally:
             process.kill()
             assert process.stdout is not None
-            said += process.stdout.read().split()
+            said += [line.split() for line in process.stdout.read().splitlines()]
 
 
 async def beside_a_flood(seconds: float, *, is_same_room: bool) -> dict[str, float]:
     """People alone and beside an agent that makes 10,000 operations a second, by turns."""
     alone: list[float] = []
     beside: list[float] = []
-    rates: list[float] = []
+    rates: list[tuple[float, float]] = []
     with serving() as server:
         await latencies(server, "warm", 1.0)
         for number in range(STRETCHES):
@@ -211,7 +220,8 @@ async def beside_a_flood(seconds: float, *, is_same_room: bool) -> dict[str, flo
         "p99 alone ms": percentile(alone, 0.99),
         "p50 beside ms": percentile(beside, 0.5),
         "p99 beside ms": percentile(beside, 0.99),
-        "operations made/s": statistics.median(rates),
+        "operations made/s": statistics.median(made for made, _ in rates),
+        "turns begun/s": statistics.median(turns for _, turns in rates),
     }
 
 
