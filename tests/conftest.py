@@ -40,3 +40,17 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(serve: Callable[..., Server]) -> Server:
     """A server with default settings."""
     return serve()
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of them for all tests of a worker that neither end it nor care what else has been in it."""
+    server = Server(tmp_path_factory.mktemp("house") / "data")
+    server.start()
+    yield server
+    server.kill()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: at the end all but one process would wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -509,7 +509,11 @@ async def test_many_sockets_of_one_principal_share_its_rate(keyed: Keyed) -> Non
     async with AsyncExitStack() as stack:
         sockets = [
             await stack.enter_async_context(
-                connect(f"{server.address}/ws/r", additional_headers=headers)
+                connect(
+                    f"{server.address}/ws/r",
+                    additional_headers=headers,
+                    close_timeout=0.1,  # what was sent is read at that rate, and then the goodbye
+                )
             )
             for _ in range(5)
         ]

@@ -312,8 +312,8 @@ async def test_whose_token_ends_is_closed_and_whose_room_is_taken_is_too() -> No
     ],
 )
 async def test_a_token_among_the_subprotocols_is_never_answered(
-    server: Server, offered: list[str], answered: str | None
+    house: Server, offered: list[str], answered: str | None
 ) -> None:
     for path in ("ws/r", "hocuspocus"):
-        async with connect(f"{server.address}/{path}", subprotocols=offered) as socket:  # type: ignore[arg-type]
+        async with connect(f"{house.address}/{path}", subprotocols=offered) as socket:  # type: ignore[arg-type]
             assert socket.subprotocol == answered
