@@ -18,6 +18,7 @@ import agents
 import client
 import fleet
 import http_load
+import pasts
 import places
 import traces
 from client import Result
@@ -667,5 +668,8 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
         agents.agent_drops,
         agents.flood,
         places.anchors,
+        pasts.attribution,
+        pasts.past,
+        pasts.undo,
     )
 }

@@ -31,7 +31,7 @@ from collab.document.order import Order
 from collab.document.pieces import read
 from collab.errors import InvalidRequest, Refused, RootNotFound
 from collab.protocol.statevector import encode_state_vector, state_vector
-from collab.protocol.structs import Range, Scan, scan
+from collab.protocol.structs import Range, Run, Scan, scan
 from collab.protocol.varint import encode_varint
 from collab.store.base import Author, Row
 from collab.turns import read_about
@@ -44,12 +44,12 @@ MAX_ROUNDS = 50  # of one undo; what more there is in maps stays as it is
 _UNBOUNDED = 1 << 62
 
 
-def read_ids(update: bytes) -> Scan | None:
-    """What an update of the log brings; None for one that has never entered a document."""
+def read_ids(update: bytes) -> Scan:
+    """What an update of the log brings; nothing where it has never entered a document."""
     try:
         return scan(update, max_structs=_UNBOUNDED)
     except Refused:
-        return None
+        return Scan([], [], [], True)
 
 
 class Replay:
@@ -68,9 +68,11 @@ class Replay:
             self._gate.load(checkpoint, state_vector(self.doc.get_state()))
 
     def take(self, updates: Iterable[bytes]) -> None:
-        for update in updates:
-            for ready in self._gate.admit(update):
-                self.doc.apply_update(ready)
+        """In one transaction: native code looks through much of the document at the end of each."""
+        with self.doc.transaction():
+            for update in updates:
+                for ready in self._gate.admit(update):
+                    self.doc.apply_update(ready)
 
 
 def document_at(checkpoint: bytes | None, updates: Iterable[bytes]) -> bytes:
@@ -115,16 +117,18 @@ def take_back(
     inserted, deleted = Ids(), Ids()
     over, off = Ids(), Ids()  # not to be brought back: not again, not at all
     for number in chosen:
-        inserted.take(updates[number])
-        deleted.take_deleted(updates[number])
+        found = read_ids(updates[number])
+        inserted.take(found.runs)
+        deleted.take(found.deletes)
     for number in again:
-        inserted.take_deleted(updates[number])
-        deleted.take(updates[number])
-        off.take_deleted(updates[number])
+        found = read_ids(updates[number])
+        inserted.take(found.deletes)
+        deleted.take(found.runs)
+        off.take(found.deletes)
     for number in firm:
-        off.take_deleted(updates[number])
+        off.take(read_ids(updates[number]).deletes)
     for update in gone:
-        over.take(update)
+        over.take(read_ids(update).runs)
     dead = Ids()
     for client_, ranges in deletions(doc.get_update(doc.get_state())).items():
         for clock, end in ranges:
@@ -203,15 +207,8 @@ class Ids:
     def add(self, client: int, start: int, end: int) -> None:
         self._clients.setdefault(client, Runs()).add(start, end, 0, 0)
 
-    def take(self, update: bytes) -> None:
-        """What an update inserts."""
-        found = read_ids(update)
-        for client, start, end, *_ in found.runs if found else ():
-            self.add(client, start, end)
-
-    def take_deleted(self, update: bytes) -> None:
-        found = read_ids(update)
-        for client, start, end in found.deletes if found else ():
+    def take(self, ranges: Iterable[Run | Range]) -> None:
+        for client, start, end, *_ in ranges:
             self.add(client, start, end)
 
     def take_mixed(self, update: bytes) -> None:
@@ -333,8 +330,7 @@ def show(author: Author, principal: str) -> dict[str, str]:
 
 def origin(row: Row, owners: Owners) -> str | None:
     """Whose client ids an update holds, when they are all of one principal."""
-    found = read_ids(row.update)
-    whose = {owners.get(run.client) for run in found.runs} if found else set()
+    whose = {owners.get(run.client) for run in read_ids(row.update).runs}
     return whose.pop() if len(whose) == 1 else None
 
 
@@ -498,9 +494,8 @@ class Group:
     def take(self, row: Row) -> None:
         self.first, self.began = row.position, row.milliseconds
         found = read_ids(row.update)
-        if found is not None:
-            self.inserted += sum(run.end - run.clock for run in found.runs)
-            self.deleted += sum(end - clock for _, clock, end in found.deletes)
+        self.inserted += sum(run.end - run.clock for run in found.runs)
+        self.deleted += sum(end - clock for _, clock, end in found.deletes)
 
 
 def grouped(rows: Sequence[Row], limit: int) -> tuple[list[Group], int]:
