@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import collab
-from collab.sdk import Anchor, Cancelled, Doc, SdkError
+from collab.sdk import Anchor, Cancelled, Doc, RateLimited, SdkError, Unavailable
 
 PACE_SECONDS = 0.6  # between two edits, so that people can follow
 QUIET_SECONDS = (
@@ -128,7 +128,11 @@ class Reviewer:
         """Until nobody has changed anything for so long."""
         changes = self.doc.changes(debounce=DEBOUNCE_SECONDS)
         while True:
-            is_waiting = await self.review()
+            try:
+                is_waiting = await self.review()
+            except (RateLimited, Unavailable) as error:
+                self.agent.status("error", detail=str(error))
+                is_waiting = True  # for better times
             try:
                 async with asyncio.timeout(
                     QUIET_SECONDS if is_waiting else idle_seconds

@@ -23,7 +23,7 @@ from starlette.routing import Route
 import collab
 from collab import logs
 from collab.auth.permissions import PRESENCE, READ, WRITE, Principal
-from collab.errors import Busy, CollabError
+from collab.errors import Busy, CollabError, NothingHere
 from collab.names import room_key, room_name
 from collab.server.access import Access
 from collab.server.limits import Limits
@@ -84,9 +84,14 @@ class Demo:
         return Json({"status": "coming"}, status_code=202)
 
     async def leave(self, request: Request) -> Response:
-        """Also when it is not here."""
+        """204 when it is told to. Raises NothingHere where it came by another process of this server, or not at all."""
         room, principal = await self._asked(request)
-        _send_away(self._here.get(room_key(principal.tenant, room)))
+        key = room_key(principal.tenant, room)
+        if key not in self._here:
+            raise NothingHere(
+                "nobody has sent for it by this process; it leaves when nothing changes for ten minutes"
+            )
+        _send_away(self._here[key])
         return Response(status_code=204)
 
     async def _asked(self, request: Request) -> tuple[str, Principal]:

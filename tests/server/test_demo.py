@@ -77,10 +77,11 @@ async def offered(*, is_open: bool = False) -> AsyncIterator[Asking]:
 async def test_it_comes_once_to_a_room_and_can_be_sent_away() -> None:
     async with offered(is_open=True) as ask:
         came, again = await ask("POST"), await ask("POST")
-        left = [await ask("DELETE"), await ask("DELETE")]
+        left = await ask("DELETE")
+        elsewhere = await ask("DELETE", "/playground/agent?room=elsewhere")
 
     assert (came, again) == (202, 200)
-    assert left == [204, 204]
+    assert (left, elsewhere) == (204, 404)
 
 
 @pytest.mark.anyio

@@ -178,7 +178,7 @@ function showDemo(awareness: Awareness, requests: Requests): void {
     } catch (problem) {
       settle(null);
       const { status, message } = problem as Problem;
-      setText("agents-problem", status === 404 ? "This server has no demo agent." : message);
+      setText("agents-problem", status === 404 && !here ? "This server has no demo agent." : message);
       show();
     }
   });
