@@ -43,6 +43,9 @@ MAX_REMINDER = 20_000
 # Of what was in a document when a turn began to delete, that it may delete while others are there; as little as that
 # always.
 REWRITE_SHARE, LEAST_REWRITE = 0.5, 20
+RANGES_OF_AN_OPERATION = (
+    1000  # deleted ones, that are counted with as much work as an operation may cost
+)
 MAX_CANCELLED = 1000  # turns of one room that are remembered; the oldest may go on then
 
 
@@ -99,6 +102,10 @@ class Budget(Protocol):
 
     def spend(self, characters: int, *, is_full: bool) -> None:
         """One update that inserts so many. Raises RateLimited, which says when there is more."""
+        ...
+
+    def charge(self, operations: int) -> None:
+        """Something took as much work as so many updates."""
         ...
 
 
@@ -477,11 +484,11 @@ class Room:
             raise turn.ended.with_traceback(None)
         characters, deletes = self.document.measure(update)
         try:
-            if turn is not None and deletes:
-                self._spare(member, turn, deletes)
             if budget is not None and (characters or deletes):
                 is_full = characters > 0 and self.document.is_fuller(budget.share)
                 budget.spend(characters, is_full=is_full)
+            if turn is not None and deletes:
+                self._spare(member, turn, deletes)
         except (RateLimited, OthersPresent) as error:
             self.end_turn(member, error)
             raise
@@ -493,6 +500,8 @@ class Room:
             return
         if member.erasure is None:
             member.erasure = self.document.erasure()
+            if member.budget is not None:
+                member.budget.charge(member.erasure.work // RANGES_OF_AN_OPERATION)
         erasure = member.erasure
         erasure.add(deletes)
         if erasure.gone > max(

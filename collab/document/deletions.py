@@ -28,7 +28,7 @@ def deletions(update: bytes) -> Ranges:
         for _ in range(count):
             clock = reader.read_varint()
             ranges.append((clock, clock + reader.read_varint()))
-        deleted[client] = _joined(sorted(ranges))
+        deleted[client] = joined(sorted(ranges))
     return deleted
 
 
@@ -42,11 +42,12 @@ def hashed(deleted: Ranges) -> bytes:
     return sha256(b"".join(map(encode_varint, numbers))).digest()[:HASH_BYTES]
 
 
-def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
+def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of ranges in order, those that touch as one."""
+    found: list[tuple[int, int]] = []
     for clock, end in ranges:
-        if joined and clock <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        if found and clock <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
         else:
-            joined.append((clock, end))
-    return joined
+            found.append((clock, end))
+    return found

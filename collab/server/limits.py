@@ -104,6 +104,10 @@ class Budget:
             raise RateLimited("too many characters of one agent in this room", wait)
         self._characters.owe(characters, now)
 
+    def charge(self, operations: int) -> None:
+        """Something took as much work as so many updates: the next ones come later."""
+        self._operations.owe(operations, self._clock())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:

@@ -6,15 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Doc, Text
 
+from collab.document.deletions import Ranges
 from collab.document.document import Document
-from collab.document.erasure import Erasure
+from collab.document.erasure import MAX_RANGES, Erasure
 
 ranges = st.lists(
     st.tuples(st.integers(1, 2), st.integers(0, 40), st.integers(0, 12)).map(
         lambda each: (each[0], each[1], each[1] + each[2])
     ),
-    max_size=20,
+    max_size=40,
 )
+
+
+def copied(deleted: Ranges) -> Ranges:
+    return {client: list(ranges) for client, ranges in deleted.items()}
 
 
 @given(before=ranges, during=ranges)
@@ -27,15 +32,27 @@ def test_what_was_there_counts_once_however_it_is_cut(
     taken = {(client, at) for client, clock, end in during for at in range(clock, end)}
     earlier = Erasure(known, {})
     earlier.add(before)
-    deleted = {client: list(each) for client, each in earlier._deleted.items()}
+    deleted = copied(earlier._deleted)
 
-    erasure = Erasure(known, deleted)
+    erasure, at_once = Erasure(known, deleted), Erasure(known, copied(deleted))
     for each in during:
         erasure.add([each])
+    at_once.add(during)
 
     assert earlier.gone == len(gone & there)
     assert erasure.live == len(there - gone)
-    assert erasure.gone == len((taken & there) - gone)
+    assert erasure.gone == at_once.gone == len((taken & there) - gone)
+
+
+def test_no_more_is_remembered_than_a_bound() -> None:
+    erasure = Erasure({1: 10 * MAX_RANGES}, {})
+
+    for at in range(2):
+        every_other = range(at * 3 * MAX_RANGES, (at * 3 + 2) * MAX_RANGES, 3)
+        erasure.add([(1, clock, clock + 1) for clock in every_other])
+
+    assert erasure._ranges == 0
+    assert erasure.gone == 2 * len(every_other)
 
 
 def test_a_document_begins_to_count_where_it_stands() -> None:

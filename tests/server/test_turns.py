@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from peers import House, Peer, open_house
@@ -348,6 +349,36 @@ async def test_a_long_name_is_cut_in_the_log() -> None:
 
         [row] = await authors(house)
         assert read_about(row.about).name == "x" * 100
+
+
+async def test_a_new_token_gives_the_next_updates_a_new_name() -> None:
+    async with open_house() as house:
+        house.table.add("bot", ALL, name="Bot")
+        ends = time.time() + 100  # it is told of that
+        house.table.add("bot-2", ALL, id="bot", name="Bot, renamed", expires=ends)
+        bot = await house.y_websocket("bot", is_v1=True)
+        bot.say(yjs.turn("t1", said(task="x")))
+        bot.write("a")
+
+        bot.say(b"\x72" + encode_string("bot-2"))
+        await bot.until(lambda: bot.heard(b"\x71"))
+        bot.write("b")
+
+        rows = await authors(house)
+        assert [row.turn for row in rows] == ["t1", "t1"]
+        assert [read_about(row.about).name for row in rows] == ["Bot", "Bot, renamed"]
+
+
+async def test_nobody_goes_on_on_another_ones_behalf() -> None:
+    async with open_house() as house:
+        house.table.add("bot", ALL, on_behalf_of="ada")
+        house.table.add("bot-2", ALL, id="bot", on_behalf_of="eve")
+        bot = await house.y_websocket("bot", is_v1=True)
+
+        bot.say(b"\x72" + encode_string("bot-2"))
+        await bot.until(lambda: bot.close_code)
+
+        assert bot.close_code == 4403
 
 
 # Stopping a turn
