@@ -218,6 +218,7 @@ class Provider:
         self._renews_token_at = float("inf")
         self._must_show = asyncio.Event()
 
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -343,6 +344,10 @@ class Provider:
         self._told = error
         return error or Unavailable("it was not saved")
 
+    def heard(self, error: SdkError) -> None:
+        """A program knows of this refusal: leaving does not tell it again."""
+        self._told = error
+
     # What a program says.
 
     def show(self, state: Mapping[str, Any] | None) -> None:
@@ -439,6 +444,7 @@ class Provider:
 
     async def run(self) -> None:
         """Keep the document in step until cancelled, or refused for good: then `state` says so and this returns."""
+        self._loop = asyncio.get_running_loop()
         try:
             while self._final is None:
                 closing = await self._connect()
@@ -502,6 +508,10 @@ class Provider:
             closing: Closing = _first(over).closing
         except* ConnectionClosed as lost:
             closing = closing_of(_first(lost))
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # A group that has errors of its own to raise forgets that it was cancelled meanwhile.
+            raise asyncio.CancelledError
         return self._over or closing
 
     async def _read(self, socket: ClientConnection) -> None:
@@ -714,6 +724,7 @@ class Provider:
         self._mirror.close()
         self._mirror = Mirror(Doc(), self._edited)
         self._presence = Presence(self.doc.client_id, self._presence.state)
+        self._is_synced = self._may_send = False  # the new one holds nothing yet
         self._saved = self._changes
         self._marks.clear()
         self._turns = deque([self._turns[-1]._replace(after=self._changes)])
@@ -758,7 +769,7 @@ class Provider:
             else:
                 self._probe()
         if self._changes == self._saved + 1:
-            self._report()
+            self._report(is_inside=True)
 
     def _probe(self) -> None:
         """Who may not write now learns why only by trying; once is enough."""
@@ -784,11 +795,15 @@ class Provider:
         self._tell(PeersChanged(self.peers))
         self._wake()
 
-    def _report(self, *, is_closed: bool = False) -> None:
+    def _report(self, *, is_closed: bool = False, is_inside: bool = False) -> None:
+        """`is_inside` a transaction nobody may look at the document, so observers are told when it is over."""
         state = self._look(is_closed=is_closed)
         if state != self._state:
             self._state = state
-            self._tell(state)
+            if not is_inside:
+                self._tell(state)
+            elif self._loop is not None:
+                self._loop.call_soon(self._tell, state)
         self._wake()
 
     def _look(self, *, is_closed: bool) -> State:

@@ -65,9 +65,39 @@ async def test_a_change_is_unsaved_until_the_server_has_it_on_disk(
         text(provider.doc).insert(1, "b")
         await provider.flush(timeout=SECONDS)
 
-        assert [state.phase for state in states][:1] == [Phase.UNSAVED]
+        assert states[0].phase is Phase.UNSAVED
         assert states[0].unsaved_since is not None
         assert states[-1] == State(Phase.SAVED)
+
+
+async def test_an_observer_may_look_at_the_document_and_edit_it(
+    house: Server, room: str
+) -> None:
+    seen: list[str] = []
+    async with Provider(house.url, room) as provider:
+        await provider.synced(SECONDS)
+
+        def look(event: object) -> None:
+            if isinstance(event, State) and not seen:
+                seen.append(str(text(provider.doc)))
+                text(provider.doc).insert(0, "b")
+
+        provider.observe(look)
+        text(provider.doc).insert(0, "a")
+        await provider.flush(timeout=SECONDS)
+        await comes_to(provider, Phase.SAVED)
+
+        assert seen == ["a"]
+
+
+async def test_a_document_may_be_edited_before_its_block(
+    house: Server, room: str
+) -> None:
+    provider = Provider(house.url, room)
+    text(provider.doc).insert(0, "early")
+
+    async with provider, Provider(house.url, room) as two:
+        await reads(two, "early")
 
 
 async def test_states_end_with_the_block(house: Server, room: str) -> None:
