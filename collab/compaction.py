@@ -34,9 +34,7 @@ from collab.store.base import (
 
 log = logs.logger(__name__)
 
-STEP_ROWS = (
-    2 * LANDMARK_ROWS
-)  # so that there are landmarks all along a log, however fast it grew
+STEP_ROWS = LANDMARK_ROWS  # so that there is one in each band, however fast a log grew
 STEP_BYTES = 32 << 20  # of rows that are attributed at once
 _FIRST_PAGE, _MAX_PAGE = 64, 1024  # rows asked for at once: they may be large
 _REST = 20  # times as long as a compaction took is the pause after it
