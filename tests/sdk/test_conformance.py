@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from faces import run
 from faults.proxy import Proxy
+from forging import AUDIENCE, ISSUER, Issuer
 from members import SECONDS, text
 from processes import Server
 
@@ -23,6 +24,7 @@ from collab.sdk.errors import (
     Ambiguous,
     Cancelled,
     Conflict,
+    Forbidden,
     NotFound,
     StaleVersion,
 )
@@ -487,6 +489,102 @@ async def test_waiting_for_something_ends_when_it_is_so_or_when_the_time_is_over
         await doc.wait_for(lambda each: each.text == "done", SECONDS)
         with pytest.raises(TimeoutError):
             await doc.wait_for(lambda each: each.text == "never", 0.01)
+
+
+# Rights
+
+
+class Door:
+    """A server with access control, and tokens for one room of it."""
+
+    def __init__(self, server: Server, issuer: Issuer) -> None:
+        self.url, self._issuer = server.url, issuer
+
+    def token(self, who: str, room: str, *may: str, kind: str = "agent") -> str:
+        rooms = {room: ["read", "presence", *may]}
+        return self._issuer.token(
+            sub=who, name=who.title(), kind=kind, rooms=rooms, prefixes=None
+        )
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    home, issuer = tmp_path_factory.mktemp("guarded"), Issuer()
+    server = Server(
+        home / "data",
+        *("--auth", "jwt", "--jwt-keys", str(issuer.write(home / "keys.json"))),
+        *("--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER),
+    )
+    server.start()
+    yield Door(server, issuer)
+    server.kill()
+
+
+async def test_nobody_enters_with_a_token_for_another_room(
+    guarded: Door, room: str, connect: Connect
+) -> None:
+    for token in ("", "nonsense", guarded.token("bot", "another room", "write")):
+        async with connect(guarded.url, token=token) as agent:
+            with pytest.raises(Forbidden) as caught:
+                await agent.open(room)
+            assert not token or token not in str(caught.value)
+
+
+async def test_who_wrote_is_what_the_token_says(
+    guarded: Door, room: str, connect: Connect
+) -> None:
+    token = guarded.token("bot", room, "write", "history")
+    async with connect(
+        guarded.url, token=token, name="The Queen", kind="human"
+    ) as agent:
+        doc = await agent.open(room)
+        async with doc.turn() as turn:
+            await turn.insert("end", "not by the Queen")
+
+        (span,) = (await doc.blame()).spans
+
+        author = span.author
+        assert (author.principal, author.name, author.kind) == ("bot", "Bot", "agent")
+        assert author.turn == turn.id
+
+
+async def test_the_past_needs_the_right_to_it(
+    guarded: Door, room: str, connect: Connect
+) -> None:
+    async with connect(guarded.url, token=guarded.token("bot", room, "write")) as agent:
+        doc = await agent.open(room)
+        async with doc.turn() as turn:
+            await turn.insert("end", "text")
+
+        for ask in (doc.blame, doc.activity, lambda: doc.at(1)):
+            with pytest.raises(Forbidden):
+                await ask()
+        assert (await doc.undo(turn)).is_changed
+
+
+async def test_a_turn_of_somebody_else_is_not_taken_back_without_the_right(
+    guarded: Door, room: str, connect: Connect
+) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=5)
+    bot = guarded.token("bot", room, "write")
+    async with (
+        connect(guarded.url, token=bot) as agent,
+        connect(guarded.url, token=guarded.token("eve", room, "write")) as other,
+        connect(
+            guarded.url, token=guarded.token("ada", room, "admin", "write")
+        ) as admin,
+    ):
+        doc = await agent.open(room)
+        async with doc.turn() as turn:
+            await turn.insert("end", "text")
+
+        theirs = await other.open(room)
+        with pytest.raises(Forbidden):
+            await theirs.undo(turn.id, "bot")
+        with pytest.raises(Forbidden):
+            await theirs.undo_by("bot", since)
+
+        assert (await (await admin.open(room)).undo(turn.id, "bot")).is_changed
 
 
 # The blocking client has all of it
