@@ -22,7 +22,7 @@ from collab.sdk.edits import (
 )
 from collab.sdk.errors import Conflict, SdkError
 from collab.sdk.memory import Where, translated
-from collab.sdk.provider import Event, Provider, Replaced, TurnEnded
+from collab.sdk.provider import Event, Phase, Provider, Replaced, State, TurnEnded
 from collab.sdk.reading import Version
 from collab.sdk.stream import Limits, pour
 
@@ -34,6 +34,7 @@ WINDOW_BYTES, WINDOW_EDITS = 1 << 16, 200
 STALL_SECONDS = 30.0  # how long it waits, at most
 FLUSH_SECONDS = 30.0
 SYNC_SECONDS = 30.0
+SETTLE_SECONDS = 0.2  # for the answers to what was on its way when the turn was ended
 MAX_SHOWN_CHARACTERS = 256
 
 
@@ -129,7 +130,11 @@ class Turn:
                     self._take_back(edits)
             finally:
                 provider.turn("")
-            if not has_failed:
+            if told is not None:
+                # What was on its way is taken or refused; the program need not hear of that too.
+                with suppress(SdkError):
+                    await provider.flush("logged", SETTLE_SECONDS)
+            elif not has_failed:
                 position = await provider.flush("logged", FLUSH_SECONDS)
                 self.record = TurnRecord(
                     self.id,
@@ -171,8 +176,13 @@ class Turn:
 
     def _told(self, event: Event) -> None:
         match event:
-            case TurnEnded(self.id, error) | Replaced(_, error):
+            case TurnEnded(self.id, error):
                 self._stop(error)
+            case Replaced(_, SdkError() as error) | State(
+                Phase.REFUSED, _, SdkError() as error
+            ):
+                self._stop(error)
+                self._provider.heard(error)
 
     def _stop(self, error: SdkError) -> None:
         """Nothing more is written; whoever waits in this turn is told."""

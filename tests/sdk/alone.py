@@ -24,6 +24,7 @@ class Alone:
         self.said: list[str] = []  # the statuses and tails that were shown
         self.turns: list[tuple[str, Mapping[str, str]]] = []
         self.flushed = 0
+        self.told: Exception | None = None
         self._observers: list[Callable[[Event], object]] = []
 
     def observe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
@@ -40,6 +41,9 @@ class Alone:
     def show(self, state: Mapping[str, Any]) -> None:
         self.shown = dict(state)
         self.said.append(state["agent"].get("tail", state["agent"]["status"]))
+
+    def heard(self, error: Exception) -> None:
+        self.told = error
 
     async def synced(self, seconds: float) -> None:
         """There is nothing to wait for."""

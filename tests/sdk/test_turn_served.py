@@ -309,3 +309,25 @@ async def test_rewriting_most_of_a_text_takes_nobody_else_here(
             await turn.rewrite("one two 3 four")
 
         assert doc.text == "one two 3 four"
+
+
+async def test_a_refusal_that_was_raised_is_not_raised_again(
+    house: Server, room: str
+) -> None:
+    async with connect(house.url) as agent, connect(house.url, kind="human") as friends:
+        doc, copy = await agent.open(room), await friends.open(room)
+        async with copy.turn() as turn:
+            await turn.insert("start", "theirs " * 100)
+        await until(lambda: doc.text == copy.text)
+
+        async def work() -> None:
+            async with doc.turn() as turn:
+                await turn.rewrite("mine", force=True)
+                await asyncio.sleep(SECONDS)
+
+        with pytest.raises(Conflict):
+            await work()
+        async with doc.turn() as turn:
+            await turn.insert("end", "and mine")
+
+        await until(lambda: doc.text == copy.text == f"{'theirs ' * 100}and mine")
