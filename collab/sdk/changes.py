@@ -20,7 +20,14 @@ from collab.document.order import Order
 from collab.errors import CollabError
 from collab.protocol.statevector import Vector, encode_state_vector, state_vector
 from collab.sdk.burst import Burst, Difference, between
-from collab.sdk.errors import AnotherHistory, Invalid, Refused, SdkError, Unavailable
+from collab.sdk.errors import (
+    AnotherHistory,
+    Invalid,
+    NotFound,
+    Refused,
+    SdkError,
+    Unavailable,
+)
 from collab.sdk.history import Author, History
 from collab.sdk.mirror import REMOTE
 from collab.sdk.presence import Peer
@@ -32,6 +39,8 @@ MAX_CURSOR_CHARACTERS = 1 << 16
 MAX_CREDITED = 8  # questions to the server about who wrote, for one change; beyond, nobody is named
 # What is only asked to say more about a change holds it up no longer than this.
 ASKED_SECONDS = 2.0
+MAX_STEPS_BACK = 16  # in the log, for a position of which everything was told
+NOBODY = b"\x00"  # an empty state vector
 MAX_REMEMBERED = 1000  # people who left while a burst went on
 
 
@@ -301,7 +310,7 @@ class Changes:
 
     async def _since(self, cursor: Cursor) -> Change | None:
         """What is new since then, by the log, or else by ids."""
-        if cursor.epoch != self._epoch:
+        if cursor.epoch and cursor.epoch != self._epoch:
             raise AnotherHistory("the cursor belongs to another history of this room")
         burst = self._view.burst
         if digest(burst.text) == cursor.digest:
@@ -323,10 +332,18 @@ class Changes:
 
     async def _old(self, cursor: Cursor) -> str:
         """The text as it was told of last; or an earlier one, so that something may be told twice but nothing never."""
-        told = await self._history.at(cursor.position, root=self._root)
-        if digest(told.content) == cursor.digest or cursor.before == cursor.position:
-            return str(told.content)
-        return str((await self._history.at(cursor.before, root=self._root)).content)
+        text = (await self._history.at(cursor.position, root=self._root)).content
+        if digest(text) == cursor.digest:
+            return str(text)
+        # The log may have been ahead of us, or we of it.
+        told, position = state_vector(cursor.vector or NOBODY), cursor.before
+        for _ in range(MAX_STEPS_BACK):
+            past = await self._history.at(position, format="update")
+            order = Order.of(past.content)
+            if all(end <= told.get(one, 0) for one, end in order.vector().items()):
+                return order.text(self._root)
+            position //= 2
+        raise NotFound("the log does not say what was told")
 
     def _newer(self) -> list[Difference]:
         """What has been inserted since: of what was deleted nothing is known here."""

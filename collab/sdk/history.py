@@ -12,7 +12,7 @@ from collab.sdk.errors import Refused
 from collab.sdk.requests import Answer, Requests
 
 T = TypeVar("T")
-Format = Literal["text", "markdown", "json"]
+Format = Literal["text", "markdown", "json", "update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class LoggedTurn:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The document as it was; `content` is text, or values by the names of roots when asked for as JSON."""
+    """The document as it was. `content` is text; values by the names of roots as JSON, bytes for Yjs as an update."""
 
     epoch: str
     position: int
@@ -195,7 +195,9 @@ class History:
             f"{self._path}/document", format=format, root=root, **_when(when)
         )
         epoch, _, position = answer.tag.rpartition("-")
-        content = answer.json() if format == "json" else _text(answer)
+        content: Any = answer.content
+        if format != "update":
+            content = answer.json() if format == "json" else _text(answer)
         return _read(lambda: Past(epoch, int(position), content))
 
     async def undo(

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol, Self
 
 from collab.sdk.changes import DEBOUNCE_SECONDS, MAX_WAIT_SECONDS, Changes, wait_for
+from collab.sdk.errors import Invalid
 from collab.sdk.history import (
     Activity,
     Blame,
@@ -89,7 +90,7 @@ class Observed:
     ) -> Past:
         """The document at a position of the log, or at a time. Raises NotFound for what the log does not reach back to."""
         name = root
-        if root is None and format != "json":
+        if root is None and format in ("text", "markdown"):
             with translated():
                 name = self.memory.root(None)
         return await self.history.at(when, format=format, root=name)
@@ -138,9 +139,11 @@ class Observed:
         """What others change in a text from now on, or since the `cursor` of a change, for an `async for`.
 
         A change is told when nothing new came for `debounce` seconds, or `max_wait` after it began; see `Changes`.
+        Raises Invalid for a root that is no text.
         """
-        with translated():
+        with translated(missing=Invalid):
             name = self.memory.root(root)
+            self.memory.characters(name)
         return Changes(
             self.provider,
             self.history,

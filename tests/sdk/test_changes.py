@@ -14,6 +14,7 @@ from members import SECONDS, reads, text, waits
 from processes import Server
 from pycrdt import Doc
 
+import collab
 from collab.document.anchor import Place
 from collab.document.order import Order
 from collab.sdk.changes import Changes, Cursor, wait_for
@@ -266,6 +267,34 @@ async def test_without_the_log_a_cursor_still_tells_what_was_inserted(
 
     assert told == "known 😀 "
     assert [(edit.old, edit.new) for edit in change.edits] == [("", "new 🙂 ")]
+
+
+async def test_when_the_log_was_ahead_of_what_was_told_an_earlier_text_is_compared(
+    house: Server, room: str
+) -> None:
+    async with member(house.url, room) as ada:
+        for number in range(5):
+            text(ada.doc).insert(2 * number, f"{number} ")
+            await ada.flush(timeout=SECONDS)
+            if number == 1:
+                vector = ada.doc.get_state()
+        async with member(house.url, room) as agent:
+            cursor = Cursor("", 5, 4, 0, vector).encode()
+            async with watching(house, agent, after=cursor) as changes:
+                async with asyncio.timeout(SECONDS):
+                    change = await anext(changes)
+
+    assert [(edit.old, edit.new) for edit in change.edits] == [("", "2 3 4 ")]
+
+
+async def test_only_texts_are_told_of(house: Server, room: str) -> None:
+    async with collab.connect(house.url) as agent:
+        doc = await agent.open(room)
+        async with doc.turn() as turn:
+            await turn.set("/board", {"a": 1})
+
+        with pytest.raises(Invalid):
+            doc.changes(root="board")
 
 
 async def test_a_cursor_of_another_history_is_told_to_be_one(
