@@ -630,4 +630,4 @@ def test_every_public_method_of_an_agents_document_is_tried_here() -> None:
         if inspect.isfunction(inspect.getattr_static(kind, name))
     }
 
-    assert {name for name in methods if f".{name}(" not in source} == INNER
+    assert {name for name in methods if f".{name}(" not in source} <= INNER
