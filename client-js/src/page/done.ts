@@ -4,7 +4,7 @@ import type { Awareness } from "y-protocols/awareness";
 import type { Provider } from "../provider.ts";
 import { element, setText, span } from "./elements.ts";
 import { type Author, type Done, readActivity } from "./history.ts";
-import { people } from "./people.ts";
+import { type Person, people } from "./people.ts";
 import type { Problem, Requests } from "./requests.ts";
 
 const MAX_SHOWN = 8;
@@ -12,8 +12,10 @@ const MAX_SHOWN = 8;
 const MAX_READ = 100;
 /** Characters of what is said of an undo. */
 const MAX_REASON = 200;
-/** After a change that may belong to a turn. */
-const LOOK_MILLISECONDS = 700;
+/** After a turn has begun or ended. */
+const TURN_MILLISECONDS = 700;
+/** After any other change, which may take a turn back: seldom, and not all windows at once. */
+const CHANGE_MILLISECONDS = 4000;
 
 /** In a few words what a turn was. */
 export function told({ author }: Done): string {
@@ -22,6 +24,7 @@ export function told({ author }: Done): string {
 
 export function showDone(provider: Provider, awareness: Awareness, requests: Requests): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let due = Number.POSITIVE_INFINITY;
   let isLooking = false;
   let hasNews = false;
   let shown = "[]";
@@ -29,7 +32,8 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
   let mayRead = true;
 
   const look = async () => {
-    timer = undefined;
+    clearTimeout(timer);
+    due = Number.POSITIVE_INFINITY;
     if (isLooking) {
       hasNews = true;
       return;
@@ -42,11 +46,16 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
       mayRead = ![401, 403].includes((problem as Problem).status);
     }
     isLooking = false;
-    if (hasNews) soon();
+    if (hasNews) lookAfter(TURN_MILLISECONDS);
     hasNews = false;
   };
-  const soon = () => {
-    if (mayRead && timer === undefined) timer = setTimeout(() => void look(), LOOK_MILLISECONDS);
+  /** Or before, when that is decided already. */
+  const lookAfter = (milliseconds: number) => {
+    const at = performance.now() + milliseconds;
+    if (!mayRead || at >= due) return;
+    clearTimeout(timer);
+    due = at;
+    timer = setTimeout(() => void look(), milliseconds);
   };
 
   const show = (done: readonly Done[]) => {
@@ -103,12 +112,14 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
   };
 
   // Without agents there is nothing to ask for again and again.
-  const isWorthIt = () => shown !== "[]" || people(awareness).some(({ agent }) => agent !== null);
+  let turns = "";
   provider.doc.on("update", () => {
-    if (isWorthIt()) soon();
+    if (turns !== "" || shown !== "[]") lookAfter(CHANGE_MILLISECONDS * (1 + Math.random()));
   });
   awareness.on("change", () => {
-    if (isWorthIt()) soon();
+    const before = turns;
+    turns = turnsOf(people(awareness));
+    if (turns !== before) lookAfter(TURN_MILLISECONDS);
   });
   let wasSynced = false;
   provider.subscribe(() => {
@@ -120,6 +131,11 @@ export function showDone(provider: Provider, awareness: Awareness, requests: Req
     }
     wasSynced = isSynced;
   });
+}
+
+/** What changes when an agent comes or goes, and when it begins or ends a turn. */
+function turnsOf(members: readonly Person[]): string {
+  return members.flatMap(({ client, agent }) => (agent === null ? [] : [`${client} ${agent.turn}`])).join();
 }
 
 function credit({ name, onBehalfOf }: Author, milliseconds: number): string {
