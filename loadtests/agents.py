@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -313,22 +314,27 @@ class Applied:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        write, pace, began = Flow.write, Turn._pace, [0.0, 0.0]
+        write = Flow.write
 
         async def timed(flow: Flow, text: str) -> None:
-            began[:] = time.perf_counter(), time.thread_time()
-            await write(flow, text)
+            await self._timing(write(flow, text))
 
-        async def paced(turn: Turn) -> None:
-            self.seconds.append(time.perf_counter() - began[0])
-            self.cpu.append(time.thread_time() - began[1])
-            await pace(turn)
-
-        Flow.write, Turn._pace = timed, paced  # type: ignore[method-assign]  # for as long as it is measured
+        Flow.write = timed  # type: ignore[method-assign]  # for as long as it is measured
         try:
             yield
         finally:
-            Flow.write, Turn._pace = write, pace  # type: ignore[method-assign]  # as they were
+            Flow.write = write  # type: ignore[method-assign]  # as it was
+
+    @coroutine
+    def _timing(self, writing: Coroutine[Any, Any, None]) -> Generator[Any, None, None]:
+        """A batch is in the document when it waits for the first time."""
+        steps = writing.__await__()
+        began, cpu = time.perf_counter(), time.thread_time()
+        first = next(steps)
+        self.seconds.append(time.perf_counter() - began)
+        self.cpu.append(time.thread_time() - cpu)
+        yield first
+        yield from steps
 
 
 async def tokens(said: list[str], is_over: Callable[[], bool]) -> AsyncIterator[str]:
