@@ -20,6 +20,8 @@ from suite import Check, run_all
 RUN, TEST = "requirements.txt", "requirements-test.txt"
 NPM_FOLDERS = ("client-js", "tests/compat")
 NPM_LOCK = ROOT / ".venv" / ".npm.lock"
+# One more than the cores of a small machine: much of what the tests do is to wait for processes and for time to pass.
+PROCESSES = "3"
 PROGRAMS = {  # program → Debian packages
     "chromium-headless-shell": ("chromium-headless-shell",),
     # For the load client, and for a disk that fails on demand.
@@ -69,7 +71,7 @@ def test() -> int:
             *looks(python),
             Check(
                 "Python tests",
-                (*pytest, "-n", "2", "--dist", "worksteal"),
+                (*pytest, "-n", PROCESSES, "--dist", "worksteal"),
                 runner="pytest",
             ),
             Check("TypeScript", (*npm, "run", "check"), client),
@@ -116,6 +118,7 @@ def fix() -> int:
     return run_all(
         [
             Check("tables", (python, "tests/tables.py")),
+            Check("blocking", (python, "tests/blocking.py")),
             Check("lint", (python, "-m", "ruff", "check", "--fix")),
             Check("format", (python, "-m", "ruff", "format")),
             Check("TypeScript", ("npm", "--silent", "run", "fix"), ROOT / "client-js"),

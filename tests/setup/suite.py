@@ -109,11 +109,14 @@ def report_flags(runner: str, path: Path) -> Sequence[str]:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the tests see: none of this shell's settings for a server of its own."""
+    """What the tests see: none of this shell's settings for a server of its own.
+
+    Nor what keeps Python from storing compiled modules: hundreds of servers would compile them each for itself.
+    """
     return {
         name: value
         for name, value in clean_environment(environ).items()
-        if not name.startswith("COLLAB_")
+        if not name.startswith("COLLAB_") and name != "PYTHONDONTWRITEBYTECODE"
     }
 
 

@@ -99,6 +99,12 @@ def test_checks_do_not_see_the_settings_of_a_server_in_this_shell() -> None:
     assert seen["LANG"] == "C.UTF-8"
 
 
+def test_the_servers_of_the_tests_compile_what_they_import_once() -> None:
+    seen = suite.environment({"PYTHONDONTWRITEBYTECODE": "1"})
+
+    assert "PYTHONDONTWRITEBYTECODE" not in seen
+
+
 FLAKY = (
     "from pathlib import Path\n"
     "HERE = Path(__file__).parent\n"
