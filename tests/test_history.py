@@ -1,0 +1,230 @@
+"""Questions about the past: the same answer at once and from a child process, from a checkpoint and from the beginning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from pycrdt import Doc, Text
+
+from collab import history
+from collab.document.attribution import attribute
+from collab.document.past import document_at
+from collab.errors import (
+    CollabError,
+    Conflict,
+    HistoryGone,
+    NothingHere,
+    NotYet,
+    RoomNotFound,
+    RoomUnavailable,
+    TooLarge,
+)
+from collab.history import Historian
+from collab.store.base import Attributed, Author, Checkpoint, Entry, Row
+from collab.store.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+class Writer:
+    """A log of three who take turns, and what it makes."""
+
+    def __init__(self, words: int) -> None:
+        self.rows: list[Row] = []
+        docs: list[Doc[Any]] = [Doc(client_id=10 + number) for number in range(3)]
+        made: list[bytes] = []
+        for doc in docs:
+            doc.observe(lambda event: made.append(event.update))
+        for word in range(words):
+            number = word // 5 % 3
+            text = docs[number].get("text", type=Text)
+            made.clear()
+            with docs[number].transaction():
+                if word % 7 == 6:
+                    del text[3:8]
+                text.insert(word * 3 % (len(text) + 1), f"word{word} ")
+            update = made[0]
+            for other in docs:
+                if other is not docs[number]:
+                    other.apply_update(update)
+            turn = f"t{word // 15}" if number else None
+            author = Author(f"user{number}", "c", turn)
+            self.rows.append(Row(word + 1, (word + 1) * 1000, author, update))
+
+    def snapshot(self, position: int | None = None) -> bytes:
+        updates = [row.update for row in self.rows]
+        return document_at(None, updates[: len(updates) if position is None else position])  # fmt: skip
+
+    def said(self, position: int | None = None) -> str:
+        doc: Doc[Any] = Doc()
+        doc.apply_update(self.snapshot(position))
+        return str(doc.get("text", type=Text))
+
+
+async def logged(store: MemoryStore, rows: Sequence[Row]) -> None:
+    done = asyncio.Event()
+
+    def appended(entries: Sequence[Entry], error: CollabError | None) -> None:
+        assert error is None
+        done.set()
+
+    entries = [
+        Entry("r", "e", row.position, row.milliseconds, [row.update], [row.author])
+        for row in rows
+    ]
+    store.append(entries, appended)
+    await done.wait()
+
+
+@asynccontextmanager
+async def asked(writer: Writer, *checkpoints: int) -> AsyncIterator[Historian]:
+    """A historian of a room whose log was compacted at some positions."""
+    async with MemoryStore() as store:
+        at = 0
+        for position in checkpoints:
+            await logged(store, writer.rows[at:position])
+            fence = (await store.load("r")).fence
+            checkpoint = Checkpoint(position, writer.snapshot(position))
+            assert await store.checkpoint("r", checkpoint, fence=fence)
+            encoded = attribute(None, writer.rows[:position])
+            assert await store.attribute("r", Attributed(position, encoded), fence=fence)  # fmt: skip
+            at = position
+        await logged(store, writer.rows[at:])
+        async with Historian(store) as historian:
+            yield historian
+
+
+WRITER = Writer(120)
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+@pytest.mark.parametrize("checkpoints", [(), (40, 70)])
+async def test_every_answer_is_the_same_from_wherever_it_comes(
+    monkeypatch: pytest.MonkeyPatch, checkpoints: tuple[int, ...], is_inline: bool
+) -> None:
+    monkeypatch.setattr(history, "INLINE_BYTES", 1 << 30 if is_inline else 0)
+    async with asked(WRITER, *checkpoints) as historian:
+        texts = [
+            (await historian.document("r", position, "text", "")).decode()
+            for position in (0, 1, 39, 40, 41, 75, 120)
+        ]
+        blamed = orjson.loads(
+            await historian.blame("r", "e", {}, "", 0, None, snapshot=WRITER.snapshot())
+        )
+        before = orjson.loads(
+            await historian.blame("r", "e", {}, "", 3, 20, position=50)
+        )
+        changed = orjson.loads(await historian.changeset("r", {}, 45, 60, ""))
+        active = await historian.activity("r", 0, None, 5)
+        plan = await historian.undo("r", "t1", "user1", "root")
+        update = await historian.take_back(plan, WRITER.snapshot(), 99)
+
+    assert texts == [WRITER.said(position) for position in (0, 1, 39, 40, 41, 75, 120)]
+    assert blamed["spans"][-1]["end"] == len(WRITER.said())
+    assert (before["spans"][0]["start"], before["spans"][-1]["end"]) == (3, 20)
+    text = WRITER.said(60)
+    for each in reversed(changed["changes"]):
+        start, end = each["start"], each["start"] + len(each["new"])
+        assert text[start:end] == each["new"]
+        text = text[:start] + each["old"] + text[end:]
+    assert text == WRITER.said(45)
+    assert len(active["entries"]) == 5
+    assert update is not None
+    undone: Doc[Any] = Doc()
+    undone.apply_update(WRITER.snapshot())
+    undone.apply_update(update)
+    gone = {f"word{at}" for at in range(120) if at // 15 == 1 and at // 5 % 3 == 1}
+    assert gone.isdisjoint(str(undone.get("text", type=Text)).split())
+
+
+async def test_every_character_is_credited_to_who_typed_it() -> None:
+    async with asked(WRITER, 40, 70) as historian:
+        blamed = orjson.loads(
+            await historian.blame("r", "e", {}, "", 0, None, snapshot=WRITER.snapshot())
+        )
+
+    text = WRITER.said()
+    seen = 0
+    for span in blamed["spans"]:
+        assert span["start"] == seen
+        seen = span["end"]
+        author = blamed["authors"][span["author"]]
+        said = text[span["start"] : span["end"]]
+        for word in said.split()[1:-1]:
+            if word.startswith("word") and word[4:].isdecimal():
+                at = int(word[4:])
+                assert author["principal"] == f"user{at // 5 % 3}"
+    assert seen == len(text)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 999, 1000, 1001, 60_500, 120_000, 10**15])
+async def test_a_time_leads_to_the_last_row_until_then(milliseconds: int) -> None:
+    async with asked(WRITER) as historian:
+        found = await historian.position_at("r", milliseconds)
+
+    assert found == min(120, milliseconds // 1000)
+
+
+async def test_what_cannot_be_answered_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with asked(WRITER) as historian:
+        with pytest.raises(NotYet):
+            await historian.document("r", 121, "text", "")
+        with pytest.raises(NothingHere):
+            await historian.undo("r", "t99", "", "root")
+        with pytest.raises(Conflict):
+            await historian.undo("r", "t1", "", "root")  # two have one of this name
+        with pytest.raises(RoomNotFound):
+            await historian.turns("nowhere")
+        monkeypatch.setattr(history, "MAX_CHANGED_ROWS", 10)
+        with pytest.raises(TooLarge):
+            await historian.changeset("r", {}, 0, 11, "")
+        monkeypatch.setattr(history, "MAX_LOG_BYTES", 100)
+        with pytest.raises(RoomUnavailable):
+            await historian.document("r", 100, "text", "")
+
+
+async def test_when_the_log_was_trimmed_what_is_left_can_be_asked() -> None:
+    async with asked(WRITER, 40, 70, 100) as historian:
+        store = historian._store
+        await store.retain("r", 0)
+        await store.tidy()
+        left = await store.history("r")
+        assert left[0].position > 40
+
+        with pytest.raises(HistoryGone):
+            await historian.document("r", 20, "text", "")
+        with pytest.raises(HistoryGone):
+            await historian.undo("r", "t1", "user1", "root")
+        text = await historian.document("r", 110, "text", "")
+        blamed = await historian.blame(
+            "r", "e", {}, "", 0, None, snapshot=WRITER.snapshot()
+        )
+
+    assert text.decode() == WRITER.said(110)
+    assert {author["principal"] for author in orjson.loads(blamed)["authors"]} == {
+        "user0",
+        "user1",
+        "user2",
+    }
+
+
+async def test_what_kills_the_child_costs_one_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "INLINE_BYTES", 0)
+    async with MemoryStore() as store:
+        await logged(store, WRITER.rows)
+        async with Historian(store, hang_seconds=0.0) as historian:
+            with pytest.raises(RoomUnavailable):
+                await historian.document("r", 100, "text", "")
+        async with Historian(store) as historian:
+            text = await historian.document("r", 100, "text", "")
+
+    assert text.decode() == WRITER.said(100)
