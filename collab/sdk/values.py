@@ -19,9 +19,6 @@ class Values:
     def __init__(self) -> None:
         self._read: OrderedDict[Path, Any] = OrderedDict()
 
-    def forget(self) -> None:
-        self._read.clear()
-
     def remember(self, path: Path, value: Any) -> None:
         """It was read; what was read below it is a part of it."""
         for other in [other for other in self._read if other[: len(path)] == path]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from alone import Alone, Other, alone
 from members import until
-from pycrdt import Array, Map, Text
+from pycrdt import Array, Map, Text, XmlElement, XmlFragment, XmlText
 from pycrdt import Doc as Raw
 
 from collab.document.anchor import Anchor, Id, Place, Side
@@ -90,6 +90,18 @@ async def test_an_anchor_stays_at_its_character() -> None:
     assert doc.text == "zero one +two"
     assert result.anchor is not None
     assert doc.resolve(result.anchor) == Place("text", 10)
+
+
+@pytest.mark.parametrize("side", Side)
+async def test_an_anchor_to_half_a_character_is_one_to_the_whole(side: Side) -> None:
+    doc = alone("a😀b")
+    whole = doc.anchor(1)
+    assert whole.item is not None
+    half = Anchor(Id(whole.item.client, whole.item.clock + 1), "text", side)
+
+    await edited(doc, lambda turn: turn.insert(half, "+"))
+
+    assert doc.text == ("a+😀b" if side is Side.RIGHT else "a😀+b")
 
 
 async def test_an_anchor_of_another_document_is_not_found() -> None:
@@ -316,7 +328,125 @@ async def test_what_is_no_text_is_not_edited_as_one() -> None:
         await edited(doc, lambda turn: turn.insert(0, "x"))
 
 
+async def test_a_range_ends_behind_its_beginning() -> None:
+    doc = alone("one two")
+
+    await edited(doc, lambda turn: turn.delete((3, "end")))
+    with pytest.raises(Invalid):
+        await edited(doc, lambda turn: turn.delete((2, 1)))
+
+    assert doc.text == "one"
+
+
+async def test_an_anchor_in_a_text_inside_of_a_map_is_no_place_to_write() -> None:
+    doc = alone()
+    other = Other(doc)
+    other.raw["m"] = Map({"t": Text("nested")})
+    other.say()
+    inside = Anchor(None, Id(other.raw.client_id, 0))
+
+    with pytest.raises(Invalid):
+        await edited(doc, lambda turn: turn.insert(inside, "x"))
+
+
+async def test_sections_of_one_title_are_ambiguous() -> None:
+    doc = alone("# A\n\nx\n\n# A\n\ny\n")
+
+    with pytest.raises(Ambiguous) as caught:
+        await edited(doc, lambda turn: turn.section("A").replace("z"))
+    with pytest.raises(Ambiguous):
+        doc.read(section="A")
+
+    starts = [doc.resolve(match.start).index for match in caught.value.candidates]
+    assert starts == [0, 8]
+
+
+async def test_a_section_that_was_read_is_edited_when_others_have_changed_another() -> (
+    None
+):
+    doc = alone("# A\n\nx\n\n# B\n\ny\n")
+    doc.read(section="A")
+    other = Other(doc)
+    other.type(len("# A\n\nx\n\n# B\n\n"), "their ")
+    other.type(0, "Title\n\n")
+
+    result = await edited(
+        doc, lambda turn: turn.section("A").replace("z"), on_conflict="reject"
+    )
+
+    assert not result.conflict
+    assert doc.text == "Title\n\n# A\n\nz\n\n# B\n\ntheir y\n"
+
+
+async def test_text_that_others_have_deleted_whole_is_a_conflict() -> None:
+    doc = alone("# A\n\nold\n\n# B\n")
+    doc.read()
+    Other(doc).erase(5, 8)
+
+    result = await edited(doc, lambda turn: turn.section("A").replace("new"))
+
+    assert [(each.kind, each.text) for each in result.conflict] == [("deleted", "old")]
+    assert "# A" in doc.text
+    assert "new" in doc.text
+
+
+async def test_a_word_that_others_have_cut_is_a_conflict() -> None:
+    doc = alone("some foxes here")
+    doc.read()
+    Other(doc).erase(8, 10)
+
+    result = await edited(doc, lambda turn: turn.replace("fox", "dog"))
+
+    assert [each.text for each in result.conflict] == ["es"]
+
+
+async def test_what_was_read_stays_known_over_many_changes() -> None:
+    doc = alone("one two three")
+    doc.read()
+    other = Other(doc)
+    for _ in range(1200):
+        other.type(0, "x")
+
+    result = await edited(
+        doc, lambda turn: turn.replace("two", "2"), on_conflict="reject"
+    )
+
+    assert not result.conflict
+    assert doc.text == f"{'x' * 1200}one 2 three"
+
+
 # Maps and lists
+
+
+async def test_values_in_lists_are_held_against_what_was_read() -> None:
+    doc = alone()
+    await edited(doc, lambda turn: turn.set("/m", {"l": [{"a": 1}, {"a": 2}]}))
+    doc.get("/m/l/1")
+    doc.get("/m")
+    async with doc.turn(on_conflict="reject") as turn:
+        await turn.set("/m/l/0/a", 3)
+        await turn.json_patch([{"op": "add", "path": "/m/l/0", "value": {"a": 0}}])
+        await turn.set("/m/l/1/a", 4)
+        removed = await turn.json_patch([{"op": "remove", "path": "/m/l/2"}])
+        nothing = await turn.set("/m/l/1/a", 4)
+
+    assert doc.get("/m") == {"l": [{"a": 0}, {"a": 4}]}
+    assert removed.applied
+    assert not nothing.applied
+
+
+async def test_a_text_in_a_map_is_changed_where_it_differs() -> None:
+    doc = alone()
+    other = Other(doc)
+    other.raw["m"] = Map({"t": Text("one two three")})
+    other.say()
+    nested = doc.raw.get("m", type=Map)["t"]
+    events: list[Any] = []
+    nested.observe(lambda event: events.append(event.delta))
+
+    await edited(doc, lambda turn: turn.set("/m/t", "one 2 three"))
+
+    assert events == [[{"retain": 4}, {"insert": "2"}, {"delete": 3}]]
 
 
 async def test_values_are_set_by_path() -> None:
@@ -435,6 +565,30 @@ async def test_places_in_a_section_are_counted_from_its_beginning() -> None:
     assert doc.resolve(reading.at(len(reading.text), Side.LEFT)) == Place("text", 17)
     with pytest.raises(Invalid):
         reading.at(99)
+
+
+async def test_what_is_no_text_is_not_read_as_one() -> None:
+    doc = alone()
+    await edited(doc, lambda turn: turn.set("/board/a", 1))
+
+    with pytest.raises(Invalid):
+        doc.read()
+    with pytest.raises(Invalid):
+        doc.read("board")
+
+
+async def test_xml_is_read_by_its_text() -> None:
+    raw: Raw[Any] = Raw()
+    fragment = raw.get("prosemirror", type=XmlFragment)
+    heading = fragment.children.append(XmlElement("heading", {"level": 1}))
+    heading.children.append(XmlText("Title"))
+    fragment.children.append(XmlElement("paragraph")).children.append(XmlText("Said."))
+    doc = Doc(Alone(raw))
+
+    assert doc.read().text == "Title\nSaid."
+    assert doc.read(format="markdown").text == "# Title\n\nSaid."
+    assert doc.read(format="markdown", section="Title").text == "# Title\n\nSaid."
+    assert doc.read().sections == ()
 
 
 async def test_the_only_root_is_the_one_that_is_meant() -> None:
@@ -816,6 +970,25 @@ async def test_what_cannot_be_written_yet_is_shown() -> None:
 
     assert doc.text == "half a word"
     assert provider.said[-1] == "idle"
+
+
+async def test_a_source_is_not_read_far_ahead() -> None:
+    doc = alone()
+    turn = Turn(doc, limits=Limits(ahead_characters=100))
+    most = count = 0
+
+    async def source() -> AsyncIterator[str]:
+        nonlocal most, count
+        for _ in range(500):
+            count += 50
+            most = max(most, count - len(doc.text))
+            yield "x" * 49 + " "
+
+    async with turn:
+        await turn.stream("end", source())
+
+    assert len(doc.text) == 25_000
+    assert most < 1000
 
 
 async def test_what_is_no_text_is_not_streamed() -> None:
