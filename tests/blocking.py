@@ -43,11 +43,13 @@ FACES: dict[str, tuple[str, dict[str, str]]] = {
 HIDDEN = {
     "Agent": set(),
     "Doc": {"raw", "begin", "end"},
-    "Turn": {"check", "show", "point"},
+    "Turn": {"check", "done", "pace", "point", "show", "working"},
     "SectionEdit": set(),
     "Changes": {"aclose"},
     "History": set(),
-    "Provider": {"doc", "run", "leave", "observe", "send", "turn", "cancel_turn"},
+    "Provider": {
+        *("cancel_turn", "doc", "heard", "leave", "observe", "run", "send", "turn"),
+    },
 }
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 
