@@ -249,6 +249,15 @@ MIGRATIONS = (
         encoded bytea NOT NULL
     );
 
+    -- By the database itself, since a replica of the version before purges rooms too, and does not know of this table.
+    CREATE FUNCTION collab.purged_1() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        DELETE FROM collab.attribution WHERE room = new.id;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER purged AFTER UPDATE OF is_purged ON collab.room
+        FOR EACH ROW WHEN (new.is_purged) EXECUTE FUNCTION collab.purged_1();
+
     -- As checkpoint_1, but of those before the two newest the landmarks stay: the first of each `band` of positions that
     -- has no more than `cost` bytes for each row since the one before.
     CREATE FUNCTION collab.checkpoint_2(
