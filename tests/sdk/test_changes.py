@@ -148,6 +148,44 @@ async def test_a_wait_that_was_given_up_loses_nothing(house: Server, room: str) 
         assert change.new == "one two"
 
 
+async def test_a_burst_without_an_end_is_told_when_it_has_lasted_long_enough(
+    house: Server, room: str
+) -> None:
+    async def type_on(ada: Provider) -> None:
+        while True:
+            text(ada.doc).insert(0, "x")
+            await asyncio.sleep(0.01)
+
+    async with (
+        member(house.url, room) as ada,
+        member(house.url, room) as agent,
+        watching(house, agent, debounce=SECONDS, max_wait=0.1) as changes,
+    ):
+        typing = asyncio.ensure_future(type_on(ada))
+        async with asyncio.timeout(SECONDS):
+            first, second = await anext(changes), await anext(changes)
+        typing.cancel()
+
+        assert set(first.new) == {"x"}
+        assert len(second.new) > len(first.new)
+
+
+async def test_who_is_slow_gets_all_of_it_at_once(house: Server, room: str) -> None:
+    async with (
+        member(house.url, room) as ada,
+        member(house.url, room) as agent,
+        watching(house, agent, debounce=0) as changes,
+    ):
+        for word in ("one\n", "two\n", "three\n"):
+            text(ada.doc).insert(0, word)
+            await reads(agent, str(text(ada.doc)))
+
+        async with asyncio.timeout(SECONDS):
+            change = await anext(changes)
+
+        assert change.new == "three\ntwo\none\n"
+
+
 async def test_who_is_not_here_is_named_by_the_server(house: Server, room: str) -> None:
     async with member(house.url, room) as agent, watching(house, agent) as changes:
         splices = [{"root": "text", "index": 0, "insert": "by request"}]

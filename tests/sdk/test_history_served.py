@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from members import SECONDS, reads, text
+from faults.proxy import Proxy
+from members import SECONDS, reads, text, until
 from processes import Server
 
 from collab.sdk.errors import NotFound
 from collab.sdk.history import History
 from collab.sdk.provider import Provider
+from collab.sdk.requests import Requests
 
 pytestmark = pytest.mark.anyio
 
@@ -115,3 +118,24 @@ async def test_a_turn_that_nobody_took_is_not_found(house: Server, room: str) ->
             await history.undo("t2")
         with pytest.raises(NotFound):
             await history.cancel("t2")
+
+
+async def test_an_undo_whose_answer_was_lost_happens_once(
+    house: Server, room: str
+) -> None:
+    async with (
+        turned(house, room) as (ada, history),
+        Proxy("127.0.0.1", house.port) as proxy,
+        Requests(f"http://127.0.0.1:{proxy.port}") as requests,
+    ):
+        proxy.cut_after(b"/undo")
+        undoing = asyncio.ensure_future(History(requests, room).undo("t1"))
+        await until(lambda: proxy.accepted > 0 and not proxy.links)
+        proxy.heal()
+        undone = await undoing
+        await reads(ada, "Hello.\n old")
+        found = await history.activity()
+
+        assert undone.is_changed
+        assert proxy.accepted > 1
+        assert [each.author.undoes for each in found.entries].count("t1") == 1
