@@ -29,8 +29,6 @@ FACES: dict[str, tuple[str, dict[str, str]]] = {
         "turn",
         {
             "id": "str",
-            "inserted": "int",
-            "deleted": "int",
             "record": "TurnRecord | None",
         },
     ),

@@ -140,10 +140,12 @@ class BlockingDoc:
 
 class BlockingTurn:
     id: str
-    inserted: int
-    deleted: int
     record: TurnRecord | None
     def run(self, function: Callable[[Turn], T | Awaitable[T]]) -> T: ...
+    @property
+    def inserted(self) -> int: ...
+    @property
+    def deleted(self) -> int: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,

@@ -77,7 +77,8 @@ class Turn:
         self._doc = doc
         self._limits = limits or Limits()
         self._rollback = rollback
-        self._edits: Edits | None = None  # while it is open
+        self._edits: Edits | None = None
+        self._is_open = False
         self._error: SdkError | None = None
         self._is_delivered = False
         self._body: asyncio.Task[Any] | None = None
@@ -86,6 +87,16 @@ class Turn:
         self._cancelled: set[asyncio.Task[Any]] = set()
         self._sent_edits = self._sent_bytes = 0
         self._before: Any = None  # what was shown of us
+
+    @property
+    def inserted(self) -> int:
+        """Characters, so far."""
+        return 0 if self._edits is None else self._edits.inserted
+
+    @property
+    def deleted(self) -> int:
+        """Characters, so far."""
+        return 0 if self._edits is None else self._edits.deleted
 
     # Its life
 
@@ -109,6 +120,7 @@ class Turn:
         task = asyncio.current_task()
         assert task is not None
         self._body, self._cancelled_before = task, task.cancelling()
+        self._is_open = True
         self._before = provider.shown.get("agent")
         self.show("writing")
         return self
@@ -122,7 +134,7 @@ class Turn:
         told, edits, provider = self._error, self._edits, self._provider
         assert edits is not None
         is_ours = told is not None and await self._take_in(kind)
-        self._edits = None
+        self._is_open = False
         has_failed = kind is not None or told is not None
         try:
             try:
@@ -186,7 +198,7 @@ class Turn:
 
     def _stop(self, error: SdkError) -> None:
         """Nothing more is written; whoever waits in this turn is told."""
-        if self._error is not None or self._edits is None:
+        if self._error is not None or not self._is_open:
             return
         self._error = error
         for task in {self._body, *self._inside}:
@@ -228,7 +240,7 @@ class Turn:
         if self._error is not None:
             self._is_delivered = True
             raise self._error
-        if self._edits is None:
+        if self._edits is None or not self._is_open:
             raise Conflict("the turn has not begun, or is over")
         return self._edits
 

@@ -637,14 +637,16 @@ async def test_a_turn_says_what_it_is_about() -> None:
 
     async with doc.turn(reason="why", task="t1", model="m") as turn:
         await turn.insert("end", "hello")
+        await turn.replace("ello", "i")
 
+    assert (turn.inserted, turn.deleted) == (6, 4)
     assert line(doc).turns == [
         (turn.id, {"reason": "why", "task": "t1", "model": "m"}),
         ("", {}),
     ]
     assert line(doc).said[0] == "writing"
     assert line(doc).shown["agent"] == {"status": "idle"}
-    anchor = doc.anchor(5, Side.LEFT).to_json()
+    anchor = doc.anchor(2, Side.LEFT).to_json()
     assert line(doc).shown["cursor"] == {"anchor": anchor, "head": anchor}
 
 
