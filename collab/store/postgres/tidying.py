@@ -112,14 +112,7 @@ async def _purge(connections: Connections, now: int) -> None:
             room = await db.fetchval(_DOOMED, now, FORMAT)
         if room is None:
             return
-        for table in (
-            "checkpoint",
-            "attribution",
-            "owner",
-            "rejected",
-            "origin",
-            "log",
-        ):
+        for table in ("checkpoint", "owner", "rejected", "origin", "log"):
             await _all(
                 connections,
                 f"DELETE FROM collab.{table} WHERE ctid = ANY (ARRAY("
