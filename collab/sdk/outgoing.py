@@ -118,4 +118,9 @@ class Outgoing:
         await self._is_waiting.wait()
 
     def wake(self) -> None:
+        """There is something to do, if only to look."""
         self._is_waiting.set()
+
+    def rest(self) -> None:
+        """What waits must wait, until `wake` or something new."""
+        self._is_waiting.clear()

@@ -50,7 +50,8 @@ TOKEN_SECONDS = 15.0  # for the program to bring the next one
 RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
 FLUSH_SECONDS = 10.0
 WAIT_SECONDS = 60.0  # for what a program waits for and does not bound itself
-MAX_SENT = 10_000  # messages without an answer that are told apart
+# So many messages are on their way without an answer; what is made meanwhile waits, and leaves as one.
+WINDOW = 32
 MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered
 LOCAL = 4000  # this side gave the connection up, and comes back
 
@@ -534,10 +535,15 @@ class Provider:
     async def _write(self, socket: ClientConnection, outgoing: Outgoing) -> None:
         while True:
             await outgoing.wait()
-            while (item := outgoing.take()) is not None and self._over is None:
+            while self._over is None and len(self._sent) < WINDOW:
+                item = outgoing.take()
+                if item is None:
+                    break
                 await socket.send(self._frame(item))
             if self._over is not None:
                 raise _Over(self._over)
+            if len(self._sent) >= WINDOW:
+                outgoing.rest()
 
     def _frame(self, item: Item) -> bytes:
         if isinstance(item, bytes):
@@ -546,10 +552,7 @@ class Provider:
             return item()
         self._sequence += 1
         sent = _Sent(self._sequence, item.changes)
-        if len(self._sent) >= MAX_SENT:
-            self._sent[-1] = sent
-        else:
-            self._sent.append(sent)
+        self._sent.append(sent)
         return item.frame()
 
     async def _keep(self, outgoing: Outgoing) -> None:
@@ -583,6 +586,11 @@ class Provider:
             return
         self._shown_token = token
         outgoing.message(messages.token(token))
+
+    def _go_on(self) -> None:
+        """There may be room for more on the way."""
+        if self._outgoing is not None:
+            self._outgoing.wake()
 
     def _encode_presence(self) -> bytes:
         return yjs.awareness_message(self._presence.encode())
@@ -685,6 +693,7 @@ class Provider:
         saved = self._saved
         while self._sent and self._sent[0].sequence <= ack.sequence:
             saved = max(saved, self._sent.popleft().changes)
+        self._go_on()
         if saved == self._saved:
             return
         self._saved = saved
@@ -702,6 +711,7 @@ class Provider:
             self._sent.pop()
         self._may_send = False
         self._outgoing.drop_updates()
+        self._go_on()
         error = error_of(refused.code, refused.reason or refused.code)
         if refused.code in _PASSING:
             self._is_writable = False

@@ -21,7 +21,7 @@ from collab.sdk.errors import (
     Refused,
     Unavailable,
 )
-from collab.sdk.provider import Event
+from collab.sdk.provider import WINDOW, Event
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +81,26 @@ async def test_an_acknowledgement_below_logged_saves_nothing(server: Scripted) -
             await provider.flush(timeout=0.1)
         await line.say(yjs.ack(2, 1))
         await provider.flush(timeout=SECONDS)
+
+
+async def test_what_is_made_while_much_is_on_its_way_waits_and_leaves_as_one(
+    server: Scripted,
+) -> None:
+    async with Provider(server.url, "room", chance=soon) as provider:
+        line = await meet(server, provider)
+        for number in range(WINDOW - 1):  # the step 2 is on its way too
+            text(provider.doc).insert(number, "x")
+            await line.hear_update()
+        for _ in range(50):
+            text(provider.doc).insert(0, "y")
+            await asyncio.sleep(0)
+
+        await line.say(yjs.ack(WINDOW, 1))
+
+        last = await line.hear_update()
+        await line.say(yjs.ack(WINDOW + 1, 2))
+        assert last.count(b"y") == 50
+        assert await provider.flush(timeout=SECONDS) == 2
 
 
 async def test_what_was_not_acknowledged_is_said_again_on_the_next_connection(
