@@ -75,7 +75,11 @@ class Replay:
             if inner is None:
                 raise RuntimeError("a transaction is open, and is none")
             for update in updates:
-                for ready in admit(update):
+                try:
+                    parts = admit(update)
+                except Refused:
+                    continue  # it has never entered a document
+                for ready in parts:
                     # pycrdt's own layer of Python around this costs as much as an update does.
                     native.apply_update(inner, ready)
 

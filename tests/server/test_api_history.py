@@ -346,6 +346,19 @@ async def test_what_an_administrator_took_back_its_author_cannot_bring_again() -
         assert await said(call) == ""
 
 
+async def test_a_turn_stays_its_authors_whoever_took_it_back_meanwhile() -> None:
+    async with open_api() as call:
+        bot = member(call, "bot")
+        bot.turn("t")
+        await bot.write(0, 0, "hello")
+        await back(call, "t", token="root")
+        await back(call, "t", "redo", token="root")
+
+        done = await back(call, "t", token="bot")
+
+        assert done["changed"] is True
+
+
 async def test_the_past_is_for_who_may_read_the_log() -> None:
     async with open_api() as call:
         ada = member(call, "ada")

@@ -234,8 +234,12 @@ def _check(call: Call, plan: Plan) -> None:
     if call.operations & ADMIN:
         return
     chosen, me = set(plan.chosen), call.principal.id
-    for author in {row.author for row in plan.rows if row.position in chosen}:
-        if author.principal != me and read_about(author.about).on_behalf_of != me:
+    authors = {row.author for row in plan.rows if row.position in chosen}
+    told = [(author.principal, read_about(author.about)) for author in authors]
+    # A turn that came and went has rows of those who took it back: it stays its author's.
+    own = [each for each in told if not each[1].undoes] or told
+    for principal, about in own:
+        if me not in (principal, about.on_behalf_of):
             raise PermissionDenied("you may not take back what others did")
 
 
