@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from collab.errors import CollabError
+
+_retry = re.compile(r"retry in (\d{1,4}) s").search
 
 
 class SdkError(CollabError):
@@ -132,4 +135,8 @@ _BY_CODE: dict[str, type[SdkError]] = {
 
 def error_of(code: str, message: str) -> SdkError:
     """The error for a code of the server."""
-    return _BY_CODE.get(code, Refused)(message)
+    kind = _BY_CODE.get(code, Refused)
+    when = _retry(message)
+    if kind is RateLimited and when:
+        return RateLimited(message, float(when[1]))
+    return kind(message)

@@ -124,7 +124,8 @@ class Memory:
         """As it is now."""
         doc = self.doc
         if self._doc is not doc:
-            self._let_go()
+            if self._doc is not None:
+                self._let_go()
             self._doc, self._subscription = doc, doc.observe(self._observed)
         order = self._order
         if order is not None:

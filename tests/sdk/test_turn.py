@@ -418,6 +418,21 @@ async def test_what_was_read_stays_known_over_many_changes() -> None:
 # Maps and lists
 
 
+async def test_values_that_were_read_first_are_remembered() -> None:
+    doc = alone()
+    other = Other(doc)
+    other.raw["m"] = Map({"a": 1})
+    other.say()
+    doc.get("/m/a")
+    other.raw.get("m", type=Map)["a"] = 2
+    other.say()
+
+    async with doc.turn(on_conflict="reject") as turn:
+        await turn.insert("end", "x")
+        with pytest.raises(StaleVersion):
+            await turn.set("/m/a", 3)
+
+
 async def test_values_in_lists_are_held_against_what_was_read() -> None:
     doc = alone()
     await edited(doc, lambda turn: turn.set("/m", {"l": [{"a": 1}, {"a": 2}]}))
