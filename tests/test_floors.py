@@ -1,6 +1,8 @@
 """Imports point down: a module imports only from lower floors, and its own folder."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "collab"
@@ -112,3 +114,17 @@ def test_only_the_document_and_the_sdk_import_pycrdt() -> None:
     }
 
     assert users <= {"document", "sdk"}
+
+
+def test_a_server_does_not_load_the_client() -> None:
+    program = "import sys, collab.cli, collab.server.app; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    assert not [module for module in loaded if module.startswith("collab.sdk")]

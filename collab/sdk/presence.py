@@ -120,9 +120,10 @@ class Presence:
         if shown != _NULL:
             self.user = _user(_state(shown))
             return False
-        if clock < self._clock or clock >= MAX_CLOCK - 1 or self.state is None:
+        if clock >= MAX_CLOCK - 1 or self.state is None:
             return False
-        self._clock = clock
+        # Also when it is an older clock: an earlier connection of ours has gone, and we with it.
+        self._clock = max(self._clock, clock)
         return True
 
     def _see(self, client: int, clock: int, shown: bytes) -> bool:

@@ -149,6 +149,15 @@ def test_who_is_taken_for_gone_announces_itself_anew() -> None:
     assert clock_of(here.encode()) == 41
 
 
+def test_who_went_with_an_earlier_connection_announces_itself_anew() -> None:
+    here = Presence(ME, {"user": {"name": "Me"}})
+    here.encode()
+    here.encode()
+
+    assert here.receive(states((ME, 1, None))) == (False, True)
+    assert clock_of(here.encode()) == 3
+
+
 def test_who_shows_nothing_does_not_announce_itself() -> None:
     assert Presence(ME, None).receive(states((ME, 40, None))) == (False, False)
 
