@@ -54,7 +54,7 @@ class Doc(Observed):
     ) -> Reading:
         """A text, or a section of it by its title. Edits are held against what was read.
 
-        Without a root it is `text`, or the only one that there is. Raises NotFound, Invalid for a map or a list and when
+        Without a root it is `text`, or the only text that there is. Raises NotFound, Invalid for a map or a list and when
         it is not clear which root is meant, Ambiguous when several sections bear that title.
         """
         with translated():

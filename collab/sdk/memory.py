@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pycrdt import Doc, Subscription, Text, TransactionEvent
+from pycrdt import Doc, Subscription, Text, TransactionEvent, XmlFragment
 
 from collab.document.anchor import Anchor, Orphaned, Place, Side
 from collab.document.budget import Budget
@@ -142,17 +142,23 @@ class Memory:
     # Roots
 
     def root(self, name: str | None) -> str:
-        """The root that is meant. Raises Invalid when it is not clear which one."""
+        """The root that is meant, where none is named: `text`, or the only text, or the only XML. Raises Invalid when it
+        is not clear which one.
+        """
         if name is not None:
             return name
         doc = self.doc
         names = list(doc.keys())
         if ROOT in names and len(doc.get(ROOT, type=Text)):
             return ROOT
-        filled = [each for each in names if root_of(doc, each) is not None]
-        if len(filled) > 1:
-            raise Invalid("there are several roots: say which one")
-        return filled[0] if filled else ROOT
+        found = {each: root_of(doc, each) for each in names}
+        for kind in (Text, XmlFragment):
+            named = [each for each, shared in found.items() if isinstance(shared, kind)]
+            if len(named) > 1:
+                raise Invalid(f"there are several roots: {', '.join(named)}")
+            if named:
+                return named[0]
+        return ROOT
 
     def characters(self, root: str) -> Characters:
         """A root that is a text; one that holds nothing yet becomes one."""
