@@ -160,7 +160,11 @@ class Turn:
             self._doc.end(self)
             if self._before is not None:
                 self._present({"agent": self._before})
-        if told is not None and (is_ours or (kind is None and not self._is_delivered)):
+        if told is not None and (
+            is_ours
+            or (kind is None and not self._is_delivered)
+            or _is_nothing_else(error, told)
+        ):
             raise told from None
 
     async def _take_in(self, kind: type[BaseException] | None) -> bool:
@@ -389,6 +393,17 @@ class Turn:
         if "agent" in shown:
             with suppress(ValueError):  # too much to show is no reason to stop
                 self._provider.show({**shown, **what})
+
+
+def _is_nothing_else(error: BaseException | None, told: SdkError) -> bool:
+    """Whether what several tasks of a block have raised is all the same."""
+    return (
+        isinstance(error, BaseExceptionGroup)
+        and error.subgroup(
+            lambda each: not isinstance(each, BaseExceptionGroup) and each is not told
+        )
+        is None
+    )
 
 
 class Flow:

@@ -688,6 +688,24 @@ async def test_what_ends_a_turn_is_raised_where_it_waits(kind: type[SdkError]) -
     assert line(doc).turns[-1] == ("", {})
 
 
+async def test_several_tasks_of_one_turn_are_stopped_together() -> None:
+    doc = alone("a|b")
+
+    async def work() -> None:
+        async with doc.turn() as turn, asyncio.TaskGroup() as tasks:
+            tasks.create_task(turn.stream("start", endless("one ", 0.001)))
+            tasks.create_task(turn.stream("end", endless("two ", 0.001)))
+            await until(lambda: "one" in doc.text and "two" in doc.text)
+            line(doc).tell(TurnEnded(turn.id, Cancelled("stop")))
+
+    with pytest.raises(Cancelled):
+        await work()
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 async def test_a_document_that_is_replaced_ends_the_turn() -> None:
     doc = alone("old")
     doc.read()
