@@ -28,7 +28,7 @@ from collab.sdk.errors import (
     SdkError,
     Unavailable,
 )
-from collab.sdk.history import Author, History
+from collab.sdk.history import Author, History, TextChange
 from collab.sdk.mirror import REMOTE
 from collab.sdk.presence import Peer
 from collab.sdk.provider import Event, PeersChanged, Phase, Provider, Replaced, State
@@ -36,11 +36,11 @@ from collab.sdk.sections import sections
 
 DEBOUNCE_SECONDS, MAX_WAIT_SECONDS = 1.0, 10.0
 MAX_CURSOR_CHARACTERS = 1 << 16
-MAX_CREDITED = 8  # questions to the server about who wrote, for one change; beyond, nobody is named
 # What is only asked to say more about a change holds it up no longer than this.
 ASKED_SECONDS = 2.0
 MAX_STEPS_BACK = 16  # in the log, for a position of which everything was told
-NOBODY = b"\x00"  # an empty state vector
+NOTHING = b"\x00"  # an empty state vector
+NOBODY = Author()  # somebody of whom nothing is known here
 MAX_REMEMBERED = 1000  # people who left while a burst went on
 
 
@@ -49,7 +49,8 @@ class Edit:
     """At one place `old` became `new`; where something was only deleted, `new` is empty.
 
     `start` and `end` hold on to the first and last character of what is there now. `authors` are those who inserted
-    something of it, as far as presence or the server tells.
+    something of it, or who deleted where nothing was inserted, as far as presence tells, or the log since the change before
+    or the first wait.
     """
 
     section: tuple[str, ...]  # titles of the headings above, outermost first
@@ -184,7 +185,8 @@ class Changes:
         self._vector: Vector = order().vector()
         self._epoch = provider.epoch  # "" while nothing was ever written
         self._position: int | None = None  # of the log, not beyond what was told
-        self._told: Change | None = None  # and not handed out yet
+        # What was found and not handed out yet, and from which position on it is in the log.
+        self._told: tuple[Change, int] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -196,24 +198,26 @@ class Changes:
     async def __anext__(self) -> Change:
         if self._told is None:
             self._told = await self._next()
-        change = await self._credited(self._told)
+        change = await self._credited(*self._told)
         self._told = None
         return change
 
-    async def _next(self) -> Change:
+    async def _next(self) -> tuple[Change, int]:
         if self._position is None:
             self._position = await self._log_position()
         if self._resumed is not None:
+            after = self._resumed.before
             change = await self._since(self._resumed)
             self._resumed = None
             if change is not None:
-                return change
+                return change, after
         while True:
             await self._burst()
             position = await self._log_position()
             found = self._view.burst.take()
             if found:
-                return self._change(found, position)
+                after = self._position
+                return self._change(found, position), after
             if self._view.is_over:
                 raise StopAsyncIteration
 
@@ -271,7 +275,7 @@ class Changes:
         known: Vector,
         people: Mapping[int, Peer],
     ) -> tuple[Author, ...]:
-        """Who inserted what is new in it; an `Author` of nothing for whom presence does not know."""
+        """Who inserted what is new in it; NOBODY for whom presence does not know."""
         found: dict[Author, None] = {}
         own = self._provider.doc.client_id
         for span in order.spans(self._root, one.start, one.end):
@@ -280,31 +284,22 @@ class Changes:
             if span.client == own:
                 continue
             peer = people.get(span.client)
-            found[_author(peer) if peer is not None else Author()] = None
+            found[_author(peer) if peer is not None else NOBODY] = None
         return tuple(found)
 
-    async def _credited(self, change: Change) -> Change:
-        """Ask the server for those whom presence does not know."""
-        nobody, asked = Author(), 0
-        edits = []
-        for edit in change.edits:
-            authors = edit.authors
-            if nobody in authors:
-                others = tuple(one for one in authors if one != nobody)
-                asked += 1
-                credited = await self._blamed(edit) if asked <= MAX_CREDITED else ()
-                authors = tuple(dict.fromkeys((*others, *credited)))
-            edits.append(replace(edit, authors=authors))
-        return replace(change, edits=tuple(edits))
-
-    async def _blamed(self, edit: Edit) -> tuple[Author, ...]:
-        start, end = edit.index, edit.index + len(edit.new)
+    async def _credited(self, change: Change, after: int) -> Change:
+        """Ask the log, from that position on, for those whom presence does not know, and for who only deleted."""
+        if all(edit.authors and NOBODY not in edit.authors for edit in change.edits):
+            return change
         try:
             async with asyncio.timeout(ASKED_SECONDS):
-                blame = await self._history.blame(self._root, start, end)
+                found = await self._history.changeset(after, root=self._root)
         except (SdkError, TimeoutError):
-            return ()
-        return tuple(span.author for span in blame.spans)
+            logged: tuple[TextChange, ...] = ()
+        else:
+            logged = found.changes
+        edits = tuple(_credited(edit, logged) for edit in change.edits)
+        return replace(change, edits=edits)
 
     # From a cursor on
 
@@ -336,7 +331,7 @@ class Changes:
         if digest(text) == cursor.digest:
             return str(text)
         # The log may have been ahead of us, or we of it.
-        told, position = state_vector(cursor.vector or NOBODY), cursor.before
+        told, position = state_vector(cursor.vector or NOTHING), cursor.before
         for _ in range(MAX_STEPS_BACK):
             past = await self._history.at(position, format="update")
             order = Order.of(past.content)
@@ -481,6 +476,22 @@ async def wait_for(
 def digest(text: str) -> int:
     """Tells texts apart that are not made to be taken for each other."""
     return zlib.crc32(text.encode()) << 32 | zlib.adler32(text.encode())
+
+
+def _credited(edit: Edit, logged: tuple[TextChange, ...]) -> Edit:
+    """With the authors of what the log has at its place: of insertions where something was, else of deletions."""
+    if edit.authors and NOBODY not in edit.authors:
+        return edit
+    end = edit.index + len(edit.new)
+    found = [one for one in edit.authors if one != NOBODY]
+    for each in logged:
+        if edit.authors:
+            is_here = each.start < end and edit.index < each.start + len(each.new)
+        else:
+            is_here = bool(each.old) and edit.index <= each.start <= end
+        if is_here:
+            found.append(each.author)
+    return replace(edit, authors=tuple(dict.fromkeys(found)))
 
 
 def _author(peer: Peer) -> Author:

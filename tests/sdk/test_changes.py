@@ -10,14 +10,14 @@ import httpx2
 import pytest
 from alone import Alone
 from faults.proxy import Proxy
-from members import SECONDS, reads, text, waits
+from members import SECONDS, reads, text, until, waits
 from processes import Server
 from pycrdt import Doc
 
 import collab
 from collab.document.anchor import Place
 from collab.document.order import Order
-from collab.sdk.changes import Changes, Cursor, wait_for
+from collab.sdk.changes import Change, Changes, Cursor, wait_for
 from collab.sdk.connection import base_url
 from collab.sdk.errors import AnotherHistory, Invalid, Refused
 from collab.sdk.history import History
@@ -50,6 +50,13 @@ async def watching(
         changes = Changes(provider, history, "text", order, **options)
         yield changes
         await changes.aclose()
+
+
+async def waiting_for(changes: Changes) -> asyncio.Future[Change]:
+    """The next change, once it is known where the log ends."""
+    waiting = asyncio.ensure_future(anext(changes))
+    await until(lambda: changes._position is not None)
+    return waiting
 
 
 async def test_a_burst_of_somebody_is_one_change(house: Server, room: str) -> None:
@@ -188,6 +195,7 @@ async def test_who_is_slow_gets_all_of_it_at_once(house: Server, room: str) -> N
 
 async def test_who_is_not_here_is_named_by_the_server(house: Server, room: str) -> None:
     async with member(house.url, room) as agent, watching(house, agent) as changes:
+        waiting = await waiting_for(changes)
         splices = [{"root": "text", "index": 0, "insert": "by request"}]
         async with httpx2.AsyncClient(base_url=house.url) as client:
             answer = await client.patch(
@@ -196,9 +204,29 @@ async def test_who_is_not_here_is_named_by_the_server(house: Server, room: str) 
         assert answer.status_code == 200
 
         async with asyncio.timeout(SECONDS):
-            change = await anext(changes)
+            change = await waiting
 
         assert change.new == "by request"
+        assert [author.principal for author in change.authors] == ["anonymous"]
+
+
+async def test_who_only_deleted_is_named_by_the_server(
+    house: Server, room: str
+) -> None:
+    async with (
+        member(house.url, room, "Ada") as ada,
+        member(house.url, room) as agent,
+    ):
+        text(ada.doc).insert(0, "one two three")
+        await ada.flush(timeout=SECONDS)
+        await reads(agent, "one two three")
+        async with watching(house, agent) as changes:
+            waiting = await waiting_for(changes)
+            del text(ada.doc)[3:7]
+            async with asyncio.timeout(SECONDS):
+                change = await waiting
+
+        assert (change.old, change.new) == (" two", "")
         assert [author.principal for author in change.authors] == ["anonymous"]
 
 
