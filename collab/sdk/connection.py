@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -74,6 +75,8 @@ def closing_of(error: Exception) -> Closing:
         return Closing(4400, "this is no address of a server")
     if isinstance(error, InvalidHandshake):
         return Closing(ABNORMAL, "what answers there is no such server")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Closing(ABNORMAL, "the server's certificate is not trusted")
     if isinstance(error, TimeoutError):
         return Closing(ABNORMAL, "the server does not answer")
     return Closing(ABNORMAL, "the server cannot be reached")

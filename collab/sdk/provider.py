@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,6 +28,7 @@ from collab.sdk.backoff import Closing, delay
 from collab.sdk.connection import base_url, closing_of, dialled, room_address
 from collab.sdk.errors import (
     AnotherHistory,
+    Forbidden,
     NotAcknowledged,
     RateLimited,
     Refused,
@@ -45,6 +47,7 @@ Token = str | Callable[[], str | Awaitable[str]] | None
 Level = Literal["received", "merged", "logged", "stored"]
 
 VERSION = 1
+_TOKEN = re.compile(r"[!-~]{1,16384}").fullmatch
 TOKEN_SECONDS = 15.0  # for the program to bring the next one
 # How long before its end a token is renewed, at most; and how soon again when that failed.
 RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
@@ -400,7 +403,9 @@ class Provider:
         if callable(token):
             async with asyncio.timeout(TOKEN_SECONDS):
                 found = token()
-                return await found if isawaitable(found) else found
+                token = await found if isawaitable(found) else found
+        if token and not _TOKEN(token):
+            raise Forbidden("a token is of letters, digits and signs, without spaces")
         return token or ""
 
     async def _current_token(self) -> str:

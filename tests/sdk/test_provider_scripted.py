@@ -16,6 +16,7 @@ from collab.sdk import Phase, Provider, Replaced, TurnEnded
 from collab.sdk.errors import (
     AnotherHistory,
     Cancelled,
+    Forbidden,
     LeaseLost,
     RateLimited,
     Refused,
@@ -443,3 +444,36 @@ async def test_a_redirect_is_not_followed_with_the_token() -> None:
 
     assert len(seen) == 1
     assert "secret" not in repr(provider.state)
+
+
+@pytest.mark.parametrize(
+    "token", ["two words", "a\r\nHost: elsewhere", "ключ", "x" * 20_000]
+)
+async def test_what_is_no_token_is_never_sent(server: Scripted, token: str) -> None:
+    async with Provider(server.url, "room", token=token, chance=soon) as provider:
+        await comes_to(provider, Phase.REFUSED)
+
+        assert isinstance(provider.state.error, Forbidden)
+        assert token not in str(provider.state.error)
+        assert server.came == 0
+
+
+async def test_a_function_that_fails_is_asked_again_and_the_program_hears_of_it(
+    server: Scripted,
+) -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: failures.append(context["exception"])
+    )
+    asked: list[int] = []
+
+    async def next_token() -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ZeroDivisionError
+        return "token"
+
+    async with Provider(server.url, "room", token=next_token, chance=soon) as provider:
+        await meet(server, provider)
+
+    assert [type(failure) for failure in failures] == [ZeroDivisionError]
