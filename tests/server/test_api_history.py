@@ -307,6 +307,30 @@ async def test_what_a_turn_of_that_time_did_counts_as_taken_back() -> None:
         assert (await back(call, "t"))["changed"] is False
 
 
+async def test_edits_by_request_belong_to_a_turn_of_whoever_asks() -> None:
+    async with open_api() as call:
+        call.may("ada", READ | WRITE)
+        call.may("bot", READ | WRITE, kind="agent")
+        for name in ("ada", "bot"):
+            splices = [{"root": "text", "index": 0, "insert": f"{name} "}]
+            answer = await call(
+                "PATCH",
+                f"{HERE}?turn=t&task=greet&reason=why+not",
+                token=name,
+                json={"splices": splices},
+            )
+            assert answer.status_code == 200, answer.text
+
+        blamed = (await call("GET", f"{ROOM}/blame")).json()
+        await back(call, "t", token="ada")
+
+        assert [
+            (each["principal"], each["turn"], each["task"], each["reason"])
+            for each in blamed["authors"]
+        ] == [("bot", "t", "greet", "why not"), ("ada", "t", "greet", "why not")]
+        assert await said(call) == "bot "
+
+
 # Rights
 
 

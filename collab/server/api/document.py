@@ -24,6 +24,7 @@ from collab.errors import (
 from collab.room import Room, Visitor
 from collab.server.api import models
 from collab.server.api.dispatch import BYTES, JSON, Call
+from collab.turns import About
 
 TEXT = "text/plain"
 MARKDOWN = "text/markdown"
@@ -184,7 +185,9 @@ async def _is_saved(call: Call, room: Room, position: int) -> bool:
 
 
 async def write(call: Call) -> Response:
-    """Merges a Yjs update (version 1). What the document knows already is left out; answers when the rest is saved."""
+    """Merges a Yjs update (version 1). What the document knows already is left out; answers when the rest is saved. With
+    `turn` it belongs to that turn.
+    """
     update: bytes = call.body
 
     def merge(room: Room, visitor: Visitor) -> bool:
@@ -196,7 +199,7 @@ async def write(call: Call) -> Response:
 async def edit(call: Call) -> Response:
     """By path (JSON Patch) on maps and lists, or by characters on texts: splices, replacements of what is there once,
     or the whole text of a root. Only what differs is changed, all of it or nothing. With `If-Match`, only when nobody
-    has written since. Answers when it is saved.
+    has written since. With `turn` it belongs to that turn. Answers when it is saved.
     """
     operations = _operations(call.body)
     return await _write(
@@ -229,8 +232,12 @@ async def _take_in(
     _match(call, room)
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
     visitor.bound(call.api.limits.of_agent(call.principal, room.name))
+    query: models.EditQuery = call.query
     replica.join(room, visitor)
     try:
+        if query.turn:
+            said = About(task=query.task, model=query.model, reason=query.reason)
+            room.begin_turn(visitor, query.turn, said)
         with call.work():
             change(room, visitor)
         return room, room.position, entity_tag(room)

@@ -444,6 +444,25 @@ class DocumentQuery(Model):
     )
 
 
+Said = Annotated[
+    str, Field(max_length=256, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")
+]
+
+
+class EditQuery(Model):
+    """Which turn an edit belongs to, if any, and what is to be known of it."""
+
+    turn: str = Field(
+        "",
+        max_length=64,
+        pattern="^[A-Za-z0-9._~-]*$",
+        description="Edits of one turn are credited and taken back together.",
+    )
+    task: Said = ""
+    model: Said = ""
+    reason: Said = ""
+
+
 class Saved(Model):
     """What was asked for is in the log."""
 
@@ -736,15 +755,9 @@ class TurnInfo(Model):
     undone_by: str = Field(description="The turn that took it back, if one did.")
 
 
-Reason = Annotated[
-    str,
-    Field(max_length=256, description="Stands in the log beside what it takes back."),
-]
-
-
 class TakeBack(Model):
     principal: Whose = ""
-    reason: Reason = ""
+    reason: Said = Field("", description="Stands beside it in the log.")
 
 
 class TakeBackRange(Model):
@@ -757,7 +770,7 @@ class TakeBackRange(Model):
     to_time: (
         Annotated[int, Field(ge=0, le=1 << 52, description="Until now, else.")] | None
     ) = None
-    reason: Reason = ""
+    reason: Said = Field("", description="Stands beside it in the log.")
 
 
 class TakenBack(Model):

@@ -88,14 +88,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="PATCH", path="/v1/rooms/{room}/document", needs=READ | WRITE, handler=document.edit, is_large=True,
-        summary="Edit a document", takes={JSON: models.Edits, document.JSON_PATCH: models.Patch},
+        summary="Edit a document", query=models.EditQuery, takes={JSON: models.Edits, document.JSON_PATCH: models.Patch},
         headers=(("If-Match", "412 unless the document is still what this ETag names."),),
         gives=json(models.Saved), shows=(("ETag", "Epoch and position of the edit."),),
         errors=(RoomNotFound, PreconditionFailed, AmbiguousText, TextNotFound, RoomUnavailable),
     ),
     Route(
         method="POST", path="/v1/rooms/{room}/update", needs=WRITE, handler=document.write, is_large=True,
-        summary="Merge a Yjs update into a document", takes={BYTES: None},
+        summary="Merge a Yjs update into a document", query=models.EditQuery, takes={BYTES: None},
         headers=(("If-Match", "412 unless the document is still what this ETag names."),),
         gives=json(models.Saved), shows=(("ETag", "Epoch and position after it."),),
         errors=(Refused, RoomNotFound, PreconditionFailed, ClientIdConflict, RoomUnavailable),
