@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -39,6 +40,7 @@ class Agent:
         role: str = "",
         color: str = "",
         on_behalf_of: str = "",
+        tls: ssl.SSLContext | None = None,
         open_seconds: float = OPEN_SECONDS,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
@@ -48,7 +50,7 @@ class Agent:
         """
         self.base_url = base_url(url)
         self.name, self.kind, self.role = name, kind, role
-        self._token = token
+        self._token, self._tls = token, tls
         self._open_seconds, self._flush_seconds = open_seconds, flush_seconds
         self._user = {
             key: value
@@ -124,6 +126,7 @@ class Agent:
             room,
             token=self._token,
             state=self._shown(),
+            tls=self._tls,
             flush_seconds=self._flush_seconds,
         )
         doc = Doc(provider, self)
@@ -206,6 +209,7 @@ def connect(
     role: str = "",
     color: str = "",
     on_behalf_of: str = "",
+    tls: ssl.SSLContext | None = None,
     open_seconds: float = OPEN_SECONDS,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Agent:
@@ -218,6 +222,7 @@ def connect(
         role=role,
         color=color,
         on_behalf_of=on_behalf_of,
+        tls=tls,
         open_seconds=open_seconds,
         flush_seconds=flush_seconds,
     )

@@ -36,7 +36,9 @@ class _Dial(connect):
 
 
 @asynccontextmanager
-async def dialled(address: str, token: str) -> AsyncIterator[ClientConnection]:
+async def dialled(
+    address: str, token: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ClientConnection]:
     """An open socket that speaks `collab.v1`; it is closed with the block, which takes a bounded time."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with asyncio.timeout(DIAL_SECONDS):
@@ -50,6 +52,7 @@ async def dialled(address: str, token: str) -> AsyncIterator[ClientConnection]:
             ping_timeout=SILENCE_SECONDS,
             close_timeout=CLOSE_SECONDS,
             max_size=MAX_FRAME_BYTES,
+            ssl=(tls or True) if address.startswith("wss:") else None,
         )
     try:
         yield socket

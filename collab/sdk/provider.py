@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -172,17 +173,19 @@ class Provider:
         token: Token = None,
         name: str = "",
         state: Mapping[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
         flush_seconds: float = FLUSH_SECONDS,
         chance: Callable[[], float] = random,
     ) -> None:
         """`token` is one, or brings the next one each time it is asked. `state` is what others see of this member;
-        without it they see the name, and nobody when there is none. `flush_seconds` bounds the wait on leaving.
+        without it they see the name, and nobody when there is none. `tls` is for certificates of one's own.
+        `flush_seconds` bounds the wait on leaving.
         """
         self.room = room
         self.position = 0  # in the room's log: of the last change that was acknowledged
         self._address = room_address(url, room)
-        self.requests = Requests(base_url(url), self._current_token)
-        self._token = token
+        self.requests = Requests(base_url(url), self._current_token, tls=tls)
+        self._token, self._tls = token, tls
         self._flush_seconds = flush_seconds
         self._chance = chance
         self._is_own = doc is None
@@ -493,7 +496,7 @@ class Provider:
             except Exception as error:
                 self._complain("no token", error)
                 raise Unavailable("the program has no token to show") from None
-            async with dialled(self._address, self._shown_token) as socket:
+            async with dialled(self._address, self._shown_token, self._tls) as socket:
                 return await self._carry(socket)
         except SdkError as error:  # of the program's own, when asked for a token
             code = LOCAL if isinstance(error, Unavailable) else 4401

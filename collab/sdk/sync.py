@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import queue
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -433,6 +434,7 @@ def connect_sync(
     role: str = "",
     color: str = "",
     on_behalf_of: str = "",
+    tls: ssl.SSLContext | None = None,
     open_seconds: float = OPEN_SECONDS,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> BlockingAgent:
@@ -446,6 +448,7 @@ def connect_sync(
             role=role,
             color=color,
             on_behalf_of=on_behalf_of,
+            tls=tls,
             open_seconds=open_seconds,
             flush_seconds=flush_seconds,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from certificates import Files
 from faults.proxy import Proxy
 from members import SECONDS, comes_to, reads, text, until, waits
 from processes import Server
@@ -434,3 +436,18 @@ async def test_an_observer_of_the_program_that_fails_ends_nothing(
         await reads(two, "read all the same")
 
     assert failures
+
+
+async def test_certificates_of_ones_own_are_trusted_when_they_are_named(
+    serve: Serve, tmp_path: Path
+) -> None:
+    files = Files(tmp_path / "tls")
+    server = serve(*files.flags())
+    url = f"https://localhost:{server.port}"
+
+    async with Provider(url, "room", tls=files.context()) as provider:
+        text(provider.doc).insert(0, "over TLS")
+        await provider.flush(timeout=SECONDS)
+    async with Provider(url, "room", chance=soon) as stranger:
+        with pytest.raises(Unavailable, match="not trusted"):
+            await stranger.synced(1)
