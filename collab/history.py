@@ -7,8 +7,16 @@ An asyncio context manager; nothing here writes: what takes a turn back is hande
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import (
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 from weakref import WeakValueDictionary
@@ -40,6 +48,7 @@ MAX_LOG_BYTES = 64 << 20  # that one question may have replayed
 INLINE_BYTES = 32_768  # of document and log together: a few milliseconds
 INLINE_ROWS = 200
 MAX_WAITING = 32  # questions that wait for a child
+MAX_WAITING_OF_ROOM = 8  # so that one room does not keep the others waiting
 MAX_CHANGED_ROWS = 10_000  # of one changeset
 MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
 MAX_OTHER_ROWS = 10_000  # looked through for what else was taken back
@@ -237,6 +246,7 @@ class Historian:
         )
         self._turns: OrderedDict[str, Turns] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._alone: Counter[str] = Counter()  # who takes something back, or waits
 
     async def __aenter__(self) -> Self:
         return self
@@ -245,9 +255,12 @@ class Historian:
         await self._reading.end()
         await self._writing.end()
 
-    def alone(self, room: str) -> asyncio.Lock:
-        """To be held while something is taken back here, so that nothing is taken back twice."""
-        return self._locks.setdefault(room, asyncio.Lock())
+    @asynccontextmanager
+    async def alone(self, room: str) -> AsyncIterator[None]:
+        """Around taking something back here, so that nothing is taken back twice. Raises Busy when too many wait."""
+        with _place(self._alone, room, MAX_WAITING_OF_ROOM):
+            async with self._locks.setdefault(room, asyncio.Lock()):
+                yield
 
     # The past as it was
 
@@ -259,7 +272,9 @@ class Historian:
         await self._reach(room, position)
         checkpoint, rows = await self._since_checkpoint(room, position, position)
         options = {"form": form, "root": root}
-        return await self._reading.ask(Question.DOCUMENT, options, checkpoint, (), rows)
+        return await self._reading.ask(
+            room, Question.DOCUMENT, options, checkpoint, (), rows
+        )
 
     async def position_at(self, room: str, milliseconds: int) -> int:
         """The last position that was logged until then. Raises HistoryGone when the log begins later."""
@@ -310,6 +325,7 @@ class Historian:
             before = rows[0].position - 1
             checkpoint = await self._store.checkpoint_before(room, before)
         return await self._reading.ask(
+            room,
             Question.BLAME,
             {
                 "document": document,
@@ -336,7 +352,7 @@ class Historian:
         checkpoint, rows = await self._since_checkpoint(room, after, upto)
         options = {"after": after, "root": root, "owners": _listed(owners)}
         return await self._reading.ask(
-            Question.CHANGESET, options, checkpoint, (), rows
+            room, Question.CHANGESET, options, checkpoint, (), rows
         )
 
     async def activity(
@@ -351,7 +367,7 @@ class Historian:
         start = max(after, upto - MAX_ACTIVITY_ROWS)
         rows = await self._log(room, start, upto, is_whole=False)
         answer = await self._reading.ask(
-            Question.ACTIVITY, {"limit": limit}, None, (), rows
+            room, Question.ACTIVITY, {"limit": limit}, None, (), rows
         )
         found: dict[str, Any] = orjson.loads(answer)
         turns = await self.turns(room)
@@ -433,7 +449,9 @@ class Historian:
         about = About(undoes=f"{_RANGE}{from_time}-{to_time}", by=principal)
         return await self._plan(room, turns, [*whole.values()], about, chosen)
 
-    async def take_back(self, plan: Plan, snapshot: bytes, client: int) -> bytes | None:
+    async def take_back(
+        self, room: str, plan: Plan, snapshot: bytes, client: int
+    ) -> bytes | None:
         """The update that does it, on the document as it is now, written under a client id that nobody else has.
 
         None when nothing of it is left. Raises RoomUnavailable, Busy.
@@ -447,7 +465,7 @@ class Historian:
         }
         parts = (snapshot, *plan.undos, *plan.gone)
         update = await self._writing.ask(
-            Question.TAKE_BACK, options, plan.checkpoint, parts, plan.rows
+            room, Question.TAKE_BACK, options, plan.checkpoint, parts, plan.rows
         )
         return update or None
 
@@ -596,13 +614,14 @@ class _Worker:
     def __init__(self, child: Child) -> None:
         self._child = child
         self._lock = asyncio.Lock()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()  # by room
 
     async def end(self) -> None:
         await self._child.end()
 
     async def ask(
         self,
+        room: str,
         question: Question,
         options: Mapping[str, Any],
         checkpoint: Checkpoint | None,
@@ -614,10 +633,9 @@ class _Worker:
         size = sum(map(len, parts)) + sum(len(row.update) for row in rows)
         if size + len(snapshot or b"") <= INLINE_BYTES and len(rows) <= INLINE_ROWS:
             return _at_once(question, options, snapshot, parts, rows)
-        if self._waiting >= MAX_WAITING:
+        if self._waiting.total() >= MAX_WAITING:
             raise Busy("too much is asked about the past; come back in a moment")
-        self._waiting += 1
-        try:
+        with _place(self._waiting, room, MAX_WAITING_OF_ROOM):
             # In a thread: of a long log, this would hold the loop for many milliseconds.
             request = await asyncio.to_thread(
                 lambda: encode_request(
@@ -629,8 +647,6 @@ class _Worker:
             )
             async with self._lock:
                 return await self._in_child(request)
-        finally:
-            self._waiting -= 1
 
     async def _in_child(self, request: bytes) -> bytes:
         try:
@@ -646,6 +662,20 @@ class _Worker:
         if answer is Answer.REFUSED:
             raise decode_error(rest)
         raise RoomUnavailable("this part of the log cannot be replayed")
+
+
+@contextmanager
+def _place(waiting: Counter[str], room: str, most: int) -> Iterator[None]:
+    """One of so many places for a room."""
+    if waiting[room] >= most:
+        raise Busy("too much is asked about the past of this room; come back in a moment")  # fmt: skip
+    waiting[room] += 1
+    try:
+        yield
+    finally:
+        waiting[room] -= 1
+        if not waiting[room]:
+            del waiting[room]
 
 
 def _at_once(

@@ -15,6 +15,7 @@ from collab import history
 from collab.document.attribution import attribute
 from collab.document.past import document_at
 from collab.errors import (
+    Busy,
     CollabError,
     Conflict,
     HistoryGone,
@@ -122,7 +123,7 @@ async def test_every_answer_is_the_same_from_wherever_it_comes(
         changed = orjson.loads(await historian.changeset("r", {}, 45, 60, ""))
         active = await historian.activity("r", 0, None, 5)
         plan = await historian.undo("r", "t1", "user1", "root")
-        update = await historian.take_back(plan, WRITER.snapshot(), 99)
+        update = await historian.take_back("r", plan, WRITER.snapshot(), 99)
 
     assert texts == [WRITER.said(position) for position in (0, 1, 39, 40, 41, 75, 120)]
     assert blamed["spans"][-1]["end"] == len(WRITER.said())
@@ -228,3 +229,18 @@ async def test_what_kills_the_child_costs_one_question(
             text = await historian.document("r", 100, "text", "")
 
     assert text.decode() == WRITER.said(100)
+
+
+async def test_one_room_does_not_keep_the_others_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "INLINE_BYTES", 0)
+    async with asked(WRITER) as historian:
+        answers = await asyncio.gather(
+            *(historian.document("r", at, "text", "") for at in range(1, 13)),
+            return_exceptions=True,
+        )
+
+    busy = [each for each in answers if isinstance(each, Busy)]
+    assert len(busy) == 12 - history.MAX_WAITING_OF_ROOM
+    assert answers[0] == WRITER.said(1).encode()

@@ -196,7 +196,7 @@ async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
         client = secrets.randbits(32)
     with call.work():
         snapshot = room.document.snapshot()
-    update = await replica.historian.take_back(plan, snapshot, client)
+    update = await replica.historian.take_back(room.name, plan, snapshot, client)
     if update is None:
         return ""
     if await call.open() is not room:
