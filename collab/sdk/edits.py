@@ -16,6 +16,7 @@ from collab.document.characters import Change, Characters, places, word_changes
 from collab.document.edits import Draft
 from collab.document.export import root_of
 from collab.document.tree import Patch, Tree
+from collab.document.units import bytes_of
 from collab.document.values import check_value, checked
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Ambiguous, Conflict, Invalid, NotFound, StaleVersion
@@ -28,7 +29,7 @@ from collab.sdk.words import widened
 Policy = Literal["merge", "reject"]
 Range = Match | Section | tuple[Where, Where]
 
-MAX_EDIT_CHARACTERS = 1 << 18  # of one edit; a stream takes more
+MAX_EDIT_BYTES = 400_000  # of one edit, less than a server takes; a stream takes more
 MAX_CANDIDATES = 10
 _EVER = (1 << 53) - 1  # milliseconds: all of it is undone at once
 
@@ -99,6 +100,7 @@ class Edits:
         root: str | None,
         attributes: Mapping[str, Any] | None,
     ) -> EditResult:
+        """Put characters at a place."""
         spot = self.memory.spot(where, root)
         conflict = self.taken_away(where, spot)
         change = Change(spot.index, spot.index, self.checked(text))
@@ -118,6 +120,7 @@ class Edits:
     def replace(
         self, old: str | Range, new: str, near: Where | None, root: str | None
     ) -> EditResult:
+        """Put something else in the place of what says this, or of a range."""
         text = self.checked(new)
         if isinstance(old, str):
             return self._replace_text(old, text, near, self.memory.root(root))
@@ -131,6 +134,7 @@ class Edits:
         )
 
     def patch(self, diff: str, root: str | None) -> EditResult:
+        """Apply a unified diff."""
         name = self.memory.root(root)
         hunks = read_diff(diff)
         characters = self._characters(name)
@@ -150,7 +154,7 @@ class Edits:
         return self._change(name, characters, self._words(shown, changes))
 
     def rewrite(self, text: str, root: str | None, *, is_shy: bool) -> EditResult:
-        """Shy is who does not change most of a text."""
+        """Make a whole text say this. Shy is who does not change most of it."""
         name = self.memory.root(root)
         characters = self._characters(name)
         shown = characters.shown
@@ -169,6 +173,7 @@ class Edits:
     def format(
         self, range: Range, root: str | None, attributes: dict[str, Any]
     ) -> EditResult:
+        """Give characters formats; None takes one away."""
         name, start, stop = self._range(range, root)
         check_value(attributes)
         conflict = self._conflict(name, self._characters(name).shown, start, stop)
@@ -203,6 +208,7 @@ class Edits:
     def edit_section(
         self, edit: SectionChange, title: str, text: str, root: str | None
     ) -> EditResult:
+        """Change a section, found by its title."""
         name, characters, span = self.section(title, root)
         start, stop, insert = edit(characters.shown, span, self.checked(text))
         known, was = None, None
@@ -226,6 +232,7 @@ class Edits:
     # Maps and lists
 
     def set(self, path: str, value: Any) -> EditResult:
+        """Make what is at a path this value."""
         place = steps(path)
         is_new = place[-1] == "-" or self.memory.value(place) is NOTHING
         patch = Patch("add" if is_new else "replace", path, value)
@@ -233,6 +240,7 @@ class Edits:
         return self._patch([patch], is_tried=isinstance(value, dict | list))
 
     def json_patch(self, operations: Sequence[Mapping[str, Any]]) -> EditResult:
+        """Apply a JSON Patch."""
         return self._patch([_patch_of(each) for each in operations], is_tried=True)
 
     def _patch(self, patches: Sequence[Patch], *, is_tried: bool) -> EditResult:
@@ -289,8 +297,6 @@ class Edits:
         """The text, when it can be inserted."""
         if not isinstance(text, str):
             raise Invalid("a text is a str")
-        if len(text) > MAX_EDIT_CHARACTERS:
-            raise Invalid(f"one edit inserts at most {MAX_EDIT_CHARACTERS} characters")
         return checked(text)
 
     def _range(self, range: Range, root: str | None) -> tuple[str, int, int]:
@@ -458,13 +464,16 @@ class Edits:
         real = [each for each in changes if each.insert or each.start < each.stop]
         if not real:
             return EditResult(False, None, conflict)
+        inserted = sum(len(change.insert) for change in real)
+        size = sum(bytes_of(change.insert) for change in real)
+        if size > MAX_EDIT_BYTES:
+            raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
         self._scope(root, Text)
         memory.write(self._id, root, characters, real, attributes)
-        inserted = sum(len(change.insert) for change in real)
         deleted = sum(change.stop - change.start for change in real)
         self.inserted += inserted
         self.deleted += deleted
-        self._counted(sum(len(change.insert.encode()) for change in real))
+        self._counted(size)
         last = real[-1]
         index = last.stop + inserted - deleted
         side = Side.LEFT if last.insert else Side.RIGHT

@@ -31,6 +31,7 @@ class Hunk:
 
     @property
     def old(self) -> list[str]:
+        """Those that are there before."""
         return [line for kind, line in self.lines if kind != "+"]
 
 

@@ -161,6 +161,7 @@ class Known:
 
     @property
     def end(self) -> int:
+        """Behind the last of them."""
         return self.start + len(self.text)
 
     def anchor(self, index: int, side: Side) -> Anchor:

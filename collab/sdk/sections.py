@@ -61,7 +61,8 @@ class Titled(Protocol):
     """What bears a title."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Without the marks of the heading."""
 
 
 T = TypeVar("T", bound=Titled)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from collab.sdk.errors import Invalid, RateLimited
-from collab.sdk.words import Words
+from collab.sdk.words import MAX_TAKEN, Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,11 @@ class Limits:
 class Sink(Protocol):
     """Where it is written."""
 
-    async def write(self, text: str) -> None: ...
+    async def write(self, text: str) -> None:
+        """Some of it, in order."""
 
-    def tail(self, text: str) -> None: ...
+    def tail(self, text: str) -> None:
+        """What has come and cannot be written yet, "" when there is nothing of that any more."""
 
 
 class _Source:
@@ -142,6 +144,8 @@ async def _write(sink: Sink, source: _Source, limits: Limits) -> None:
             tail, tail_at = held, now() + limits.tail_seconds
             sink.tail(tail)
         await _until(source.has_come, tail_at)
+    while len(words.held) > MAX_TAKEN:
+        await sink.write(words.take())
     rest = words.rest()
     if rest:
         await sink.write(rest)

@@ -7,6 +7,8 @@ import unicodedata
 
 MAX_HELD = 256  # characters of one word; a longer one is cut, between what looks like characters
 
+MAX_TAKEN = 1 << 16  # at once
+
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _JOINER = "\u200d"
@@ -21,6 +23,7 @@ class Words:
 
     @property
     def held(self) -> str:
+        """What was not taken yet."""
         return self._held
 
     def add(self, piece: str) -> None:
@@ -34,8 +37,8 @@ class Words:
         self._held += piece
 
     def take(self) -> str:
-        """All up to the end of the last word that has ended."""
-        return self._split(boundary(self._held))
+        """All up to the end of the last word that has ended, but not more than MAX_TAKEN characters."""
+        return self._split(boundary(self._held[:MAX_TAKEN]))
 
     def rest(self) -> str:
         """All: nothing comes any more."""

@@ -989,6 +989,24 @@ async def test_a_source_that_never_waits_holds_nobody_up() -> None:
     assert turns > 1000
 
 
+async def test_a_piece_may_be_a_whole_text() -> None:
+    doc = alone()
+    whole = "some words " * 40_000
+
+    await edited(doc, lambda turn: turn.stream("end", said(whole)))
+
+    assert doc.text == whole
+
+
+async def test_a_long_text_is_rewritten_by_little() -> None:
+    doc = alone("some words " * 40_000)
+    wanted = doc.text.replace("words", "things", 1)
+
+    await edited(doc, lambda turn: turn.rewrite(wanted))
+
+    assert doc.text == wanted
+
+
 async def test_what_cannot_be_written_yet_is_shown() -> None:
     doc = alone()
     turn = Turn(doc, limits=Limits(batch_seconds=0.01, tail_seconds=0.01))
