@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
+import orjson
 from pycrdt import Array, Map, Text, UndoManager
 
 from collab.document.anchor import Anchor, Side
@@ -245,6 +246,9 @@ class Edits:
 
     def _patch(self, patches: Sequence[Patch], *, is_tried: bool) -> EditResult:
         memory = self.memory
+        size = sum(_size(patch.value) for patch in patches)
+        if size > MAX_EDIT_BYTES:
+            raise Invalid(f"one edit writes at most {MAX_EDIT_BYTES} bytes")
         conflict = [
             changed
             for patch in patches
@@ -264,7 +268,7 @@ class Edits:
         has_changed = memory.transact(self._id, change)
         for patch in patches:
             self._note(patch)
-        self._counted(sum(len(str(patch.value)) for patch in patches))
+        self._counted(size)
         return EditResult(has_changed, None, tuple(conflict))
 
     def _changed_value(self, patch: Patch) -> ChangedValue | None:
@@ -500,6 +504,14 @@ class Edits:
     def _counted(self, size: int) -> None:
         self.size += size
         self.count += 1
+
+
+def _size(value: Any) -> int:
+    """Of a value in bytes of JSON, which it must be."""
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:  # so are its errors of encoding
+        raise Invalid("a value is JSON") from None
 
 
 def _kind_of(patch: Patch) -> type[Any]:

@@ -418,6 +418,19 @@ async def test_what_was_read_stays_known_over_many_changes() -> None:
 # Maps and lists
 
 
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, "x" * 500_000, 1 << 70, {"a": {1: 2}}, "\ud83d", float("nan")],
+)
+async def test_what_is_no_value_is_not_set(value: Any) -> None:
+    doc = alone()
+
+    with pytest.raises(Invalid):
+        await edited(doc, lambda turn: turn.set("/m/a", value))
+
+    assert doc.get("/m") is None
+
+
 async def test_values_that_were_read_first_are_remembered() -> None:
     doc = alone()
     other = Other(doc)
