@@ -5,6 +5,7 @@ Each lives in a directory of its own for as long as its `with` block, and keeps 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pwd
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import redis
 
@@ -342,6 +343,8 @@ class Cluster:
 class Postgres(Process):
     """One PostgreSQL, run by an ordinary account, for it refuses to be root."""
 
+    _fresh: ClassVar[Path | None] = None
+
     def __init__(self, *, options: Sequence[str] = ()) -> None:
         super().__init__()
         self.options = tuple(options)
@@ -374,13 +377,26 @@ class Postgres(Process):
         ]
 
     def start(self) -> None:
-        if not (self.directory / "data").exists():
-            self._run(
-                "initdb",
-                *("-D", str(self.directory / "data"), "-U", "collab", "--no-sync"),
-                *("--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8"),
-            )
+        data = self.directory / "data"
+        if not data.exists():
+            if type(self)._fresh is None:
+                type(self)._fresh = self._make_fresh()
+            # As it was made, with its owner.
+            subprocess.run(["cp", "-a", type(self)._fresh, data], check=True)
         super().start()
+
+    def _make_fresh(self) -> Path:
+        """What `initdb` makes, once for all of a process: a copy of it takes a fraction of the work."""
+        folder = Path(tempfile.mkdtemp(prefix="collab-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        if self._user:
+            shutil.chown(folder, self._user)
+        self._run(
+            "initdb",
+            *("-D", str(folder / "data"), "-U", "collab", "--no-sync"),
+            *("--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8"),
+        )
+        return folder / "data"
 
     def stop(self) -> None:
         """SIGSTOP: its port takes connections and nothing answers, not even where there was one."""

@@ -102,6 +102,7 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
                     assert list(answer["content"]) == ["application/problem+json"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 60)
 def test_the_server_does_what_its_document_says(
     serve: Callable[..., Server], tmp_path: Path

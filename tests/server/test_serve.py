@@ -72,8 +72,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_health_and_metrics_answer(server: Server) -> None:
-    async with httpx2.AsyncClient(base_url=server.url) as client:
+async def test_health_and_metrics_answer(house: Server) -> None:
+    async with httpx2.AsyncClient(base_url=house.url) as client:
         alive, ready, figures = [
             await client.get(path) for path in ("/healthz", "/readyz", "/metrics")
         ]
@@ -97,13 +97,15 @@ async def test_an_edit_is_acknowledged_and_still_there_after_a_crash(
     assert found.stdout == "hello"
 
 
-async def test_an_export_works_beside_the_running_server(server: Server) -> None:
-    async with connect(f"{server.address}/ws/r", subprotocols=["collab.v1"]) as socket:  # type: ignore[list-item]
+async def test_an_export_works_beside_the_running_server(house: Server) -> None:
+    async with connect(
+        f"{house.address}/ws/beside", subprotocols=["collab.v1"]
+    ) as socket:  # type: ignore[list-item]
         peer = Peer(socket)
         await peer.write("hello")
         await peer.read(lambda: peer.acknowledged == 1)
 
-        found = server.run("export", "r", "--format", "json")
+        found = house.run("export", "beside", "--format", "json")
 
     assert found.stdout.split() == ["{", '"text":', '"hello"', "}"]
 
@@ -187,21 +189,21 @@ def test_a_second_signal_ends_at_once(server: Server) -> None:
     assert server.terminate() == 0
 
 
-def test_two_servers_do_not_share_a_directory(server: Server) -> None:
-    found = command("serve", "--port", "0", "--data", str(server.data))
+def test_two_servers_do_not_share_a_directory(house: Server) -> None:
+    found = command("serve", "--port", "0", "--data", str(house.data))
 
     assert found.returncode == 1
-    assert str(server.data) in found.stderr
+    assert str(house.data) in found.stderr
     assert "Traceback" not in found.stderr
 
 
-def test_a_taken_port_is_one_sentence(server: Server, tmp_path: Path) -> None:
+def test_a_taken_port_is_one_sentence(house: Server, tmp_path: Path) -> None:
     found = command(
-        "serve", "--port", str(server.port), "--data", str(tmp_path / "other")
+        "serve", "--port", str(house.port), "--data", str(tmp_path / "other")
     )
 
     assert found.returncode == 2
-    assert str(server.port) in found.stderr
+    assert str(house.port) in found.stderr
     assert "Traceback" not in found.stderr
 
 
