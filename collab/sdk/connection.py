@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,10 @@ PING_SECONDS, SILENCE_SECONDS = 15.0, 30.0
 CLOSE_SECONDS = 2.0
 MAX_FRAME_BYTES = 80 << 20  # a whole document, and presence of a full room
 MAX_REASON_CHARACTERS = 500
+
+# Below this level headers are logged, the token among them.
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.INFO)
 
 
 class _Dial(connect):
@@ -52,6 +57,7 @@ async def dialled(
             ping_timeout=SILENCE_SECONDS,
             close_timeout=CLOSE_SECONDS,
             max_size=MAX_FRAME_BYTES,
+            logger=_log,
             ssl=(tls or True) if address.startswith("wss:") else None,
         )
     try:

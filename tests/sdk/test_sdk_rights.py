@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
@@ -243,3 +244,16 @@ async def test_who_leaves_is_told_what_was_refused(door: Door, room: str) -> Non
 
     with pytest.raises(Forbidden):
         await writes()
+
+
+async def test_no_token_is_logged_at_any_level(
+    door: Door, room: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = door.token("ada", room, WRITER)
+
+    async with Provider(door.url, room, token=token) as provider:
+        await provider.synced(SECONDS)
+        assert token not in repr(provider)
+
+    assert token not in caplog.text
