@@ -36,7 +36,7 @@ from collab.protocol import yjs
 from collab.protocol.frames import frame
 from collab.protocol.structs import Range
 from collab.store.base import Author, Entry
-from collab.turns import GRACE_SECONDS, About, Turn
+from collab.turns import GRACE_SECONDS, UNDO, About, Turn
 
 # Insertions of one client that are repeated to it when it reconnects.
 MAX_REMINDER = 20_000
@@ -430,7 +430,11 @@ class Room:
             member.take(None)
             return
         member.take(Turn(id, said))
-        if self._cancelled.get(id) in ("", member.author.principal):
+        if id.startswith(UNDO):
+            self.end_turn(
+                member, PermissionDenied(f"turns called {UNDO}… are the server's own")
+            )
+        elif self._cancelled.get(id) in ("", member.author.principal):
             self.end_turn(member, TurnCancelled("this turn was stopped"))
         elif holder is None:
             self._turns[id] = member

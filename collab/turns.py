@@ -13,6 +13,9 @@ from collab.errors import CollabError, InvalidMessage
 MAX_ABOUT_BYTES = 2048  # of what a member says of its turn, as JSON
 MAX_TURN_CHARACTERS = 64
 GRACE_SECONDS = 0.2  # that what was on its way when a turn was cancelled is still taken
+# How the turns are named that take others back. What stands in one is not taken for an edit of its principal, so that
+# nobody may write under such a name.
+UNDO = "undo-"
 
 _SAID = ("task", "model", "reason")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

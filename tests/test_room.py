@@ -516,6 +516,18 @@ def test_a_member_that_leaves_has_no_turn_open() -> None:
     assert eve.messages == []
 
 
+def test_nobody_writes_under_the_name_of_a_turn_that_takes_another_back() -> None:
+    bot = Client("bot")
+    room = make(bot)
+
+    room.begin_turn(bot.member, "undo-1", About())
+
+    why = "turns called undo-… are the server's own"
+    assert bot.messages == [yjs.turn_ended("undo-1", "permission_denied", why)]
+    with pytest.raises(PermissionDenied):
+        room.update(bot.member, bot.write("x"))
+
+
 def test_all_updates_of_a_turn_have_one_author() -> None:
     bot = Client("bot")
     room = make(bot)

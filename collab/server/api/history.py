@@ -25,7 +25,7 @@ from collab.server.api import models
 from collab.server.api.dispatch import JSON, Call
 from collab.server.api.document import CONNECTION, entity_tag, existing, settled
 from collab.store.base import Author, wall_clock
-from collab.turns import checked_turn, read_about
+from collab.turns import UNDO, checked_turn, read_about
 
 # Reading
 
@@ -202,7 +202,7 @@ async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
     if await call.open() is not room:
         raise Draining("the room was closed; ask again")
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
-    id = f"undo-{secrets.token_hex(8)}"
+    id = f"{UNDO}{secrets.token_hex(8)}"
     about = replace(
         call.principal.about,
         reason=reason,
