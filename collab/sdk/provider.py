@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from inspect import isawaitable
 from random import random
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import orjson
@@ -123,7 +123,7 @@ class TurnEnded:
 
 @dataclass(frozen=True, slots=True)
 class PeersChanged:
-    """Somebody came, left or shows something else."""
+    """Somebody came, left or shows something else. `peers` are those of now, and of later when they are kept."""
 
     peers: Mapping[int, Peer]
 
@@ -161,7 +161,8 @@ class Provider:
 
     A document that is given stays the program's own: when the server refuses what is in it, the state says so and
     nothing more is sent. One that the provider makes itself is replaced then, `doc` is another one after that, and
-    observers are told by `Replaced`. Never wait inside a transaction of the document.
+    observers are told by `Replaced`. Of what was written without a connection a server takes as much as of one update,
+    512 KiB by default. Never wait inside a transaction of the document.
     """
 
     def __init__(
@@ -810,7 +811,7 @@ class Provider:
 
     def _tell_peers(self) -> None:
         self._peers_version += 1
-        self._tell(PeersChanged(self.peers))
+        self._tell(PeersChanged(MappingProxyType(self._presence.peers)))
         self._wake()
 
     def _report(self, *, is_closed: bool = False, is_inside: bool = False) -> None:
