@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,5 +53,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: at the end all but one process would wait for it."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """What takes long comes first in the share of each process: at the end all but one would wait for it."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    ordered: list[pytest.Item] = []
+    # In as many shares as pytest-xdist makes, and of the same sizes.
+    for left in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), 0, -1):
+        long = len(slow) // left
+        rest = (len(slow) + len(quick)) // left - long
+        ordered += slow[:long] + quick[:rest]
+        del slow[:long], quick[:rest]
+    items[:] = ordered

@@ -20,8 +20,8 @@ from suite import Check, run_all
 RUN, TEST = "requirements.txt", "requirements-test.txt"
 NPM_FOLDERS = ("client-js", "tests/compat")
 NPM_LOCK = ROOT / ".venv" / ".npm.lock"
-# One more than the cores of a small machine: much of what the tests do is to wait for processes and for time to pass.
-PROCESSES = "3"
+# Twice the cores of a small machine: most of what the tests do is to wait for servers and for time to pass.
+PROCESSES = "4"
 PROGRAMS = {  # program → Debian packages
     "chromium-headless-shell": ("chromium-headless-shell",),
     # For the load client, and for a disk that fails on demand.
