@@ -14,7 +14,7 @@ from processes import Server
 
 import collab
 from collab.errors import InvalidRoomName
-from collab.sdk import AgentStatus, Unavailable, User
+from collab.sdk import AgentStatus, Phase, Unavailable, User
 
 pytestmark = pytest.mark.anyio
 
@@ -155,3 +155,37 @@ async def test_a_stream_whose_socket_is_dropped_a_hundred_times_is_whole(
             assert proxy.accepted > 100
             activity = await doc.activity()
             assert {entry.author.turn for entry in activity.entries} == {turn.id}
+
+
+async def test_what_becomes_of_a_room_can_be_watched(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url, name="One") as one:
+        doc = await one.open(room)
+        async for state in doc.provider.states():
+            if state.phase is Phase.SAVED:
+                break
+            run(doc, lambda core: text(core.raw).insert(0, "x"))
+        async with connect(house.url, name="Two") as two:
+            await two.open(room)
+            async for peers in doc.provider.presences():
+                if [peer.user.name for peer in peers.values()] == ["Two"]:
+                    break
+
+
+async def test_others_see_where_an_agent_is(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with (
+        collab.connect(house.url, name="Ada", kind="human") as person,
+        connect(house.url, name="Bot") as agent,
+    ):
+        seen = (await person.open(room)).provider
+        doc = await agent.open(room)
+        run(doc, lambda core: text(core.raw).insert(0, "一二三"))
+        anchor = doc.anchor(1)
+
+        agent.cursor(doc, anchor)
+
+        shown = {"anchor": anchor.to_json(), "head": anchor.to_json()}
+        await until(lambda: [peer.cursor for peer in seen.peers.values()] == [shown])
