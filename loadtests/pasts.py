@@ -82,11 +82,13 @@ def past(bench: Bench) -> None:
     """The document anywhere in a long history, as text; and who wrote what in all of it, beside somebody who types."""
     log = _alone(bench)
     chance = Random(3)
-    with _serving(bench, log) as ask:
+    with _serving(bench, log) as (server, ask):
         end = ask("GET", "").json()["position"]
         places = [chance.randrange(1, end + 1) for _ in range(ASKED)]
         ask("GET", f"/document?{FORMS}&at={end}")  # the child process starts
+        before = server.cpu_seconds()
         read = [_timed(lambda at=at: ask("GET", f"/document?{FORMS}&at={at}")) for at in places]  # fmt: skip
+        spent = (server.cpu_seconds() - before) / len(read) * 1e3
         first = _timed(lambda: ask("GET", "/blame"))
         still, typing = [], []
         for _ in range(ASKED // 3):
@@ -100,6 +102,7 @@ def past(bench: Bench) -> None:
             "document p50 ms": [_share(read, 0.5)],
             "document p95 ms": [_share(read, 0.95)],
             "document most ms": [max(read)],
+            "document CPU ms": [spent],
             "blame for the first time ms": [first],
             "blame p50 ms": [_share(still, 0.5)],
             "blame after an edit p50 ms": [_share(typing, 0.5)],
@@ -115,7 +118,8 @@ def undo(bench: Bench) -> None:
     log, expected = _turn()
     undone: list[float] = []
     redone: list[float] = []
-    with _serving(bench, log) as ask:
+    spent: list[float] = []
+    with _serving(bench, log) as (server, ask):
         written = ask("GET", f"/document?{FORMS}").text
         ask("POST", "/turns/t/undo", {})  # the child process starts
         for _ in range(10 if bench.is_quick else 25):
@@ -125,11 +129,14 @@ def undo(bench: Bench) -> None:
             redone.append(_timed(lambda: ask("POST", "/turns/t/redo", {})))
             if ask("GET", f"/document?{FORMS}").text != written:
                 bench.lost.append("undo: not what was written")
+            before = server.cpu_seconds()
             undone.append(_timed(lambda: ask("POST", "/turns/t/undo", {})))
+            spent.append((server.cpu_seconds() - before) * 1e3)
     bench.figures["undo"] = {
         bench.ours.name: {
             "undo p50 ms": [_share(undone, 0.5)],
             "undo p95 ms": [_share(undone, 0.95)],
+            "undo CPU ms": [_share(spent, 0.5)],
             "redo p50 ms": [_share(redone, 0.5)],
             "redo p95 ms": [_share(redone, 0.95)],
         }
@@ -224,7 +231,9 @@ def _turn() -> tuple[Log, str]:
 
 
 @contextmanager
-def _serving(bench: Bench, log: Log) -> Iterator[Callable[..., httpx2.Response]]:
+def _serving(
+    bench: Bench, log: Log
+) -> Iterator[tuple[Server, Callable[..., httpx2.Response]]]:
     """A server whose store holds a log, and a way to ask about the room."""
     with tempfile.TemporaryDirectory(prefix="collab-bench-") as folder:
         asyncio.run(_fill(Path(folder), log))
@@ -241,7 +250,7 @@ def _serving(bench: Bench, log: Log) -> Iterator[Callable[..., httpx2.Response]]
                 answer.raise_for_status()
                 return answer
 
-            yield ask
+            yield server, ask
 
 
 async def _fill(folder: Path, log: Log) -> None:
