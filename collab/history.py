@@ -11,7 +11,6 @@ from collections import Counter, OrderedDict
 from collections.abc import (
     AsyncIterator,
     Collection,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -109,6 +108,9 @@ class Turns:
         self._called: dict[str, dict[str, Taken]] = {}  # by id and principal
         self._undos: dict[Whose, list[Taken]] = {}  # by what they take back
         self._ranges: dict[str, list[Taken]] = {}  # by principal
+        # What follows from these, made when it is asked for and until there is another undo.
+        self._ends: dict[Whose, tuple[Taken, int]] | None = None
+        self._holding: dict[str, list[tuple[int, int, Taken]]] = {}
 
     def note(self, credit: Credit) -> None:
         """Rows of one author."""
@@ -126,6 +128,8 @@ class Turns:
                 self._undos.setdefault(known.undoes, []).append(known)
             elif known.span is not None:
                 self._ranges.setdefault(about.by, []).append(known)
+            if about.undoes:
+                self._ends, self._holding = None, {}
             return
         if credit.last > known.last:
             known.author, known.last, known.ended = author, credit.last, credit.ended
@@ -165,14 +169,21 @@ class Turns:
         return found
 
     def standing(self, taken: Taken) -> Taken | None:
-        """What has taken a turn back and holds; None while the turn itself does."""
-        newest, depth = max(self.chain(taken), key=lambda one: one[0].first)
-        if depth % 2:
+        """What has taken a turn back and holds; None while the turn itself does, or has gone on since."""
+        newest, depth = self._end(taken)
+        if depth % 2 and not self.has_gone_on(taken):
             return newest
-        for undo in self._ranges_of(taken.whose.principal):
-            if self._is_within(undo, taken):
+        if taken.undoes is not None:
+            return None
+        for start, end, undo in self._holding_of(taken.whose.principal):
+            if start <= taken.began and taken.ended <= end and taken.last < undo.first:
                 return undo
         return None
+
+    def has_gone_on(self, taken: Taken) -> bool:
+        """Whether there is more of a turn than what was taken back of it."""
+        newest, depth = self._end(taken)
+        return depth % 2 == 1 and taken.last > newest.first
 
     def root(self, taken: Taken) -> Taken:
         """The turn that a series of undo and redo is about."""
@@ -182,30 +193,37 @@ class Turns:
 
     def newest(self, taken: Taken) -> Taken:
         """The last one of such a series."""
-        return max(self.chain(self.root(taken)), key=lambda one: one[0].first)[0]
+        return self._end(self.root(taken))[0]
 
-    def _ranges_of(self, principal: str) -> Iterable[Taken]:
-        """What took back all that somebody did in some time, and holds."""
-        for undo in self._ranges.get(principal, ()):
-            if max(self.chain(undo), key=lambda one: one[0].first)[1] % 2 == 0:
-                yield undo
+    def _end(self, taken: Taken) -> tuple[Taken, int]:
+        """The last of what `chain` gives."""
+        if self._ends is None:
+            self._ends = {}
+            for undo in reversed(self.undos()):  # before what it takes back
+                if undo.undoes is not None:
+                    newest, depth = self._ends.get(undo.whose, (undo, 0))
+                    known = self._ends.get(undo.undoes)
+                    if known is None or newest.first > known[0].first:
+                        self._ends[undo.undoes] = newest, depth + 1
+        return self._ends.get(taken.whose, (taken, 0))
 
-    def _is_within(self, undo: Taken, taken: Taken) -> bool:
-        start, end = undo.span or (0, 0)
-        return (
-            taken.undoes is None
-            and start <= taken.began
-            and taken.ended <= end
-            and taken.last < undo.first
-        )
+    def _holding_of(self, principal: str) -> list[tuple[int, int, Taken]]:
+        """What took back all that somebody did from one time to another, and holds."""
+        found = self._holding.get(principal)
+        if found is None:
+            found = self._holding[principal] = [
+                (*undo.span, undo)
+                for undo in self._ranges.get(principal, ())
+                if undo.span is not None and self._end(undo)[1] % 2 == 0
+            ]
+        return found
 
     def is_covered(self, row: Row) -> bool:
         """Whether a row is taken back together with all that its author did in some time."""
-        for undo in self._ranges_of(row.author.principal):
-            start, end = undo.span or (0, 0)
-            if start <= row.milliseconds <= end and row.position < undo.first:
-                return True
-        return False
+        return any(
+            start <= row.milliseconds <= end and row.position < undo.first
+            for start, end, undo in self._holding_of(row.author.principal)
+        )
 
 
 class Plan(NamedTuple):
@@ -398,7 +416,7 @@ class Historian:
         """
         turns = await self.turns(room)
         taken = turns.find(id, principal, asker)
-        newest = turns.newest(taken)
+        newest, since = turns.newest(taken), 0
         again: Taken | None = None
         if is_redo:
             standing = turns.standing(taken)
@@ -413,12 +431,14 @@ class Historian:
             is_root = turns.root(taken) is taken
             if turns.standing(taken) is not None:
                 chosen = []
+            elif is_root and turns.has_gone_on(taken):
+                chosen, since = [taken], newest.first
             elif is_root:
                 chosen = [each for each, _ in turns.chain(taken)]
             else:
                 chosen = [taken] if taken is newest else []
         about = About(undoes=undoes.whose.id, by=undoes.whose.principal)
-        return await self._plan(room, turns, chosen, about, again=again)
+        return await self._plan(room, turns, chosen, about, again=again, since=since)
 
     async def undo_range(
         self, room: str, principal: str, from_time: int, to_time: int
@@ -442,8 +462,12 @@ class Historian:
             if taken is not None:
                 if taken.about.undoes or turns.standing(taken) is not None:
                     continue
+                is_more = turns.has_gone_on(taken)
+                if is_more and row.position < turns.newest(taken).first:
+                    continue
                 for each, depth in turns.chain(taken):
-                    if depth:  # what was taken back and brought again is written there
+                    # What was taken back and brought again is written there.
+                    if depth and not is_more:
                         whole[each.whose] = each
             chosen.add(row.position)
         about = About(undoes=f"{_RANGE}{from_time}-{to_time}", by=principal)
@@ -508,10 +532,11 @@ class Historian:
         positions: Collection[int] = (),
         *,
         again: Taken | None = None,
+        since: int = 0,
     ) -> Plan:
         if not chosen and not positions:
             return Plan(None, [], [], about)
-        first = min((*(each.first for each in chosen), *positions))
+        first = max(since + 1, min((*(each.first for each in chosen), *positions)))
         if again is not None and first - again.first > MAX_OTHER_ROWS:
             again = None  # it comes as it went
         if again is not None:
@@ -525,6 +550,7 @@ class Historian:
             if row.position in positions
             or (
                 (row.author.principal, row.author.turn) in whose
+                and row.position > since
                 and not turns.is_covered(row)
             )
         ]
@@ -537,6 +563,7 @@ class Historian:
             and (standing := turns.standing(each)) is not None
             and standing.whose not in whose
         ]
+        gone += chosen if since else ()
         idle = {each.whose for each in (*turns.undos(), *gone)}
         return Plan(
             checkpoint,

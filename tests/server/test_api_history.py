@@ -165,6 +165,38 @@ async def test_it_is_taken_back_once_and_can_be_brought_again_and_taken_back_aga
         ]
 
 
+async def test_a_turn_that_goes_on_after_it_was_taken_back_is_taken_back_again() -> (
+    None
+):
+    async with open_api() as call:
+        ada, bot = member(call, "ada"), member(call, "bot")
+        await ada.write(0, 0, "keep this")
+        await bot.hear()
+        bot.turn("t1")
+        await bot.write(5, 4, "that, ")
+        await back(call, "t1")
+        await bot.hear()
+        await bot.write(9, 0, " and more")
+        going_on = (await call("GET", f"{ROOM}/turns/t1")).json()
+
+        states = [
+            ((await back(call, "t1", verb))["changed"], await said(call))
+            for verb in ("undo", "undo", "redo")
+        ]
+        await back(call, "t1")
+        await bot.hear()
+        await bot.write(9, 0, "?")
+        await call("POST", f"{ROOM}/undo", json={"principal": "bot", "from_time": 0})
+
+        assert await said(call) == "keep this"
+        assert going_on["undone_by"] == ""
+        assert states == [
+            (True, "keep this"),
+            (False, "keep this"),
+            (True, "keep that,  and more"),
+        ]
+
+
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1 << 30))
 async def test_turns_that_run_into_each_other_are_taken_back_in_any_order(
