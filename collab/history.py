@@ -44,7 +44,7 @@ from collab.turns import About, read_about
 
 PAGE = 1000  # rows that are read from the log at once
 MAX_LOG_BYTES = 64 << 20  # that one question may have replayed
-INLINE_BYTES = 32_768  # of document and log together: a few milliseconds
+INLINE_BYTES = 16_384  # of document and log together: a few milliseconds
 INLINE_ROWS = 200
 MAX_WAITING = 32  # questions that wait for a child
 MAX_WAITING_OF_ROOM = 8  # so that one room does not keep the others waiting
