@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Collection,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 from weakref import WeakValueDictionary
@@ -42,8 +43,12 @@ from collab.errors import (
 from collab.store.base import Author, Checkpoint, Row, Store
 from collab.turns import About, read_about
 
-PAGE = 1000  # rows that are read from the log at once
+FIRST_PAGE, PAGE = 64, 1000  # rows that are read from the log at once
+PAGE_BYTES = 8 << 20  # likewise, when they are as large as those of the page before
 MAX_LOG_BYTES = 64 << 20  # that one question may have replayed
+MAX_LOG_ROWS = 500_000  # likewise
+MAX_READING = 4  # questions that read the log at once
+MAX_WAITING_TO_READ = 256  # questions that wait for that
 INLINE_BYTES = 16_384  # of document and log together: a few milliseconds
 INLINE_ROWS = 200
 MAX_WAITING = 32  # questions that wait for a child
@@ -264,6 +269,7 @@ class Historian:
         )
         self._turns: OrderedDict[str, Turns] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._places, self._to_read = asyncio.Semaphore(MAX_READING), 0
         self._alone: Counter[str] = Counter()  # who takes something back, or waits
 
     async def __aenter__(self) -> Self:
@@ -403,10 +409,6 @@ class Historian:
 
     # Taking back
 
-    async def turn(self, room: str, id: str, principal: str, asker: str) -> Taken:
-        """A turn by its id. Raises what `Turns.find` raises."""
-        return (await self.turns(room)).find(id, principal, asker)
-
     async def undo(
         self, room: str, id: str, principal: str, asker: str, *, is_redo: bool = False
     ) -> Plan:
@@ -509,14 +511,14 @@ class Historian:
                     known.position = attributed.position
                 except InvalidMessage:
                     known = Turns(info.epoch)
-        while known.position < info.position:
-            rows = await self._store.history(room, after=known.position, limit=PAGE)
-            if not rows:
-                break
-            for position, at, author, _ in rows:
-                if author.turn is not None:
-                    known.note(Credit(author, position, position, at, at))
-            known.position = rows[-1].position
+        if known.position < info.position:
+            after, upto = known.position, info.position
+            async with aclosing(self._pages(room, after, upto)) as pages:
+                async for rows in pages:
+                    for position, at, author, _ in rows:
+                        if author.turn is not None:
+                            known.note(Credit(author, position, position, at, at))
+                    known.position = rows[-1].position
         self._turns[room] = known
         kept = sum(len(each.taken) + 1 for each in self._turns.values())
         while kept > MAX_KEPT_TURNS and len(self._turns) > 1:
@@ -619,20 +621,41 @@ class Historian:
         unless what is left will do, and RoomUnavailable when they are too many.
         """
         found: list[Row] = []
-        at, size = after, 0
-        while at < upto:
-            limit = min(PAGE, upto - at)
-            rows = await self._store.history(room, after=at, limit=limit)
-            if not rows:
-                break
-            found += [row for row in rows if row.position <= upto]
-            size += sum(len(row.update) for row in rows)
-            if size > MAX_LOG_BYTES:
-                raise RoomUnavailable("too much of the log would have to be replayed")
-            at = rows[-1].position
+        size = 0
+        if after < upto:
+            async with aclosing(self._pages(room, after, upto)) as pages:
+                async for rows in pages:
+                    found += [row for row in rows if row.position <= upto]
+                    size += sum(len(row.update) for row in rows)
+                    if size > MAX_LOG_BYTES or len(found) > MAX_LOG_ROWS:
+                        raise RoomUnavailable(
+                            "too much of the log would have to be replayed"
+                        )
         if is_whole and after < upto and (not found or found[0].position > after + 1):
             raise HistoryGone("the log of this room does not reach back so far")
         return found
+
+    async def _pages(
+        self, room: str, after: int, upto: int
+    ) -> AsyncGenerator[list[Row], None]:
+        """Rows after a position, up to another or somewhat beyond. Raises Busy when too many wait to read."""
+        if self._to_read >= MAX_WAITING_TO_READ:
+            raise Busy("too much is asked about the past; come back in a moment")
+        self._to_read += 1
+        try:
+            async with self._places:
+                limit = FIRST_PAGE
+                while after < upto:
+                    count = min(limit, upto - after)
+                    rows = await self._store.history(room, after=after, limit=count)
+                    if not rows:
+                        break
+                    yield rows
+                    after = rows[-1].position
+                    size = sum(len(row.update) for row in rows) // len(rows) + 1
+                    limit = max(1, min(2 * limit, PAGE, PAGE_BYTES // size))
+        finally:
+            self._to_read -= 1
 
 
 class _Worker:

@@ -189,6 +189,56 @@ async def test_what_cannot_be_answered_says_why(
         monkeypatch.setattr(history, "MAX_LOG_BYTES", 100)
         with pytest.raises(RoomUnavailable):
             await historian.document("r", 100, "text", "")
+        monkeypatch.undo()
+        monkeypatch.setattr(history, "MAX_LOG_ROWS", 80)
+        with pytest.raises(RoomUnavailable):
+            await historian.document("r", 100, "text", "")
+
+
+async def test_few_read_the_log_at_once_and_not_too_many_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "MAX_WAITING_TO_READ", 10)
+    at_once: list[int] = [0]
+    async with asked(WRITER) as historian:
+        read = historian._store.history
+
+        async def slow(room: str, *, after: int = 0, limit: int = 1000) -> list[Row]:
+            at_once.append(at_once[-1] + 1)
+            await asyncio.sleep(0)
+            at_once.append(at_once[-1] - 1)
+            return await read(room, after=after, limit=limit)
+
+        monkeypatch.setattr(historian._store, "history", slow)
+        answers = await asyncio.gather(
+            *(historian.document("r", 3, "text", "") for _ in range(12)),
+            return_exceptions=True,
+        )
+        afterwards = await historian.document("r", 3, "text", "")
+
+    assert [type(each) for each in answers].count(Busy) == 2
+    assert max(at_once) == history.MAX_READING
+    assert answers[0] == afterwards == WRITER.said(3).encode()
+
+
+async def test_large_rows_are_read_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "PAGE_BYTES", 100)
+    asked_for: list[int] = []
+    async with asked(WRITER) as historian:
+        read = historian._store.history
+
+        async def noted(room: str, *, after: int = 0, limit: int = 1000) -> list[Row]:
+            asked_for.append(limit)
+            return await read(room, after=after, limit=limit)
+
+        monkeypatch.setattr(historian._store, "history", noted)
+        text = await historian.document("r", 100, "text", "")
+
+    assert text.decode() == WRITER.said(100)
+    assert asked_for[0] == history.FIRST_PAGE
+    assert max(asked_for[1:]) < 10
 
 
 async def test_when_the_log_was_trimmed_what_is_left_can_be_asked() -> None:
