@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -78,6 +79,8 @@ def main() -> None:
     parser.add_argument("--role", required=True)
     parser.add_argument("--idle-seconds", type=float, required=True)
     parser.add_argument("--tickets", action="store_true")
+    # By it we are sent away, and a server that was started to ignore it has handed that down to us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         asyncio.run(demonstrate(parser.parse_args()))
     except KeyboardInterrupt:

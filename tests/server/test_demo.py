@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from calling import Caller, open_api
-from processes import Server, eventually
+from processes import ROOT, Server, eventually
 from starlette.applications import Starlette
 
 from collab.auth.base import Credential
@@ -29,7 +31,8 @@ AGENT = "/playground/agent?room=r"
 
 # In place of the agent: asks for two tickets, and stays.
 STAND_IN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for _ in range(2):
     print("ticket", flush=True)
     sys.stdin.readline()
@@ -162,6 +165,31 @@ async def test_it_has_to_go_when_who_sent_for_it_may_not_write_any_more(
             await gone.wait()
 
     assert issued.empty()
+
+
+def test_it_goes_when_sent_away_by_a_server_that_ignores_interrupts() -> None:
+    agent = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "collab.server.demonstrate"),
+            *("http://127.0.0.1:1", "r", "--name", "A", "--role", "reviewer"),
+            *("--idle-seconds", "600"),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+
+    def has_gone() -> bool:
+        agent.send_signal(signal.SIGINT)
+        return agent.poll() is not None
+
+    try:
+        assert eventually(has_gone, seconds=20)
+    finally:
+        agent.kill()
+        agent.communicate()
 
 
 def follow(tickets: Tickets) -> asyncio.Queue[str]:
