@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 from weakref import WeakValueDictionary
 
 import orjson
@@ -51,6 +51,7 @@ MAX_READING = 4  # questions that read the log at once
 MAX_WAITING_TO_READ = 256  # questions that wait for that
 INLINE_BYTES = 16_384  # of document and log together: a few milliseconds
 INLINE_ROWS = 200
+SLICE = 1000  # rows or turns that are looked at without a pause
 MAX_WAITING = 32  # questions that wait for a child
 MAX_WAITING_OF_ROOM = 8  # so that one room does not keep the others waiting
 MAX_CHANGED_ROWS = 10_000  # of one changeset
@@ -61,6 +62,9 @@ MAX_KEPT_TURNS = 100_000  # of all rooms together; those asked for longest ago g
 # What a turn says that it takes back, when it is no turn but all that a principal did between two times; no turn can
 # be called so.
 _RANGE = "@"
+
+
+T = TypeVar("T")
 
 
 class Whose(NamedTuple):
@@ -184,6 +188,12 @@ class Turns:
             if start <= taken.began and taken.ended <= end and taken.last < undo.first:
                 return undo
         return None
+
+    def taken_back_until(self, taken: Taken) -> int:
+        """The position up to which a turn is taken back, or takes back others itself."""
+        if taken.about.undoes or self.standing(taken) is not None:
+            return taken.last
+        return self.newest(taken).first if self.has_gone_on(taken) else 0
 
     def has_gone_on(self, taken: Taken) -> bool:
         """Whether there is more of a turn than what was taken back of it."""
@@ -456,22 +466,23 @@ class Historian:
         rows = await self._log(room, first - 1, last)
         chosen: set[int] = set()
         whole: dict[Whose, Taken] = {}
-        for row in rows:
-            author = row.author
-            if author.principal != principal or turns.is_covered(row):
-                continue
-            taken = turns.taken.get(Whose(principal, author.turn or ""))
-            if taken is not None:
-                if taken.about.undoes or turns.standing(taken) is not None:
+        done: dict[str | None, int] = {None: 0}  # up to where turns are taken back
+        async for some in _slices(rows):
+            for row in some:
+                turn = row.author.turn
+                if row.author.principal != principal or turns.is_covered(row):
                     continue
-                is_more = turns.has_gone_on(taken)
-                if is_more and row.position < turns.newest(taken).first:
-                    continue
-                for each, depth in turns.chain(taken):
-                    # What was taken back and brought again is written there.
-                    if depth and not is_more:
-                        whole[each.whose] = each
-            chosen.add(row.position)
+                if turn not in done:
+                    taken = turns.taken.get(Whose(principal, turn or ""))
+                    done[turn] = turns.taken_back_until(taken) if taken else 0
+                    if (
+                        taken and not done[turn]
+                    ):  # what came and went and came is written there
+                        whole |= {
+                            each.whose: each for each, _ in turns.chain(taken)[1:]
+                        }
+                if row.position > done[turn]:
+                    chosen.add(row.position)
         about = About(undoes=f"{_RANGE}{from_time}-{to_time}", by=principal)
         return await self._plan(room, turns, [*whole.values()], about, chosen)
 
@@ -548,7 +559,8 @@ class Historian:
         whose = {each.whose for each in chosen}
         found = [
             row.position
-            for row in rows
+            async for some in _slices(rows)
+            for row in some
             if row.position in positions
             or (
                 (row.author.principal, row.author.turn) in whose
@@ -559,7 +571,8 @@ class Historian:
         undos = [each for each in turns.undos() if each.last > first]
         gone = [
             each
-            for each in turns.taken.values()
+            async for part in _slices([*turns.taken.values()])
+            for each in part
             if each.first < last
             and not each.about.undoes
             and (standing := turns.standing(each)) is not None
@@ -572,11 +585,17 @@ class Historian:
             rows,
             found,
             about,
-            again=[row.position for row in rows if again and again.is_of(row)],
+            again=[
+                row.position
+                async for some in _slices(rows if again else ())
+                for row in some
+                if again and again.is_of(row)
+            ],
             firm=[
                 row.position
-                for row in rows
-                if again and (row.author.principal, row.author.turn) not in idle
+                async for some in _slices(rows if again else ())
+                for row in some
+                if (row.author.principal, row.author.turn) not in idle
             ],
             undos=await self._updates(room, undos),
             gone=await self._updates(room, gone),
@@ -585,15 +604,16 @@ class Historian:
     async def _updates(self, room: str, chosen: Sequence[Taken]) -> list[bytes]:
         """All updates of some turns, in order, as far as they are in the log; at most so many, the latest."""
         found: dict[int, bytes] = {}
-        looked = 0
+        looked = size = 0
         for taken in sorted(chosen, key=lambda each: each.last, reverse=True):
             looked += taken.last - taken.first + 1
-            if looked > MAX_OTHER_ROWS:
+            if looked > MAX_OTHER_ROWS or size > MAX_LOG_BYTES:
                 break
             rows = await self._log(room, taken.first - 1, taken.last, is_whole=False)
             for row in rows:
                 if taken.is_of(row):
                     found[row.position] = row.update
+                    size += len(row.update)
         return [found[position] for position in sorted(found)]
 
     # What the store has
@@ -656,6 +676,13 @@ class Historian:
                     limit = max(1, min(2 * limit, PAGE, PAGE_BYTES // size))
         finally:
             self._to_read -= 1
+
+
+async def _slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """What may be long in parts, between which others have the loop."""
+    for at in range(0, len(items), SLICE):
+        yield items[at : at + SLICE]
+        await asyncio.sleep(0)
 
 
 class _Worker:

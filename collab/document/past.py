@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -39,6 +40,8 @@ from collab.turns import read_about
 # Of documents whose order is kept, as snapshots; in memory it takes about fifty times as much.
 MAX_KEPT_BYTES = 8 << 20
 
+# Updates taken in at once: what native code keeps until the end of a transaction grows with the square of them.
+MAX_TRANSACTION = 4096
 MAX_ROUNDS = 50  # of one undo; what more there is in maps stays as it is
 
 _UNBOUNDED = 1 << 62
@@ -68,7 +71,12 @@ class Replay:
             self._gate.load(checkpoint, state_vector(self.doc.get_state()))
 
     def take(self, updates: Iterable[bytes]) -> None:
-        """In one transaction: native code looks through much of the document at the end of each."""
+        """In few transactions: native code looks through much of the document at the end of each."""
+        left = iter(updates)
+        while some := list(islice(left, MAX_TRANSACTION)):
+            self._take(some)
+
+    def _take(self, updates: Iterable[bytes]) -> None:
         native, admit = self.doc._doc, self._gate.admit
         with self.doc.transaction() as transaction:
             inner = transaction._txn

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from collab.document import past
 from collab.document.past import (
     document_at,
     take_back,
@@ -134,6 +135,20 @@ def test_what_a_turn_deleted_comes_back_and_what_it_inserted_goes() -> None:
     log.undo({"t"}, 900)
 
     assert log.said() == "one two three"
+
+
+def test_a_long_log_is_taken_in_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log("ada")
+    for word in ("one ", "two ", "three ", "four ", "five "):
+        log.edit("ada", lambda doc, word=word: log.text("ada").insert(0, word))
+    updates = [row.update for row in log.rows]
+    monkeypatch.setattr(past, "MAX_TRANSACTION", 2)
+
+    found = past.document_at(None, updates)
+
+    doc: Doc[Any] = Doc()
+    doc.apply_update(found)
+    assert str(doc.get("text", type=Text)) == "five four three two one "
 
 
 def test_an_older_turn_is_taken_back_under_later_edits() -> None:
