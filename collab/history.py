@@ -517,7 +517,9 @@ class Historian:
             attributed = await self._store.attribution(room)
             if attributed is not None:
                 try:
-                    for credit in credits_in(attributed.encoded):
+                    for credit in await asyncio.to_thread(
+                        credits_in, attributed.encoded
+                    ):
                         known.note(credit)
                     known.position = attributed.position
                 except InvalidMessage:

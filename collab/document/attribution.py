@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from collab.store.base import Author, Row
 VERSION = 1
 MINUTE = 60_000  # milliseconds: a finer time would cost more than the rest
 MAX_DECODED_BYTES = 256 << 20
+# What is said of the turns of one principal; when it is more, the oldest are not told apart any more.
+MAX_SAID_BYTES = 2 << 20
 NOBODY = 0  # the author of what was there before the log began
 _UNBOUNDED = 1 << 40  # what the log holds was checked when it came in
 
@@ -68,6 +71,13 @@ class Runs:
             stop = min(runs[at][0], end) if at < len(runs) else end
             self._insert(at, start, stop, author, minute)
             start = stop
+
+    def renumber(self, numbers: Sequence[int]) -> None:
+        """Give each author another number."""
+        self._runs = [
+            (start, end, numbers[author], minute)
+            for start, end, author, minute in self._runs
+        ]
 
     def append(self, run: Run) -> None:
         """One that comes after all others; for who decodes them."""
@@ -168,7 +178,8 @@ class Attribution:
         return number
 
     def encode(self) -> bytes:
-        """Own bytes, compressed; `decode` reads them."""
+        """Own bytes, compressed; `decode` reads them. Of whoever has too many turns, the oldest are forgotten."""
+        self._forget()
         authors = [
             [*credit.author[:1], *credit.author[2:], *credit[1:]]
             for credit in self.credits[1:]
@@ -188,6 +199,43 @@ class Attribution:
         body = encode_bytes(head) + b"".join(map(encode_varint, numbers))
         return bytes((VERSION,)) + zlib.compress(body, 9)
 
+    def _forget(self) -> None:
+        """Credit the oldest turns of whoever has too many to that principal alone."""
+        sizes: Counter[str] = Counter()
+        for author, *_ in self.credits:
+            sizes[author.principal] += _said_bytes(author)
+        # Down to half of it, so that it is not done again at once.
+        over = {
+            principal: size - MAX_SAID_BYTES // 2
+            for principal, size in sizes.items()
+            if size > MAX_SAID_BYTES
+        }
+        if not over:
+            return
+        known, self.credits = self.credits, self.credits[:1]
+        self._numbers = {known[NOBODY].author: NOBODY}
+        numbers = [NOBODY] * len(known)
+        for number in sorted(range(1, len(known)), key=lambda one: known[one].last):
+            author, first, last, began, ended = known[number]
+            if over.get(author.principal, 0) > 0:
+                over[author.principal] -= _said_bytes(author)
+                author = Author(author.principal, "")
+            numbers[number] = at = self._numbers.setdefault(author, len(self.credits))
+            if at == len(self.credits):
+                self.credits.append(Credit(author, first, last, began, ended))
+            else:
+                there = self.credits[at]
+                self.credits[at] = Credit(
+                    author,
+                    min(first, there.first),
+                    max(last, there.last),
+                    min(began, there.began),
+                    max(ended, there.ended),
+                )
+        for clients in (self.inserted, self.deleted):
+            for runs in clients.values():
+                runs.renumber(numbers)
+
     @classmethod
     def decode(cls, encoded: bytes) -> Attribution:
         """What `encode` wrote. Raises InvalidMessage for anything else."""
@@ -197,6 +245,10 @@ class Attribution:
             found.credits.append(credit)
         _decode_runs(found, reader)
         return found
+
+
+def _said_bytes(author: Author) -> int:
+    return len(author.turn or "") + len(author.about)
 
 
 def credits_in(encoded: bytes) -> list[Credit]:

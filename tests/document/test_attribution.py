@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Doc, Text
 
+from collab.document import attribution
 from collab.document.attribution import (
     MINUTE,
     NOBODY,
@@ -209,6 +210,33 @@ def test_a_credit_says_where_in_the_log_a_turn_began_and_ended() -> None:
             own[0].milliseconds,
             own[-1].milliseconds,
         )
+
+
+def test_of_who_has_too_many_turns_the_oldest_are_not_told_apart_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attribution, "MAX_SAID_BYTES", 1000)
+    doc, rows = Doc(client_id=1), list[Row]()
+    text = doc.get("text", type=Text)
+    doc.observe(
+        lambda event: rows.append(
+            Row(len(rows) + 1, 0, Author(*who, "x" * 98), event.update)
+        )
+    )
+    for number in range(12):
+        who = ("ada" if number == 2 else "bot", "c", f"{number:02}")
+        text.insert(len(text), "x")
+
+    encoded = attribute(attribute(None, rows[:6]), rows[6:])
+
+    found = Attribution.decode(encoded)
+    told = [
+        found.credits[author].author[:3:2]
+        for start, end, author, _ in found.inserted[1]
+        for _ in range(start, end)
+    ]
+    assert told[:6] == [("bot", None)] * 2 + [("ada", "02")] + [("bot", None)] * 3
+    assert told[7:] == [("bot", f"{number:02}") for number in range(7, 12)]
 
 
 def test_a_row_that_cannot_be_read_is_passed_over() -> None:
