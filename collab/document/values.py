@@ -110,16 +110,23 @@ def check_value(value: Any) -> Any:
             checked(each)
         elif isinstance(each, dict):
             for key in each:
+                if not isinstance(key, str):
+                    raise Problem("a key is a text", InvalidRequest)
                 checked(key)
             todo += [(item, depth + 1) for item in each.values()]
-        elif isinstance(each, list):
+        elif isinstance(each, list | tuple):
             todo += [(item, depth + 1) for item in each]
-        elif isinstance(each, int) and abs(each) > MAX_INTEGER:
-            raise Problem(
-                "a whole number is too large to be exact in a browser", InvalidRequest
-            )
-        elif isinstance(each, float) and each - each != 0:
-            raise Problem("a number must be finite", InvalidRequest)
+        elif isinstance(each, int):
+            if abs(each) > MAX_INTEGER:
+                raise Problem(
+                    "a whole number is too large to be exact in a browser",
+                    InvalidRequest,
+                )
+        elif isinstance(each, float):
+            if each - each != 0:
+                raise Problem("a number must be finite", InvalidRequest)
+        elif each is not None:
+            raise Problem("a value is JSON", InvalidRequest)
     return value
 
 

@@ -507,11 +507,8 @@ class Edits:
 
 
 def _size(value: Any) -> int:
-    """Of a value in bytes of JSON, which it must be."""
-    try:
-        return len(orjson.dumps(value))
-    except TypeError:  # so are its errors of encoding
-        raise Invalid("a value is JSON") from None
+    """Of a value in bytes of JSON, which it must be. What is nested too deep would end the process here."""
+    return len(orjson.dumps(check_value(value)))
 
 
 def _kind_of(patch: Patch) -> type[Any]:

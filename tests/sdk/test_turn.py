@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -420,7 +422,18 @@ async def test_what_was_read_stays_known_over_many_changes() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1, 2}, "x" * 500_000, 1 << 70, {"a": {1: 2}}, "\ud83d", float("nan")],
+    [
+        object(),
+        {1, 2},
+        "x" * 500_000,
+        1 << 70,
+        {"a": {1: 2}},
+        "\ud83d",
+        float("nan"),
+        datetime(2026, 1, 1),
+        reduce(lambda inner, _: (inner,), range(100_000), ()),
+    ],
+    ids=lambda value: type(value).__name__,
 )
 async def test_what_is_no_value_is_not_set(value: Any) -> None:
     doc = alone()
