@@ -512,10 +512,12 @@ class Historian:
         if info is None or info.deleted_milliseconds is not None:
             raise RoomNotFound("there is no such room")
         known = self._turns.pop(room, None)
-        if known is None or known.epoch != info.epoch:
+        is_known = known is not None and known.epoch == info.epoch
+        # A store that lost its last rows is behind what was known.
+        if known is None or not is_known or known.position > info.position:
             known = Turns(info.epoch)
             attributed = await self._store.attribution(room)
-            if attributed is not None:
+            if attributed is not None and attributed.position <= info.position:
                 try:
                     for credit in await asyncio.to_thread(
                         credits_in, attributed.encoded
