@@ -41,7 +41,7 @@ class _Source:
 
     def __init__(self, pieces: AsyncIterable[str], limits: Limits) -> None:
         self.words = Words()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.has_ended = False
         self.has_come = asyncio.Event()
         self.has_room = asyncio.Event()
@@ -57,6 +57,10 @@ class _Source:
                         self.has_room.clear()
                         await self.has_room.wait()
                     await asyncio.sleep(0)  # a source that never waits holds nobody up
+        except asyncio.CancelledError as failure:
+            if _is_cancelled():
+                raise
+            self.failure = failure  # of something that the source waited for
         except Exception as failure:
             self.failure = failure
         finally:
@@ -73,6 +77,12 @@ class _Source:
         if piece:
             self.words.add(piece)
             self.has_come.set()
+
+
+def _is_cancelled() -> bool:
+    """Whether this very task is meant."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _generator(pieces: AsyncIterable[str]) -> AsyncGenerator[str, None]:
@@ -143,7 +153,7 @@ async def _write(sink: Sink, source: _Source, limits: Limits) -> None:
         if now() >= tail_at and held != tail:
             tail, tail_at = held, now() + limits.tail_seconds
             sink.tail(tail)
-        await _until(source.has_come, tail_at)
+        await _until(source.has_come, None if held == tail else tail_at)
     while len(words.held) > MAX_TAKEN:
         await sink.write(words.take())
     rest = words.rest()
@@ -155,8 +165,8 @@ async def _write(sink: Sink, source: _Source, limits: Limits) -> None:
         raise source.failure
 
 
-async def _until(event: asyncio.Event, time: float) -> None:
-    """Until something has come, or it is time."""
+async def _until(event: asyncio.Event, time: float | None) -> None:
+    """Until something has come, or it is time, if there is one."""
     try:
         async with asyncio.timeout_at(time):
             await event.wait()

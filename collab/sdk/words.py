@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-MAX_HELD = 256  # characters of one word; a longer one is cut, between what looks like characters
+# Of one word; a longer one is cut, between what looks like characters, if there is such a place.
+MAX_HELD = 256
 
 MAX_TAKEN = 1 << 16  # at once
 
@@ -61,6 +62,7 @@ def boundary(text: str) -> int:
         for at in range(len(text) - 1, 0, -1):
             if is_between_characters(text, at):
                 return at
+        return len(text) - 1
     return 0
 
 

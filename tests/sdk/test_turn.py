@@ -32,6 +32,7 @@ from collab.sdk.errors import (
 from collab.sdk.provider import Replaced, TurnEnded
 from collab.sdk.stream import Limits
 from collab.sdk.turn import Turn
+from collab.sdk.words import Words
 
 pytestmark = pytest.mark.anyio
 
@@ -1048,6 +1049,54 @@ async def test_what_cannot_be_written_yet_is_shown() -> None:
 
     assert doc.text == "half a word"
     assert provider.said[-1] == "idle"
+
+
+async def test_half_a_word_is_not_looked_at_while_nothing_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    doc = alone()
+    turn = Turn(doc, limits=Limits(batch_seconds=0.0, tail_seconds=0.0))
+    looks = 0
+
+    def take(words: Words) -> str:
+        nonlocal looks
+        looks += 1
+        return ""
+
+    async def source() -> AsyncIterator[str]:
+        yield "half"
+        await until(lambda: "half" in line(doc).said)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Words, "take", take)
+    async with turn:
+        await turn.stream("end", source())
+
+    assert doc.text == "half"
+    assert looks < 10
+
+
+async def test_a_character_without_an_end_is_written() -> None:
+    doc = alone()
+    whole = "e" + "\u0301" * 20_000
+
+    await edited(doc, lambda turn: turn.stream("end", said(whole, " and more")))
+
+    assert doc.text == f"{whole} and more"
+
+
+async def test_a_source_that_was_cancelled_has_not_come_to_its_end() -> None:
+    doc = alone()
+
+    async def source() -> AsyncIterator[str]:
+        yield "one "
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await edited(doc, lambda turn: turn.stream("end", source()))
+
+    assert doc.text == "one "
 
 
 async def test_a_source_is_not_read_far_ahead() -> None:

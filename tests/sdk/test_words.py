@@ -89,6 +89,10 @@ def test_a_word_without_an_end_is_cut_at_last() -> None:
     assert boundary("x" * (MAX_HELD + 1)) == MAX_HELD
 
 
+def test_a_character_without_an_end_is_cut_too() -> None:
+    assert boundary("e" + "\u0301" * MAX_HELD) == MAX_HELD
+
+
 def test_half_a_pair_that_nothing_follows_is_shown_as_what_it_is() -> None:
     words = Words()
 
