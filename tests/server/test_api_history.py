@@ -635,3 +635,24 @@ async def test_edits_that_somebody_relays_are_credited_to_their_author() -> None
             ("ada", ""),
             ("ada", "bot"),
         ]
+
+
+async def test_who_edits_by_request_in_a_turn_has_the_budget_of_one() -> None:
+    async with open_api(agent_characters_per_minute=10) as call:
+        call.may("ada", READ | WRITE)
+        edit = [{"root": "text", "index": 0, "insert": "x" * 20}]
+        answers = [
+            await call("PATCH", f"{HERE}{turn}", token="ada", json={"splices": edit})
+            for turn in ("", "", "?turn=t", "?turn=t", "")
+        ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 200]
+
+
+async def test_nobody_edits_by_request_under_the_name_of_an_undo() -> None:
+    async with open_api() as call:
+        edit = [{"root": "text", "index": 0, "insert": "x"}]
+
+        answer = await call("PATCH", f"{HERE}?turn=undo-1", json={"splices": edit})
+
+    assert answer.status_code == 403

@@ -231,11 +231,13 @@ async def _take_in(
     room = await call.open()
     _match(call, room)
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
-    visitor.bound(call.api.limits.of_agent(call.principal, room.name))
+    limits = call.api.limits
+    visitor.bound(limits.of_agent(call.principal, room.name))
     query: models.EditQuery = call.query
     replica.join(room, visitor)
     try:
         if query.turn:
+            visitor.bound(limits.budget(call.principal, visitor.owner, room.name))
             said = About(task=query.task, model=query.model, reason=query.reason)
             room.begin_turn(visitor, query.turn, said)
         with call.work():
