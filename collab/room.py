@@ -438,15 +438,15 @@ class Room:
             self.end_turn(member, TurnCancelled("this turn was stopped"))
         elif holder is None:
             self._turns[id] = member
-        elif holder.author.principal == member.author.principal:
+        elif holder.author.principal != member.author.principal:
+            self.end_turn(
+                member, PermissionDenied("another member has a turn of this name open")
+            )
+        elif not isinstance(member, Visitor):  # whose one edit is over at once
             self.end_turn(
                 holder, LeaseLost("another connection has taken this turn over")
             )
             self._turns[id] = member
-        else:
-            self.end_turn(
-                member, PermissionDenied("another member has a turn of this name open")
-            )
 
     def end_turn(self, member: Member, why: CollabError) -> None:
         """Refuse what a member still brings for its turn, and tell it."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from rooms import Client, update_message
 
-from collab.auth.permissions import READ
+from collab.auth.permissions import EVERYTHING, READ, Principal
 from collab.awareness import Awareness
 from collab.document.document import Document
 from collab.errors import PermissionDenied, Refused, StoreUnavailable, TurnCancelled
 from collab.protocol import yjs
-from collab.room import MAX_CANCELLED, Room, RoomState
+from collab.room import MAX_CANCELLED, Room, RoomState, Visitor
 from collab.store.base import Author
 from collab.turns import About
 
@@ -514,6 +514,20 @@ def test_a_member_that_leaves_has_no_turn_open() -> None:
     room.begin_turn(eve.member, "t1", About())
 
     assert eve.messages == []
+
+
+def test_a_request_in_a_turn_leaves_it_to_the_connection_that_has_it_open() -> None:
+    bot = Client("bot")
+    room = make(bot)
+    room.begin_turn(bot.member, "t1", About())
+    request = Visitor(Principal("bot"), EVERYTHING, connection="rest")
+    room.join(request)
+
+    room.begin_turn(request, "t1", About())
+    room.leave(request)
+
+    assert bot.messages == []
+    assert room.update(bot.member, bot.write("x"))
 
 
 def test_nobody_writes_under_the_name_of_a_turn_that_takes_another_back() -> None:
