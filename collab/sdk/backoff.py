@@ -76,7 +76,9 @@ def closing_of_status(status: int, reason: str, retry_after: str | None) -> Clos
         return Closing(LIMITED, words, seconds or LIMITED_SECONDS)
     if status in (401, 403):
         return Closing(4400 + status - 400, words, error=Forbidden(words))
-    if 300 <= status < 500:
+    if status < 300:
+        return Closing(ABNORMAL, "what answers there is no such server")
+    if status < 500:
         return Closing(4400, words)
     return Closing(ABNORMAL, words, seconds)
 

@@ -18,9 +18,11 @@ from websockets.exceptions import (
 )
 from websockets.typing import Subprotocol
 
+from collab.errors import InvalidRoomName
 from collab.names import room_name
 from collab.protocol import yjs
 from collab.sdk.backoff import ABNORMAL, Closing, closing_of_status
+from collab.sdk.errors import Invalid
 
 DIAL_SECONDS = 10.0
 PING_SECONDS, SILENCE_SECONDS = 15.0, 30.0
@@ -61,6 +63,8 @@ async def dialled(
             ssl=(tls or True) if address.startswith("wss:") else None,
         )
     try:
+        if socket.subprotocol != yjs.COLLAB_V1:
+            raise InvalidHandshake("not in collab.v1")
         yield socket
     finally:
         await socket.close()
@@ -80,33 +84,41 @@ def closing_of(error: Exception) -> Closing:
             body.strip() or response.reason_phrase,
             response.headers.get("Retry-After"),
         )
-    if isinstance(error, InvalidURI):
-        return Closing(4400, "this is no address of a server")
     if isinstance(error, InvalidHandshake):
         return Closing(ABNORMAL, "what answers there is no such server")
     if isinstance(error, ssl.SSLCertVerificationError):
         return Closing(ABNORMAL, "the server's certificate is not trusted")
+    if isinstance(error, InvalidURI | ValueError):  # the latter of a host's name
+        return Closing(4400, "this is no address of a server")
     if isinstance(error, TimeoutError):
         return Closing(ABNORMAL, "the server does not answer")
     return Closing(ABNORMAL, "the server cannot be reached")
 
 
 def base_url(url: str) -> str:
-    """The server's own address over HTTP, without a slash at its end. Raises ValueError."""
-    parts = urlsplit(url)
+    """The server's own address over HTTP, without a slash at its end. Raises Invalid."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - is read only when it is asked for
+    except ValueError:
+        raise Invalid("this is no address of a server") from None
     scheme = {"http": "http", "ws": "http", "https": "https", "wss": "https"}.get(
         parts.scheme.lower()
     )
     if scheme is None or not parts.netloc:
-        raise ValueError("a server is named by http://, https://, ws:// or wss://")
+        raise Invalid("a server is named by http://, https://, ws:// or wss://")
     if parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError("the address of a server has no query, fragment or user")
+        raise Invalid("the address of a server has no query, fragment or user")
     path = parts.path.rstrip("/")
     path = path.removesuffix("/ws")
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
 def room_address(url: str, room: str) -> str:
-    """Where a room of a server is. Raises InvalidRoomName and ValueError."""
+    """Where a room of a server is. Raises Invalid."""
     base = base_url(url)
-    return f"ws{base.removeprefix('http')}/ws/{quote(room_name(room), safe='/')}"
+    try:
+        name = quote(room_name(room), safe="/")
+    except InvalidRoomName as error:
+        raise Invalid(str(error)) from None
+    return f"ws{base.removeprefix('http')}/ws/{name}"

@@ -502,7 +502,7 @@ class Provider:
         except SdkError as error:  # of the program's own, when asked for a token
             code = LOCAL if isinstance(error, Unavailable) else 4401
             return Closing(code, str(error), error=error)
-        except (OSError, TimeoutError, WebSocketException) as error:
+        except (OSError, TimeoutError, ValueError, WebSocketException) as error:
             return closing_of(error)
 
     async def _carry(self, socket: ClientConnection) -> Closing:

@@ -13,8 +13,7 @@ from members import SECONDS, text, until
 from processes import Server
 
 import collab
-from collab.errors import InvalidRoomName
-from collab.sdk import AgentStatus, Phase, Unavailable, User
+from collab.sdk import AgentStatus, Invalid, Phase, Unavailable, User
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +99,7 @@ async def test_a_server_that_is_not_there_is_told_in_time(
 
 async def test_a_wrong_name_of_a_room_is_told(house: Server, connect: Connect) -> None:
     async with connect(house.url) as agent:
-        with pytest.raises(InvalidRoomName):
+        with pytest.raises(Invalid):
             await agent.open("  ")
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from members import SECONDS, comes_to, reads, text, until
 from pycrdt import Doc
 from scripted import Line, Scripted, scripted
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from collab.protocol import yjs
 from collab.protocol.varint import encode_string, encode_varint
@@ -419,6 +422,25 @@ async def test_a_handshake_that_is_refused_over_http_says_why() -> None:
         await comes_to(provider, Phase.REFUSED)
         assert "not for us" in str(provider.state.error)
     listening.close()
+
+
+async def test_a_server_that_does_not_speak_the_protocol_is_not_taken_for_one() -> None:
+    async def greet(socket: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            await Line(socket).greet()
+
+    async with serve(greet, "127.0.0.1", 0) as listening:
+        port = next(iter(listening.sockets)).getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        async with Provider(url, "room", chance=soon) as provider:
+            await until(lambda: provider.state.attempt > 1)
+
+            assert "no such server" in str(provider.state.error)
+
+
+async def test_a_host_that_has_no_such_name_ends_it_with_a_typed_error() -> None:
+    async with Provider("http://a..b", "room", chance=soon) as provider:
+        await comes_to(provider, Phase.REFUSED)
 
 
 async def test_a_redirect_is_not_followed_with_the_token() -> None:
