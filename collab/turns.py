@@ -72,7 +72,9 @@ def read_said(encoded: str) -> About:
     found = {name: said.get(name, "") for name in _SAID}
     for name, value in found.items():
         if type(value) is not str or _CONTROL.search(value):
-            raise InvalidMessage(f"the {name} of a turn is not a text")
+            raise InvalidMessage(
+                f"the {name} of a turn is no text, or has control characters"
+            )
     return About(**found)
 
 

@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from collab.document.document import NOTHING
-from collab.errors import CollabError, DocumentBroken
+from collab.errors import CollabError, DocumentBroken, InvalidMessage
 from collab.protocol import yjs
 from collab.protocol.messages import AwarenessUpdate, SyncStep1, SyncStep2, Update
 from collab.sdk import messages
@@ -30,6 +30,7 @@ from collab.sdk.connection import base_url, closing_of, dialled, room_address
 from collab.sdk.errors import (
     AnotherHistory,
     Forbidden,
+    Invalid,
     NotAcknowledged,
     RateLimited,
     Refused,
@@ -42,7 +43,7 @@ from collab.sdk.mirror import Mirror
 from collab.sdk.outgoing import Answer, Item, Outgoing, Stretch
 from collab.sdk.presence import PAUSE_SECONDS, RENEW_SECONDS, Peer, Presence, User
 from collab.sdk.requests import Requests
-from collab.turns import MAX_ABOUT_BYTES, checked_turn
+from collab.turns import MAX_ABOUT_BYTES, checked_turn, read_said
 
 Token = str | Callable[[], str | Awaitable[str]] | None
 Level = Literal["received", "merged", "logged", "stored"]
@@ -378,13 +379,17 @@ class Provider:
 
     def turn(self, id: str, about: Mapping[str, str] | None = None) -> None:
         """The changes from here on belong to that turn; "" ends it. Sent again on each connection, before what belongs
-        to it. Raises InvalidMessage when the id is none, ValueError when there is too much about it.
+        to it. Raises Invalid for what no server takes: an id that is none, too much about it, or no text.
         """
-        encoded = orjson.dumps(dict(about or {})).decode()
-        if id:
-            checked_turn(id)
+        try:
+            encoded = orjson.dumps(dict(about or {})).decode()
+            read_said(encoded)
+            if id:
+                checked_turn(id)
+        except (TypeError, InvalidMessage) as error:
+            raise Invalid(str(error)) from None
         if len(encoded.encode()) + len(id) > MAX_ABOUT_BYTES:
-            raise ValueError(f"a turn is described in at most {MAX_ABOUT_BYTES} bytes")
+            raise Invalid(f"a turn is described in at most {MAX_ABOUT_BYTES} bytes")
         turn = _Turn(self._changes, id, encoded)
         if self._turns[-1].after == self._changes:
             self._turns[-1] = turn  # nothing was written in the one before

@@ -101,9 +101,12 @@ class Turn:
     # Its life
 
     async def __aenter__(self) -> Self:
-        """Waits until the document is in step with the room. Raises Unavailable when that takes too long, and Conflict
-        when another turn is open in this document.
+        """Waits until the document is in step with the room. Raises Unavailable when that takes too long, Conflict when
+        another turn is open in this document or this one was entered before, and Invalid for a reason, task or model
+        that is too long or no text.
         """
+        if self._edits is not None:
+            raise Conflict("a turn is entered once: take another")
         provider = self._provider
         await provider.synced(SYNC_SECONDS)
         about = {"task": self.task, "model": self.model, "reason": self.reason}

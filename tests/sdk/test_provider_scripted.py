@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from members import SECONDS, comes_to, reads, text, until
@@ -20,6 +21,7 @@ from collab.sdk.errors import (
     AnotherHistory,
     Cancelled,
     Forbidden,
+    Invalid,
     LeaseLost,
     RateLimited,
     Refused,
@@ -283,6 +285,24 @@ async def test_a_room_that_is_read_only_is_asked_once_why(server: Scripted) -> N
         assert provider.state.phase is Phase.UNSAVED
         await line.say(yjs.notice("writable"))
         await line.say(yjs.sync_step_1(b"\x00"))
+        await line.hear_update()
+        await line.say(yjs.ack(2, 1))
+        await provider.flush(timeout=SECONDS)
+
+
+@pytest.mark.parametrize(
+    "reason", ["a \0 in it", "half of \ud83d", "x" * 2048, 7, b"bytes"]
+)
+async def test_a_turn_that_no_server_takes_is_not_begun(
+    server: Scripted, reason: Any
+) -> None:
+    async with Provider(server.url, "room", chance=soon) as provider:
+        line = await meet(server, provider)
+
+        with pytest.raises(Invalid):
+            provider.turn("t1", {"reason": reason})
+
+        text(provider.doc).insert(0, "a")
         await line.hear_update()
         await line.say(yjs.ack(2, 1))
         await provider.flush(timeout=SECONDS)

@@ -1051,6 +1051,20 @@ async def test_what_cannot_be_written_yet_is_shown() -> None:
     assert provider.said[-1] == "idle"
 
 
+async def test_a_turn_is_entered_once() -> None:
+    doc = alone()
+    turn = doc.turn()
+    async with turn:
+        await turn.insert("end", "one")
+
+    with pytest.raises(Conflict):
+        await turn.__aenter__()
+
+    async with doc.turn() as another:
+        await another.insert("end", " two")
+    assert doc.text == "one two"
+
+
 async def test_half_a_word_is_not_looked_at_while_nothing_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
