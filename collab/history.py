@@ -49,11 +49,14 @@ MAX_LOG_BYTES = 64 << 20  # that one question may have replayed
 MAX_LOG_ROWS = 500_000  # likewise
 MAX_READING = 4  # questions that read the log at once
 MAX_WAITING_TO_READ = 256  # questions that wait for that
-INLINE_BYTES = 16_384  # of document and log together: a few milliseconds
+# Of document and log together: a few milliseconds, and tens where an update was made to take as long as it can.
+INLINE_BYTES = 4096
 INLINE_ROWS = 200
 SLICE = 1000  # rows or turns that are looked at without a pause
 MAX_WAITING = 32  # questions that wait for a child
 MAX_WAITING_OF_ROOM = 8  # so that one room does not keep the others waiting
+REST_SECONDS = 30.0  # in which a question that took too long is not asked again
+MAX_RESTING = 1000  # the earliest is asked again before
 MAX_CHANGED_ROWS = 10_000  # of one changeset
 MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
 MAX_OTHER_ROWS = 10_000  # looked through for what else was taken back
@@ -696,6 +699,7 @@ class _Worker:
         self._child = child
         self._lock = asyncio.Lock()
         self._waiting: Counter[str] = Counter()  # by room
+        self._resting: dict[tuple[str, Question], float] = {}  # until when
 
     async def end(self) -> None:
         await self._child.end()
@@ -727,13 +731,20 @@ class _Worker:
                 )
             )
             async with self._lock:
-                return await self._in_child(request)
+                return await self._in_child(room, question, request)
 
-    async def _in_child(self, request: bytes) -> bytes:
+    async def _in_child(self, room: str, question: Question, request: bytes) -> bytes:
+        now = asyncio.get_running_loop().time()
+        if self._resting.get((room, question), now) > now:
+            raise RoomUnavailable("this took too long to find out a moment ago")
         try:
             await self._child.ask(request)
             answer, _, rest = await self._child.answer()
         except ChildDied:
+            if len(self._resting) >= MAX_RESTING:
+                del self._resting[next(iter(self._resting))]
+            self._resting.pop((room, question), None)
+            self._resting[room, question] = now + REST_SECONDS
             raise RoomUnavailable("this takes too long to find out") from None
         except BaseException:
             await self._child.end()  # its answer would be taken for the next one's

@@ -266,15 +266,17 @@ async def test_when_the_log_was_trimmed_what_is_left_can_be_asked() -> None:
     }
 
 
-async def test_what_kills_the_child_costs_one_question(
+async def test_what_kills_the_child_costs_one_question_and_is_not_asked_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(history, "INLINE_BYTES", 0)
     async with MemoryStore() as store:
         await logged(store, WRITER.rows)
         async with Historian(store, hang_seconds=0.0) as historian:
-            with pytest.raises(RoomUnavailable):
+            with pytest.raises(RoomUnavailable, match="takes"):
                 await historian.document("r", 100, "text", "")
+            with pytest.raises(RoomUnavailable, match="took"):
+                await historian.document("r", 99, "text", "")
         async with Historian(store) as historian:
             text = await historian.document("r", 100, "text", "")
 

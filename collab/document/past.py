@@ -38,7 +38,7 @@ from collab.store.base import Author, Row
 from collab.turns import read_about
 
 # Of documents whose order is kept, as snapshots; in memory it takes about fifty times as much.
-MAX_KEPT_BYTES = 8 << 20
+MAX_KEPT_BYTES, MAX_KEPT = 8 << 20, 32
 
 # Updates taken in at once: what native code keeps until the end of a transaction grows with the square of them.
 MAX_TRANSACTION = 4096
@@ -412,7 +412,9 @@ class Orders:
             order = _grown(order, doc) or Order.of(snapshot)
             kinds = kinds_of(doc)
         self._kept[name] = digest, order, kinds, len(snapshot)
-        while self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
+        while len(self._kept) > MAX_KEPT or (
+            self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1
+        ):
             self._bytes -= self._kept.popitem(last=False)[1][3]
         return order, kinds
 
