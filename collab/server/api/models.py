@@ -637,10 +637,6 @@ class ShownAuthor(Model):
 
 
 Milliseconds = Annotated[int, Field(description="Since 1970.")]
-TurnId = Annotated[
-    str,
-    Field(max_length=64, pattern="^[A-Za-z0-9._~-]*$"),
-]
 Whose = Annotated[
     str,
     Field(
