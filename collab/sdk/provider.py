@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -163,7 +164,7 @@ class Provider:
     A document that is given stays the program's own: when the server refuses what is in it, the state says so and
     nothing more is sent. One that the provider makes itself is replaced then, `doc` is another one after that, and
     observers are told by `Replaced`. Of what was written without a connection a server takes as much as of one update,
-    512 KiB by default. Never wait inside a transaction of the document.
+    512 KiB by default. Edit the document on the thread of the loop, and never wait inside a transaction.
     """
 
     def __init__(
@@ -228,6 +229,7 @@ class Provider:
         self._must_show = asyncio.Event()
 
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -459,7 +461,7 @@ class Provider:
 
     async def run(self) -> None:
         """Keep the document in step until cancelled, or refused for good: then `state` says so and this returns."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         try:
             while self._final is None:
                 closing = await self._connect()
@@ -472,7 +474,7 @@ class Provider:
             self._forget_connection()
             self._mirror.close()
             self._report(is_closed=True)
-            await self.requests.aclose()
+            await self.requests.aclose(self._final)
 
     def _after(self, closing: Closing) -> float:
         """What the end of a connection means: the pause before the next one, or `_final`."""
@@ -783,6 +785,10 @@ class Provider:
     # What the program does to the document.
 
     def _edited(self, update: bytes) -> None:
+        if self._loop is not None and threading.get_ident() != self._thread:
+            # Nobody should; but it would be sent late, or never.
+            self._loop.call_soon_threadsafe(self._edited, update)
+            return
         self._changes += 1
         if len(self._marks) < MAX_MARKS:
             self._marks.append((self._changes, time.time()))

@@ -59,7 +59,7 @@ class Requests:
         self._address, self._token, self._tls = address, token, tls
         self._chance = chance or random.Random()
         self._client: httpx2.AsyncClient | None = None
-        self._is_closed = False
+        self._closed: SdkError | None = None  # why nothing is asked any more
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,9 +67,9 @@ class Requests:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def aclose(self) -> None:
-        """Ask nothing from here on: whoever does gets Unavailable."""
-        self._is_closed = True
+    async def aclose(self, error: SdkError | None = None) -> None:
+        """Ask nothing from here on: whoever does gets this error, or Unavailable."""
+        self._closed = self._closed or error or Unavailable("the room was left")
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -102,7 +102,7 @@ class Requests:
                 return await self._attempt(method, path, query, headers, content)
             except (RateLimited, Unavailable, _UnderWay) as error:
                 pause = self._pause(attempt, error)
-                if attempt == ATTEMPTS - 1 or pause is None or self._is_closed:
+                if attempt == ATTEMPTS - 1 or pause is None or self._closed is not None:
                     raise
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -125,8 +125,8 @@ class Requests:
     ) -> Answer:
         import httpx2
 
-        if self._is_closed:
-            raise Unavailable("the room was left")
+        if self._closed is not None:
+            raise self._closed
         client = self._client or self._connectable()
         token = await self._token() if self._token is not None else ""
         known = {"authorization": f"Bearer {token}"} if token else {}

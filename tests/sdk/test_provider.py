@@ -363,6 +363,23 @@ async def test_edits_of_one_turn_of_the_loop_leave_together(
         assert one.position < 10
 
 
+async def test_what_another_thread_writes_is_sent_as_well(
+    house: Server, room: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with Provider(house.url, room) as provider:
+        await provider.synced()
+
+        loop.set_debug(True)  # then it complains of whoever is on a wrong thread
+        try:
+            await asyncio.to_thread(lambda: text(provider.doc).insert(0, "a"))
+        finally:
+            loop.set_debug(False)
+        await provider.flush()
+
+        assert provider.state.phase is Phase.SAVED
+
+
 async def test_maps_and_deletions_cross_too(house: Server, room: str) -> None:
     async with Provider(house.url, room) as one, Provider(house.url, room) as two:
         one.doc.get("map", type=Map)["key"] = {"a": [1, None, "ü"]}

@@ -204,6 +204,15 @@ async def test_what_is_no_json_is_refused() -> None:
 
 
 @pytest.mark.anyio
+async def test_who_asks_after_a_refusal_hears_of_it() -> None:
+    asking = impatient("http://127.0.0.1:9")
+    await asking.aclose(Forbidden("the token has ended"))
+
+    with pytest.raises(Forbidden, match="the token has ended"):
+        await asking.get("/v1/rooms")
+
+
+@pytest.mark.anyio
 async def test_nothing_is_asked_once_it_is_closed() -> None:
     async with answering(answer(200, {})) as server:
         asking = impatient(server.address)
