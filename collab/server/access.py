@@ -135,7 +135,10 @@ class Access:
         if operations & operation != operation:
             if self.authority.has_ended(principal):
                 raise Unauthenticated(ENDED)
-            raise PermissionDenied("you may not do this in this room")
+            lacking = " and ".join(names_of(operation & ~operations))
+            raise PermissionDenied(
+                f"you may not do this in this room: it needs the right to {lacking}"
+            )
         return operations
 
     async def refresh(self, member: Member, credential: Credential) -> None:

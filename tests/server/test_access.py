@@ -203,7 +203,9 @@ async def test_whether_a_room_exists_is_not_told_to_who_may_not_read() -> None:
         for name in ("there", "nowhere"):
             with pytest.raises(PermissionDenied) as refused:
                 await house.access.enter(eve, name)
-            assert str(refused.value) == "you may not do this in this room"
+            assert str(refused.value) == (
+                "you may not do this in this room: it needs the right to read"
+            )
         assert [room.name for room in house.replica.rooms] == ["there"]
 
 
