@@ -46,6 +46,7 @@ class Demo:
         """`address` is this server's own, as a program on this machine reaches it."""
         self._access, self._limits, self._address = access, limits, address
         self._here: dict[str, Process | None] = {}  # by room; None is on its way
+        self._unwanted: set[str] = set()  # of those on their way
         self._tasks: asyncio.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,6 +92,7 @@ class Demo:
             raise NothingHere(
                 "nobody has sent for it by this process; it leaves when nothing changes for ten minutes"
             )
+        self._unwanted.add(key)
         _send_away(self._here[key])
         return Response(status_code=204)
 
@@ -113,9 +115,9 @@ class Demo:
         """Settings of this server, and what else is in its environment, are none of its business."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "collab.server.demonstrate"),
-            *(self._address, room, "--name", NAME, "--role", ROLE),
-            *("--idle-seconds", str(IDLE_SECONDS)),
+            *("--name", NAME, "--role", ROLE, "--idle-seconds", str(IDLE_SECONDS)),
             *(() if self._access.authority.is_open else ("--tickets",)),
+            *("--", self._address, room),  # which may begin with a dash
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
@@ -129,8 +131,8 @@ class Demo:
         process = None
         try:
             self._here[key] = process = await self._start(room)
-            if self._tasks is None:
-                return  # the server has ended meanwhile
+            if self._tasks is None or key in self._unwanted:
+                return  # the server has ended meanwhile, or it was sent away
             async with asyncio.timeout(LIFE_SECONDS):
                 await self._bring_tickets(process, room, principal)
         except (TimeoutError, OSError, ValueError) as error:
@@ -138,8 +140,10 @@ class Demo:
             log.info("a demo agent is sent away", reason=type(error).__name__)
         finally:
             _send_away(process)
-            await asyncio.shield(_ended(process))
+            if process is not None:
+                await process.wait()
             del self._here[key]
+            self._unwanted.discard(key)
 
     async def _bring_tickets(
         self, process: Process, room: str, principal: Principal
@@ -169,17 +173,14 @@ class Demo:
 
 
 def _send_away(process: Process | None) -> None:
+    """It leaves by itself, or is killed."""
     if process is not None and process.returncode is None:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
+        asyncio.get_running_loop().call_later(END_SECONDS, _kill, process)
 
 
-async def _ended(process: Process | None) -> None:
-    if process is None:
-        return
-    try:
-        async with asyncio.timeout(END_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+def _kill(process: Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()

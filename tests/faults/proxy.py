@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:  # tests of other folders use the proxy without this one
-    from wire import Wire
+    from cable import Cable
 
 CHUNK_BYTES = 64 * 1024
 MAX_CHUNKS = (
@@ -61,10 +61,10 @@ class Proxy:
     """Listens on a port of its own for as long as its block lasts. `up` leads to the server, `down` back."""
 
     def __init__(
-        self, host: str, port: int, *, seed: int = 0, wire: Wire | None = None
+        self, host: str, port: int, *, seed: int = 0, cable: Cable | None = None
     ) -> None:
-        """With a wire the server is at its near end, and our connections to it come from the far one."""
-        self.target, self._wire = (host, port), wire
+        """With a cable the server is at its near end, and our connections to it come from the far one."""
+        self.target, self._cable = (host, port), cable
         self.port = 0
         self.up, self.down = Direction(), Direction()
         self.is_refusing = False  # new connections are reset
@@ -137,10 +137,10 @@ class Proxy:
     async def _connect(self, link: _Link, reader: asyncio.StreamReader) -> None:
         try:
             await self.up.pass_through()
-            if self._wire is None:
+            if self._cable is None:
                 upstream, link.server = await asyncio.open_connection(*self.target)
             else:
-                upstream, link.server = await self._wire.connect(self.target[1])
+                upstream, link.server = await self._cable.connect(self.target[1])
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._carry(self.up, reader, link.server, link))
                 tasks.create_task(self._carry(self.down, upstream, link.client, link))

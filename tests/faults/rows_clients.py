@@ -7,7 +7,7 @@ import resource
 import socket
 from collections.abc import Callable
 
-import wire
+import cable
 from cluster import Replica
 from forging import AUDIENCE, ISSUER, Issuer
 from fresh import look
@@ -78,7 +78,7 @@ async def half_open(stage: Stage) -> None:
 
 async def unplugged(stage: Stage) -> None:
     """The same, where a cable is pulled: neither end hears that the other is gone."""
-    cable = await stage.open_wire()
+    cable = await stage.open_cable()
     everywhere = ("--host", "0.0.0.0", "--insecure-no-auth")
     hosts = ("--allowed-hosts", "127.0.0.1")
     (replica,) = await stage.open_replicas(
@@ -325,7 +325,7 @@ ROWS = (
     Scenario("F25/single", "a network that swallows everything, both ways", half_open),
     *(
         [Scenario("F25 cable/single", "the cable to the clients is pulled", unplugged)]
-        if wire.is_available()
+        if cable.is_available()
         else []
     ),
     Scenario("F26/single", "two documents under one client id", copied_client),

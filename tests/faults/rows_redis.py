@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import wire
+import cable
 from cluster import Replica
 from ledger import ADD
 from scenario import ROOM, Scenario, Stage, Store
@@ -24,8 +24,8 @@ async def together(
     stage: Stage, store: Store, *flags: str, count: int = 0, proxied: bool = False
 ) -> tuple[Redis, Postgres | None, list[Replica]]:
     """Replicas on one Redis, which is the store too unless there is a Postgres; two typists at each."""
-    # It answers at the end of the wire too, if there is one.
-    near = ("--bind", f"127.0.0.1 {stage.wire.near}") if stage.wire else ()
+    # It answers at the end of the cable too, if there is one.
+    near = ("--bind", f"127.0.0.1 {stage.cable.near}") if stage.cable else ()
     redis = await stage.open(
         Redis(
             aof="always" if store == "redis" else "",
@@ -151,7 +151,7 @@ async def parted(stage: Stage, *, store: Store, ways: str) -> None:
 
 async def unplugged(stage: Stage, *, store: Store) -> None:
     """The cable to Redis is pulled: what is on its way is lost, and nobody is told."""
-    cable = await stage.open_wire()
+    cable = await stage.open_cable()
     _, _, replicas = await together(stage, store, proxied=True)
 
     async def all_reach_it() -> bool:
@@ -317,7 +317,7 @@ ROWS = (
         each(
             "F8 cable", "the cable between the replicas and Redis is pulled", unplugged
         )
-        if wire.is_available()
+        if cable.is_available()
         else ()
     ),
     *each("F9 frozen", "SIGSTOP of Redis", frozen),

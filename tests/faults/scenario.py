@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from cable import Cable
 from cluster import Replica
 from fresh import YjsReader, look, look_into_store
 from ledger import (
@@ -37,7 +38,6 @@ from proxy import Proxy
 from services import Cluster, Postgres, Process, Redis, Sentinels
 from typists import Places, Typist, latencies
 from websockets.exceptions import WebSocketException
-from wire import Wire
 
 PRESENCE_SECONDS = 35.0
 LAG_SECONDS = 0.02
@@ -101,7 +101,7 @@ class Stage:
         self.replicas: list[Replica] = []
         self.typists: list[Typist] = []
         self.proxies: list[Proxy] = []  # one for each replica, to Redis or Postgres
-        self.wire: Wire | None = None
+        self.cable: Cable | None = None
         self.redis: Redis | None = None  # that of the replicas
         self.views: list[View] = []
         self.may_lose = ""  # why what was acknowledged may be gone, where the level of the acknowledgement said so
@@ -205,16 +205,16 @@ class Stage:
         assert self.redis is not None
         self._keys = int(str(self.redis.do("DBSIZE")))
 
-    async def open_wire(self) -> Wire:
+    async def open_cable(self) -> Cable:
         """A cable to pull; services that are to be reached over it must listen on its near end."""
-        self.wire = await asyncio.to_thread(Wire().__enter__)
-        self._stack.callback(self.wire.__exit__)
-        return self.wire
+        self.cable = await asyncio.to_thread(Cable().__enter__)
+        self._stack.callback(self.cable.__exit__)
+        return self.cable
 
     async def open_proxy(self, service: Process | Replica) -> Proxy:
-        """Over the wire, if there is one."""
+        """Over the cable, if there is one."""
         seed = self.chance.randrange(1 << 30)
-        proxy = Proxy("127.0.0.1", service.port, seed=seed, wire=self.wire)
+        proxy = Proxy("127.0.0.1", service.port, seed=seed, cable=self.cable)
         return await self._stack.enter_async_context(proxy)
 
     def type(

@@ -88,6 +88,54 @@ async def test_it_comes_once_to_a_room_and_can_be_sent_away() -> None:
 
 
 @pytest.mark.anyio
+async def test_one_that_is_sent_away_on_its_way_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_away, is_here = asyncio.Event(), asyncio.Event()
+    start, made = Demo._start, list[Process]()
+
+    async def late(self: Demo, room: str) -> Process:
+        await is_away.wait()
+        made.append(await start(self, room))
+        is_here.set()
+        return made[0]
+
+    monkeypatch.setattr(Demo, "_start", late)
+    async with offered(is_open=True) as ask:
+        came, left = await ask("POST"), await ask("DELETE")
+        is_away.set()
+        await is_here.wait()
+        await made[0].wait()
+
+    assert (came, left) == (202, 204)
+
+
+@pytest.mark.anyio
+async def test_one_that_does_not_want_to_go_does_not_keep_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+
+    async def start(self: Demo, room: str) -> Process:
+        stubborn = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); signal.pause()"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", stubborn), stdin=PIPE, stdout=PIPE
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()  # from now on it does not hear of interrupts
+        made.set_result(process)
+        return process
+
+    monkeypatch.setattr(Demo, "_start", start)
+    monkeypatch.setattr(demo, "END_SECONDS", 0.1)
+    async with offered(is_open=True) as ask:
+        await ask("POST")
+        process = await made
+
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.anyio
 async def test_there_are_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MAX_AGENTS", 2)
 
@@ -146,14 +194,14 @@ async def test_its_tickets_are_for_one_room_and_no_more_than_it_needs() -> None:
 async def test_it_has_to_go_when_who_sent_for_it_may_not_write_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gone = asyncio.Event()
-    ended = demo._ended
+    made: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+    start = Demo._start
 
-    async def tell(process: Process | None) -> None:
-        await ended(process)
-        gone.set()
+    async def tell(self: Demo, room: str) -> Process:
+        made.set_result(await start(self, room))
+        return made.result()
 
-    monkeypatch.setattr(demo, "_ended", tell)
+    monkeypatch.setattr(Demo, "_start", tell)
     async with offered() as ask:
         ask.caller.may("ada", READ | WRITE)
         access = ask.caller.house.access
@@ -162,7 +210,7 @@ async def test_it_has_to_go_when_who_sent_for_it_may_not_write_any_more(
         await issued.get()
         access.allow = refuse  # type: ignore[method-assign]  # what a change of rights does
         async with asyncio.timeout(20):
-            await gone.wait()
+            await (await made).wait()
 
     assert issued.empty()
 

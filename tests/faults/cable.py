@@ -23,13 +23,13 @@ def is_available() -> bool:
     if os.geteuid() != 0:
         return False
     try:
-        with Wire():
+        with Cable():
             return True
     except (OSError, subprocess.CalledProcessError):
         return False
 
 
-class Wire:
+class Cable:
     """`near` is our end's address, on which a server may listen; sockets by `connect` come from the far end.
 
     One at a time in a process: its number gives the names and addresses.
