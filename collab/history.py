@@ -60,7 +60,7 @@ MAX_RESTING = 1000  # the earliest is asked again before
 MAX_CHANGED_ROWS = 10_000  # of one changeset
 MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
 MAX_OTHER_ROWS = 10_000  # looked through for what else was taken back
-MAX_KEPT_TURNS = 100_000  # of all rooms together; those asked for longest ago go first
+MAX_KEPT_TURNS = 50_000  # of all rooms together; those asked for longest ago go first
 
 # What a turn says that it takes back, when it is no turn but all that a principal did between two times; no turn can
 # be called so.
@@ -539,7 +539,7 @@ class Historian:
                     known.position = rows[-1].position
         self._turns[room] = known
         kept = sum(len(each.taken) + 1 for each in self._turns.values())
-        while kept > MAX_KEPT_TURNS and len(self._turns) > 1:
+        while kept > MAX_KEPT_TURNS:
             kept -= len(self._turns.popitem(last=False)[1].taken) + 1
         return known
 

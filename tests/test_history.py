@@ -221,6 +221,20 @@ async def test_few_read_the_log_at_once_and_not_too_many_wait_for_it(
     assert answers[0] == afterwards == WRITER.said(3).encode()
 
 
+async def test_turns_beyond_a_bound_are_read_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "MAX_KEPT_TURNS", 3)
+    async with asked(WRITER) as historian:
+        first = await historian.turns("r")
+        again = await historian.turns("r")
+        kept = len(historian._turns)
+
+    assert again is not first
+    assert [*again.taken] == [*first.taken]
+    assert kept == 0
+
+
 async def test_large_rows_are_read_a_few_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
