@@ -19,6 +19,8 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
+from pycrdt import Doc as Raw
+
 from collab.sdk.agent import OPEN_SECONDS, Agent, Kind
 from collab.sdk.errors import Unavailable
 from collab.sdk.provider import FLUSH_SECONDS, Token
@@ -334,7 +336,9 @@ class Face:
         return self._show(self._loop.call(call))
 
     def _show(self, value: Any) -> Any:
-        """The value, behind a face where it waits."""
+        """The value, behind a face where it waits. A raw document stays on the thread where it is changed."""
+        if isinstance(value, Raw):
+            raise RuntimeError("a raw document is for the loop's thread alone: see run")
         if waits(type(value)):
             return Face(self._loop, value)
         if isinstance(value, dict):

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from members import text
 from processes import ROOT, Server, eventually
+from pycrdt import Doc as Raw
 
 import collab
-from collab.sdk import Unavailable
+from collab.sdk import Invalid, Unavailable
 from collab.sdk.sync import Face, Loop
 
 
@@ -24,6 +25,7 @@ class Core:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.raw = Raw()
 
     async def __aenter__(self) -> Core:
         self.log.append("entered")
@@ -69,6 +71,13 @@ def test_everything_runs_on_the_loops_thread(face: Face) -> None:
     assert face.thread() == "collab"
     assert face.name == "collab"
     assert face.run(lambda core: core.name) == "collab"
+
+
+def test_a_raw_document_is_for_the_loops_thread_alone(face: Face) -> None:
+    with pytest.raises(RuntimeError, match="run"):
+        _ = face.raw
+
+    assert face.run(lambda core: len(core.raw.get_update())) == 2
 
 
 def test_an_iterator_is_read_by_the_thread_that_calls(face: Face) -> None:
@@ -166,7 +175,7 @@ def test_an_agent_leaves_no_thread_behind(house: Server, room: str) -> None:
 
 
 def test_an_agent_that_cannot_be_entered_leaves_no_thread_behind() -> None:
-    with pytest.raises(ValueError, match="server"):
+    with pytest.raises(Invalid, match="server"):
         collab.connect_sync("nowhere")
 
     assert not any(thread.name == "collab" for thread in threading.enumerate())
