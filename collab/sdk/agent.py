@@ -12,7 +12,7 @@ from collab.document.anchor import Anchor
 from collab.sdk.connection import base_url
 from collab.sdk.doc import Doc
 from collab.sdk.errors import SdkError, Unavailable
-from collab.sdk.presence import STATUSES
+from collab.sdk.presence import STATUSES, checked
 from collab.sdk.provider import FLUSH_SECONDS, Phase, Provider, Token
 
 Kind = Literal["agent", "human", "service"]
@@ -159,7 +159,10 @@ class Agent:
         turn: str = "",
         tail: str = "",
     ) -> None:
-        """Say in all rooms what this agent is doing. `tail` is what it has written and not put into the document yet."""
+        """Say in all rooms what this agent is doing. `tail` is what it has written and not put into the document yet.
+
+        Raises Invalid when it is no text, or too much.
+        """
         if status not in STATUSES:
             raise ValueError(f"there is no status {status!r}")
         doing = {
@@ -169,7 +172,7 @@ class Agent:
             "detail": detail[:MAX_DETAIL_CHARACTERS],
             "tail": tail[-MAX_TAIL_CHARACTERS:],
         }
-        self._doing = {key: value for key, value in doing.items() if value}
+        self._doing = checked({key: value for key, value in doing.items() if value})
         for doc in self._docs.values():
             doc.provider.show({**doc.provider.shown, "agent": self._doing})
 

@@ -10,6 +10,7 @@ import orjson
 
 from collab.errors import InvalidMessage
 from collab.protocol.varint import Reader, encode_bytes, encode_varint
+from collab.sdk.errors import Invalid
 
 RENEW_SECONDS = 15.0
 # Carets that move within this time leave as one.
@@ -62,6 +63,17 @@ class Peer:
         return self.user.kind == "agent" or self.agent is not None
 
 
+def checked(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state, when it can be shown. Raises Invalid."""
+    try:
+        size = len(orjson.dumps(state))
+    except TypeError as error:  # so are its errors of encoding
+        raise Invalid(f"a presence state is JSON: {error}") from None
+    if size > MAX_STATE_BYTES:
+        raise Invalid(f"a presence state is at most {MAX_STATE_BYTES} bytes")
+    return dict(state)
+
+
 class Presence:
     """The states of one room, from one member's side. `client` is its own id; None shows nothing."""
 
@@ -76,10 +88,8 @@ class Presence:
             self.show(state)
 
     def show(self, state: Mapping[str, Any] | None) -> None:
-        """Set what others see; it leaves with the next `encode`. Raises ValueError when it is too much."""
-        if state is not None and len(orjson.dumps(state)) > MAX_STATE_BYTES:
-            raise ValueError(f"a presence state is at most {MAX_STATE_BYTES} bytes")
-        self.state = dict(state) if state is not None else None
+        """Set what others see; it leaves with the next `encode`. Raises Invalid when it is no JSON, or too much."""
+        self.state = checked(state) if state is not None else None
 
     def encode(self) -> bytes:
         """Our own state with a higher clock than ever before."""

@@ -362,7 +362,7 @@ class Provider:
     # What a program says.
 
     def show(self, state: Mapping[str, Any] | None) -> None:
-        """Set what others see of this member, None to be seen no more. Raises ValueError when it is too much."""
+        """Set what others see of this member, None to be seen no more. Raises Invalid when it is no JSON, or too much."""
         self._presence.show(state)
         self._must_show.set()
 

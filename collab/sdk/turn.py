@@ -20,7 +20,7 @@ from collab.sdk.edits import (
     Range,
     SectionChange,
 )
-from collab.sdk.errors import Conflict, SdkError
+from collab.sdk.errors import Conflict, Invalid, SdkError
 from collab.sdk.memory import Where, translated
 from collab.sdk.provider import Event, Phase, Provider, Replaced, State, TurnEnded
 from collab.sdk.reading import Version
@@ -394,7 +394,7 @@ class Turn:
         """Show it beside all else, if this is somebody who shows what it does."""
         shown = self._provider.shown
         if "agent" in shown:
-            with suppress(ValueError):  # too much to show is no reason to stop
+            with suppress(Invalid):  # too much to show is no reason to stop
                 self._provider.show({**shown, **what})
 
 

@@ -97,6 +97,17 @@ async def test_a_server_that_is_not_there_is_told_in_time(
         assert list(agent.rooms) == []
 
 
+async def test_what_cannot_be_shown_is_refused_and_hinders_nothing(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url) as agent:
+        for task in ("half of \ud83d", "x" * 5000):
+            with pytest.raises(Invalid):
+                agent.status("thinking", task=task)
+
+        await agent.open(room)
+
+
 async def test_a_wrong_name_of_a_room_is_told(house: Server, connect: Connect) -> None:
     async with connect(house.url) as agent:
         with pytest.raises(Invalid):

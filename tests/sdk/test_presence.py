@@ -174,7 +174,7 @@ def test_our_own_state_comes_back_with_what_the_server_knows() -> None:
 def test_more_than_a_server_takes_is_not_shown() -> None:
     here = Presence(ME, {})
 
-    with pytest.raises(ValueError, match="4096 bytes"):
+    with pytest.raises(Invalid, match="4096 bytes"):
         here.show({"a": "x" * 5000})
 
     assert here.state == {}
