@@ -8,6 +8,7 @@ import pytest
 from collab.errors import InvalidMessage
 from collab.protocol.varint import Reader, encode_bytes, encode_varint
 from collab.sdk import presence
+from collab.sdk.errors import Invalid
 from collab.sdk.presence import AgentStatus, Presence, User
 
 ME = 1
