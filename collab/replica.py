@@ -347,7 +347,8 @@ class Replica:
         )
         if self.relay is not None:
             self.relay.cancelled(name, turn, principal)
-        return is_here or self.has_others
+        # A replica that has just come may not be known yet.
+        return is_here or self.relay is not None
 
     def release(self, room: Room) -> None:
         """A request is done with a room. Where nobody is or ever wrote, nothing is kept: names cost a client nothing."""
