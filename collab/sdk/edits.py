@@ -110,13 +110,28 @@ class Edits:
             spot.root, self._characters(spot.root), [change], conflict, given
         )
 
-    def go_on(
+    def begin(
         self, root: str, anchor: Anchor, text: str, conflict: Conflicts
     ) -> EditResult:
         """Insert at an anchor, wherever it is and whatever has become of what held it."""
         index = self.memory.order.resolve(anchor).index
         change = Change(index, index, text)
         return self._write(root, self._characters(root), [change], conflict)
+
+    def go_on(
+        self, root: str, anchor: Anchor, text: str, conflict: Conflicts
+    ) -> EditResult:
+        """The same, where it has begun: of a text that is known to be one nothing is read, however long it is."""
+        memory = self.memory
+        size = bytes_of(text)
+        if size > MAX_EDIT_BYTES:
+            raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
+        index = memory.order.resolve(anchor).index
+        memory.insert(self._id, root, index, text)
+        self.inserted += len(text)
+        self._counted(size)
+        end = memory.order.anchor(root, index + len(text), Side.LEFT)
+        return EditResult(True, end, conflict)
 
     def replace(
         self, old: str | Range, new: str, near: Where | None, root: str | None

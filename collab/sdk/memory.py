@@ -303,6 +303,13 @@ class Memory:
             for start, stop, insert in reversed(changes):
                 characters.splice(start, stop - start, insert, attributes)
 
+    def insert(self, origin: Hashable, root: str, index: int, text: str) -> None:
+        """Insert into a root that is a text, in one transaction."""
+        offset = self.order.bytes_at(root, index)
+        shared = self.doc.get(root, type=Text)
+        with self.doc.transaction(origin=origin):
+            shared.insert(offset, text)
+
     def _drop(self, order: Order, root: str, start: int, stop: int) -> None:
         for span in order.spans(root, start, stop):
             end = span.clock + span.units

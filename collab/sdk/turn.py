@@ -453,7 +453,8 @@ class Flow:
             target, self._target = self._target, None
             removed = edits.replace(target, "", None, self._root)
             self._conflict = removed.conflict
-        result = edits.go_on(self._root, self._anchor, text, self._conflict)
+        write = edits.go_on if self._has_begun else edits.begin
+        result = write(self._root, self._anchor, text, self._conflict)
         if result.anchor is not None:
             self._anchor = result.anchor
         if self._has_begun:
