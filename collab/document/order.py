@@ -489,11 +489,6 @@ class Order:
         """The names of the roots that have ever held something."""
         return list(self._roots)
 
-    def last_of(self, client: int) -> Id | None:
-        """The newest id of a client: what was inserted last ends with it."""
-        clock = self._next(client)
-        return Id(client, clock - 1) if clock else None
-
     def root_of(self, root: Root) -> str | None:
         """The name of the root that a shared type lies in, however deep; None when that is gone."""
         while not isinstance(root, str):
