@@ -115,3 +115,20 @@ class Bus(Protocol):
     async def take(self, key: str) -> bytes | None:
         """The value, to the first who asks; None when there is none or its time has passed. Raises BusUnavailable."""
         ...
+
+    async def claim(self, channel: str, token: str, seconds: float) -> bool:
+        """Whether a room is now this token's, and nobody else's, for so long: no two are told yes at a time. Raises
+        BusUnavailable, after which it may be claimed nevertheless, until the time has passed.
+
+        It holds what the bus holds: one that is emptied, or fails over to a follower that is behind, has forgotten it.
+        """
+        ...
+
+    async def renew(self, channel: str, token: str, seconds: float) -> bool:
+        """Whether the room is still this token's, and has been all the time; if so, for so long from now. Raises
+        BusUnavailable."""
+        ...
+
+    async def release(self, channel: str, token: str) -> None:
+        """Let go of a room, if it is this token's. Raises BusUnavailable."""
+        ...

@@ -16,14 +16,20 @@ class Names(NamedTuple):
     numbering: str  # epoch and number, and of which life of the server they are
     stream: str
     channel: str
+    claim: str
     slot: int
 
 
 @lru_cache(maxsize=10_000)
 def names(cluster: str, database: int, channel: str) -> Names:
     """Of a room, or of the channel of all replicas. Channels in Redis know no databases, so the number is in the name."""
-    numbering, stream, sharded = (
+    numbering, stream, sharded, claim = (
         key_of(cluster, channel, what)
-        for what in ("bus-numbering", "bus-stream", f"bus-channel-{database}")
+        for what in (
+            "bus-numbering",
+            "bus-stream",
+            f"bus-channel-{database}",
+            "bus-claim",
+        )
     )
-    return Names(numbering, stream, sharded, key_slot(numbering.encode()))
+    return Names(numbering, stream, sharded, claim, key_slot(numbering.encode()))

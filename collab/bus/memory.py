@@ -32,6 +32,8 @@ class Hub:
         self._streams: dict[str, _Stream] = {}
         self.peers: dict[str, tuple[float, bytes]] = {}
         self.values: dict[str, tuple[float, bytes]] = {}
+        # By channel, until when and whose; each goes with its time.
+        self.claims: dict[str, tuple[float, str]] = {}
 
     def stream(self, channel: str) -> _Stream:
         found = self._streams.get(channel)
@@ -46,6 +48,7 @@ class Hub:
         """Forget everything, as an emptied Redis does."""
         self._streams.clear()
         self.values.clear()
+        self.claims.clear()
 
     def heal(self) -> None:
         """Come back after `is_up` was off."""
@@ -178,3 +181,26 @@ class MemoryBus:
     async def take(self, key: str) -> bytes | None:
         until, value = self._reach().values.pop(key, (0.0, b""))
         return value if self._hub.clock() < until else None
+
+    async def claim(self, channel: str, token: str, seconds: float) -> bool:
+        claims, now = self._reach().claims, self._hub.clock()
+        for name, (until, _) in list(claims.items()):
+            if until <= now:
+                del claims[name]
+        if channel in claims:
+            return False
+        claims[channel] = now + seconds, token
+        return True
+
+    async def renew(self, channel: str, token: str, seconds: float) -> bool:
+        claims, now = self._reach().claims, self._hub.clock()
+        until, holder = claims.get(channel, (now, ""))
+        if until <= now or holder != token:
+            return False
+        claims[channel] = now + seconds, token
+        return True
+
+    async def release(self, channel: str, token: str) -> None:
+        claims = self._reach().claims
+        if channel in claims and claims[channel][1] == token:
+            del claims[channel]

@@ -22,10 +22,16 @@ from collab.bus.base import (
 from collab.bus.keys import names
 from collab.bus.listener import Listener
 from collab.bus.publisher import Publisher
-from collab.bus.scripts import BEAT, entry
+from collab.bus.scripts import BEAT, CLAIM, RELEASE, RENEW, entry
 from collab.bus.slots import Slots
 from collab.bus.wire import Dialer
-from collab.connection import COMMAND_SECONDS, Client, Endpoint, ForeignContent
+from collab.connection import (
+    COMMAND_SECONDS,
+    Client,
+    Endpoint,
+    ForeignContent,
+    Script,
+)
 from collab.errors import BusUnavailable
 from collab.metrics import Metrics
 
@@ -206,6 +212,27 @@ class RedisBus:
 
     def _kept(self, key: str) -> str:
         return f"{self._cluster}:bus-kept:{key}"
+
+    async def claim(self, channel: str, token: str, seconds: float) -> bool:
+        return await self._settle(CLAIM, channel, token, int(seconds * 1000))
+
+    async def renew(self, channel: str, token: str, seconds: float) -> bool:
+        return await self._settle(RENEW, channel, token, int(seconds * 1000))
+
+    async def release(self, channel: str, token: str) -> None:
+        await self._settle(RELEASE, channel, token)
+
+    async def _settle(
+        self, script: Script, channel: str, *arguments: str | int
+    ) -> bool:
+        """Whose a room is, in one step."""
+        self.metrics.bus_round_trips += 1
+        key = self._names(channel).claim
+        try:
+            return bool(await self._client.call(script, [key], *arguments))
+        except ForeignContent:
+            self.metrics.bus_foreign += 1
+            return False
 
     async def _run(self, *command: str | bytes | float) -> Any:
         self.metrics.bus_round_trips += 1

@@ -76,6 +76,29 @@ return alive
 """
 )
 
+# Whatever a stranger has left under the key without an end gets one.
+CLAIM = Script(
+    """#!lua
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2], 'LT')
+return 0
+"""
+)
+
+RENEW = Script(
+    """#!lua
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+)
+
+RELEASE = Script(
+    """#!lua
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+)
+
 
 def publish_command(
     names: Names, bodies: list[bytes], *, run: str, epoch: str

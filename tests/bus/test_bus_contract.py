@@ -256,3 +256,65 @@ async def test_who_leaves_sends_first_what_waits(make: Make) -> None:
         await ear.until(lambda: len(ear.entries) == 100)
 
     assert ear.bodies == [b"%d" % n for n in range(100)]
+
+
+async def test_a_claim_is_of_one_at_a_time(buses: tuple[Bus, Bus]) -> None:
+    first, second = buses
+
+    taken = [
+        await bus.claim("notes", token, 60)
+        for bus, token in ((first, "a"), (second, "b"), (first, "c"))
+    ]
+    await second.release("notes", "b")  # which has none
+    still = await second.claim("notes", "b", 60)
+    await first.release("notes", "a")
+    then = await second.claim("notes", "b", 60)
+
+    assert taken == [True, False, False]
+    assert (still, then) == (False, True)
+
+
+async def test_of_those_who_claim_at_once_one_is_told_yes(
+    buses: tuple[Bus, Bus],
+) -> None:
+    for number in range(20):
+        asked = [bus.claim(f"r{number}", name, 60) for bus in buses for name in "abcd"]
+
+        assert sum(await asyncio.gather(*asked)) == 1
+
+
+async def test_a_claim_is_renewed_by_who_has_it_alone(buses: tuple[Bus, Bus]) -> None:
+    first, second = buses
+    await first.claim("notes", "a", 60)
+
+    assert await first.renew("notes", "a", 60)
+    assert not await second.renew("notes", "b", 60)
+    await first.release("notes", "a")
+    assert not await first.renew("notes", "a", 60)
+
+
+async def test_a_claim_that_ran_out_is_another_s_and_never_again_the_first_one_s(
+    buses: tuple[Bus, Bus],
+) -> None:
+    first, second = buses
+    await first.claim("notes", "a", 0.05)
+
+    async with asyncio.timeout(30):
+        while not await second.claim("notes", "b", 60):  # noqa: ASYNC110  # the bus has its own clock
+            await asyncio.sleep(0.01)
+    renewed = await first.renew("notes", "a", 60)
+    await first.release("notes", "a")
+
+    assert not renewed
+    assert not await first.claim("notes", "a", 60)
+    assert await second.renew("notes", "b", 60)
+
+
+async def test_claims_of_rooms_do_not_meet_whatever_they_are_called(
+    buses: tuple[Bus, Bus],
+) -> None:
+    taken = [await buses[0].claim(name, "a", 60) for name in ODD_NAMES]
+    again = [await buses[1].claim(name, "b", 60) for name in ODD_NAMES]
+
+    assert all(taken)
+    assert not any(again)

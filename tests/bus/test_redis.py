@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from faults.proxy import Proxy
 from hearing import Ear, eventually
+from redis_user import make_user, of_user
 from services import Redis
 
 from collab.bus import publisher
@@ -680,3 +681,46 @@ async def test_two_clusters_on_one_redis_do_not_hear_each_other(
         assert [ear.bodies for ear in ears] == [[b"first"], [b"second"]]
         await first.beat("a", b"")
         assert await second.beat("b", b"") == {"b": b""}
+
+
+async def test_a_claim_that_a_stranger_left_goes_by_itself(
+    server: Redis, buses: tuple[RedisBus, RedisBus]
+) -> None:
+    await buses[0].claim("theirs", "a", 0.05)  # so that the server knows the script
+    for name, command in {"word": ("SET", "x"), "list": ("RPUSH", "x")}.items():
+        server.do(command[0], names("collab", 0, name).claim, *command[1:])
+
+    claimed = [await buses[0].claim(name, "a", 60) for name in ("word", "list")]
+    kept = [await buses[0].renew(name, "a", 60) for name in ("word", "list")]
+    await buses[0].release("list", "a")
+    left = [
+        int(str(server.do("PTTL", names("collab", 0, name).claim)))
+        for name in ("word", "list")
+    ]
+
+    assert claimed == kept == [False, False]
+    assert all(0 < each <= 60_000 for each in left)
+
+
+async def test_a_user_with_the_documented_rights_may_claim(
+    server: Redis, tmp_path: Path
+) -> None:
+    password = make_user([server], tmp_path)
+    place = endpoint(of_user(server.url), password_file=password)
+
+    async with make(place) as bus:
+        assert await bus.claim("notes", "a", 60)
+        assert await bus.renew("notes", "a", 60)
+        await bus.release("notes", "a")
+        assert not await bus.renew("notes", "a", 60)
+
+
+async def test_without_redis_nothing_is_claimed(server: Redis) -> None:
+    async with make(server) as bus:
+        assert await bus.claim("notes", "a", 60)
+        server.kill()
+
+        with pytest.raises(BusUnavailable):
+            await bus.claim("notes", "b", 60)
+        with pytest.raises(BusUnavailable):
+            await bus.renew("notes", "a", 60)
