@@ -35,7 +35,7 @@ FACES: dict[str, tuple[str, dict[str, str]]] = {
     "SectionEdit": ("turn", {}),
     "Changes": ("changes", {}),
     "History": ("history", {}),
-    "Provider": ("provider", {"room": "str", "position": "int"}),
+    "Provider": ("provider", {"room": "str"}),
 }
 # What belongs to the loop's thread, or is there for other parts of the client.
 HIDDEN = {

@@ -6,15 +6,13 @@ import asyncio
 import re
 import ssl
 import threading
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from inspect import isawaitable
 from random import random
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import orjson
 from pycrdt import Doc
@@ -39,6 +37,7 @@ from collab.sdk.errors import (
     Unavailable,
     error_of,
 )
+from collab.sdk.ledger import Ledger
 from collab.sdk.messages import Ack, EndedTurn, Hello, Notice, RefusedUpdate
 from collab.sdk.mirror import Mirror
 from collab.sdk.outgoing import Answer, Item, Outgoing, Stretch
@@ -56,9 +55,6 @@ TOKEN_SECONDS = 15.0  # for the program to bring the next one
 RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
 FLUSH_SECONDS = 10.0
 WAIT_SECONDS = 60.0  # for what a program waits for and does not bound itself
-# So many messages are on their way without an answer; what is made meanwhile waits, and leaves as one.
-WINDOW = 32
-MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered
 LOCAL = 4000  # this side gave the connection up, and comes back
 
 # Refusals that end by themselves; all others concern what was written, or who wrote it.
@@ -133,21 +129,6 @@ class PeersChanged:
 Event = State | Replaced | TurnEnded | PeersChanged
 
 
-class _Sent(NamedTuple):
-    """A message with an update that was not acknowledged yet."""
-
-    sequence: int
-    changes: int  # how many local changes the server has once it has this
-
-
-class _Turn(NamedTuple):
-    """From which local change on which turn was on."""
-
-    after: int
-    id: str
-    about: str
-
-
 class _Over(Exception):
     """This side ends the connection."""
 
@@ -185,7 +166,6 @@ class Provider:
         `flush_seconds` bounds the wait on leaving.
         """
         self.room = room
-        self.position = 0  # in the room's log: of the last change that was acknowledged
         self._address = room_address(url, room)
         self.requests = Requests(base_url(url), self._current_token, tls=tls)
         self._token, self._tls = token, tls
@@ -209,21 +189,10 @@ class Provider:
         self._is_writable = True
         self._final: SdkError | None = None  # it does not come back
         self._fault: SdkError | None = None  # of the last connection
-        self._rejection: SdkError | None = None  # a document of the program's own
-        self._replacements = 0
-        self._replaced_for: SdkError | None = None
-        self._told: SdkError | None = None  # of which of these a caller has heard
 
         self._outgoing: Outgoing | None = None  # of the connection, while there is one
         self._over: Closing | None = None
-        self._sequence = 0
-        self._sent: deque[_Sent] = deque()
-        self._changes = 0 if self._mirror.is_empty else 1
-        self._saved = 0
-        self._marks: deque[tuple[int, float]] = deque()  # change, when it was made
-        if self._changes:
-            self._marks.append((1, time.time()))
-        self._turns: deque[_Turn] = deque([_Turn(0, "", "{}")])
+        self._ledger = Ledger(has_content=not self._mirror.is_empty)
         self._shown_token = ""
         self._renews_token_at = float("inf")
         self._must_show = asyncio.Event()
@@ -254,6 +223,11 @@ class Provider:
     def user(self) -> User:
         """Who the server says this member is."""
         return self._presence.user
+
+    @property
+    def position(self) -> int:
+        """In the room's log: of the last change that was acknowledged."""
+        return self._ledger.position
 
     @property
     def epoch(self) -> str:
@@ -318,18 +292,10 @@ class Provider:
             raise NotAcknowledged("no server says yet when a change is in a checkpoint")
         if level not in ("received", "merged", "logged"):
             raise ValueError(f"there is no level {level!r}")
-        changes, replacements = self._changes, self._replacements
-
-        def is_saved() -> bool:
-            if self._replacements != replacements:
-                raise self._tell_of(self._replaced_for)
-            if self._saved >= changes:
-                return True
-            if self._rejection is not None:
-                raise self._tell_of(self._rejection)
-            return False
-
-        await self._until(is_saved, timeout, "it was not saved in time")
+        ledger, point = self._ledger, self._ledger.point
+        await self._until(
+            lambda: ledger.has_saved(point), timeout, "it was not saved in time"
+        )
         return self.position
 
     async def _until(
@@ -342,7 +308,7 @@ class Provider:
             async with asyncio.timeout(timeout):
                 while not is_true():
                     if self._final is not None:
-                        raise self._tell_of(self._final)
+                        raise self._ledger.tell_of(self._final)
                     if self._state.phase is Phase.CLOSED:
                         raise Unavailable("the room was left")
                     await self._signal.wait()
@@ -350,14 +316,9 @@ class Provider:
             cause = f": {self._fault}" if self._fault is not None else ""
             raise Unavailable(failure + cause) from None
 
-    def _tell_of(self, error: SdkError | None) -> SdkError:
-        """The error to be raised: who leaves is not told again of what it knows."""
-        self._told = error
-        return error or Unavailable("it was not saved")
-
     def heard(self, error: SdkError) -> None:
         """A program knows of this refusal: leaving does not tell it again."""
-        self._told = error
+        self._ledger.told = error
 
     # What a program says.
 
@@ -392,16 +353,9 @@ class Provider:
             raise Invalid(str(error)) from None
         if len(encoded.encode()) + len(id) > MAX_ABOUT_BYTES:
             raise Invalid(f"a turn is described in at most {MAX_ABOUT_BYTES} bytes")
-        turn = _Turn(self._changes, id, encoded)
-        if self._turns[-1].after == self._changes:
-            self._turns[-1] = turn  # nothing was written in the one before
-        elif len(self._turns) < MAX_MARKS:
-            self._turns.append(turn)
-        else:
-            self._turns[-1] = turn
-        if (
-            self._may_send
-        ):  # otherwise it goes before the answer that brings what belongs to it
+        self._ledger.begin_turn(id, encoded)
+        # Otherwise it goes before the answer that brings what belongs to it.
+        if self._may_send:
             self.send(messages.turn(id, encoded))
 
     def cancel_turn(self, turn: str, principal: str = "") -> bool:
@@ -449,12 +403,12 @@ class Provider:
 
     async def leave(self, *, is_failing: bool = False) -> None:
         """Flush, for a bounded time. Raises when something is not saved, unless the program knows or fails already."""
-        told = self._told
+        ledger, told = self._ledger, self._ledger.told
         try:
-            if self._saved < self._changes:
+            if not ledger.is_saved:
                 await self.flush(timeout=self._flush_seconds)
-            elif self._replaced_for is not None:
-                raise self._replaced_for
+            elif ledger.replaced_for is not None:
+                raise ledger.replaced_for
         except SdkError as error:
             if not is_failing and error is not told:
                 raise
@@ -551,14 +505,14 @@ class Provider:
     async def _write(self, socket: ClientConnection, outgoing: Outgoing) -> None:
         while True:
             await outgoing.wait()
-            while self._over is None and len(self._sent) < WINDOW:
+            while self._over is None and not self._ledger.is_window_full:
                 item = outgoing.take()
                 if item is None:
                     break
                 await socket.send(self._frame(item))
             if self._over is not None:
                 raise _Over(self._over)
-            if len(self._sent) >= WINDOW:
+            if self._ledger.is_window_full:
                 outgoing.rest()
 
     def _frame(self, item: Item) -> bytes:
@@ -566,9 +520,7 @@ class Provider:
             return item
         if not isinstance(item, Stretch | Answer):
             return item()
-        self._sequence += 1
-        sent = _Sent(self._sequence, item.changes)
-        self._sent.append(sent)
+        self._ledger.send(item.changes)
         return item.frame()
 
     async def _keep(self, outgoing: Outgoing) -> None:
@@ -628,8 +580,7 @@ class Provider:
         """What was not acknowledged goes out again in the next connection's step 2."""
         self._outgoing = None
         self._is_synced = self._may_send = self._has_probed = False
-        self._sequence = 0
-        self._sent.clear()
+        self._ledger.forget_connection()
         self._renews_token_at = float("inf")
         if self._presence.forget():
             self._tell_peers()
@@ -676,55 +627,33 @@ class Provider:
 
     def _answer(self, state_vector: bytes) -> None:
         assert self._outgoing is not None
-        if self._rejection is not None and not self._is_writable:
+        ledger = self._ledger
+        if ledger.rejection is not None and not self._is_writable:
             return
-        self._rejection = None
+        ledger.rejection = None
         update = self._mirror.diff(state_vector)
         self._outgoing.drop_updates()
-        now, then = self._turns[-1], self._unsaved_turn()
+        now, then = ledger.turn, ledger.unsaved_turn
         if then.id:
             self._outgoing.message(messages.turn(then.id, then.about))
-        self._outgoing.answer(update, self._changes)
+        self._outgoing.answer(update, ledger.changes)
         if now.id != then.id:
             self._outgoing.message(messages.turn(now.id, now.about))
         self._may_send = True
         self._check_full()
         self._report()
 
-    def _unsaved_turn(self) -> _Turn:
-        """To which turn what is not saved belongs: the last that wrote some of it, when it was several."""
-        if self._saved == self._changes:
-            return self._turns[-1]
-        ends = [*[turn.after for turn in self._turns][1:], self._changes]
-        wrote = [
-            turn
-            for turn, end in zip(self._turns, ends, strict=True)
-            if turn.id and end > max(turn.after, self._saved)
-        ]
-        return wrote[-1] if wrote else self._turns[-1]
-
     def _acknowledged(self, ack: Ack) -> None:
         if ack.level < yjs.LOGGED:
             return
-        saved = self._saved
-        while self._sent and self._sent[0].sequence <= ack.sequence:
-            saved = max(saved, self._sent.popleft().changes)
+        has_saved = self._ledger.acknowledge(ack.sequence, ack.position)
         self._go_on()
-        if saved == self._saved:
-            return
-        self._saved = saved
-        self.position = max(self.position, ack.position)
-        while self._marks and self._marks[0][0] <= saved:
-            self._marks.popleft()
-        while len(self._turns) > 1 and self._turns[1].after <= saved:
-            self._turns.popleft()
-        self._report()
+        if has_saved:
+            self._report()
 
     def _refused(self, refused: RefusedUpdate) -> None:
         assert self._outgoing is not None
-        # Neither this one nor what builds on it is in the room, whatever is acknowledged later.
-        while self._sent and self._sent[-1].sequence >= refused.sequence:
-            self._sent.pop()
+        self._ledger.refuse(refused.sequence)
         self._may_send = False
         self._outgoing.drop_updates()
         self._go_on()
@@ -741,7 +670,7 @@ class Provider:
         """The document holds what the room will not: begin anew with another, or say so when it is not ours."""
         pause = error.retry_seconds if isinstance(error, RateLimited) else 0.0
         if not self._is_own:
-            self._rejection = error
+            self._ledger.rejection = error
             if is_staying:
                 self._report()
             else:
@@ -751,11 +680,7 @@ class Provider:
         self._mirror = Mirror(Doc(), self._edited)
         self._presence = Presence(self.doc.client_id, self._presence.state)
         self._is_synced = self._may_send = False  # the new one holds nothing yet
-        self._saved = self._changes
-        self._marks.clear()
-        self._turns = deque([self._turns[-1]._replace(after=self._changes)])
-        self._replacements += 1
-        self._replaced_for = error
+        self._ledger.begin_anew(error)
         self._end(Closing(LOCAL, str(error), pause, error=error))
         self._tell(Replaced(self.doc, error))
         self._report()
@@ -789,16 +714,16 @@ class Provider:
             # Nobody should; but it would be sent late, or never.
             self._loop.call_soon_threadsafe(self._edited, update)
             return
-        self._changes += 1
-        if len(self._marks) < MAX_MARKS:
-            self._marks.append((self._changes, time.time()))
+        ledger = self._ledger
+        was_saved = ledger.is_saved
+        ledger.change()
         if self._outgoing is not None:
             if self._may_send and self._is_writable:
-                self._outgoing.update(update, self._changes)
+                self._outgoing.update(update, ledger.changes)
                 self._check_full()
             else:
                 self._probe()
-        if self._changes == self._saved + 1:
+        if was_saved:
             self._report(is_inside=True)
 
     def _probe(self) -> None:
@@ -807,11 +732,11 @@ class Provider:
             self._is_synced
             and not self._is_writable
             and not self._has_probed
-            and self._saved < self._changes
+            and not self._ledger.is_saved
             and self._outgoing is not None
         ):
             self._has_probed = True
-            self._outgoing.answer(NOTHING, self._saved)
+            self._outgoing.answer(NOTHING, self._ledger.saved)
 
     def _check_full(self) -> None:
         """More waits than is worth keeping: the state vectors of another connection say it in less."""
@@ -837,20 +762,21 @@ class Provider:
         self._wake()
 
     def _look(self, *, is_closed: bool) -> State:
-        error = self._final or self._rejection
+        ledger = self._ledger
+        error = self._final or ledger.rejection
         if error is not None:
             phase = Phase.REFUSED
         elif is_closed:
             phase = Phase.CLOSED
         elif not self._is_synced:
             phase, error = Phase.CONNECTING, self._fault
-        elif self._changes > self._saved:
+        elif not ledger.is_saved:
             phase, error = Phase.UNSAVED, self._fault
         else:
-            phase = Phase.SAVED if self._saved else Phase.SYNCED
+            phase = Phase.SAVED if ledger.saved else Phase.SYNCED
         return State(
             phase,
-            self._marks[0][1] if self._marks else None,
+            ledger.unsaved_since,
             error,
             self._is_writable,
             self._attempt,

@@ -27,7 +27,8 @@ from collab.sdk.errors import (
     Refused,
     Unavailable,
 )
-from collab.sdk.provider import WINDOW, Event
+from collab.sdk.ledger import WINDOW
+from collab.sdk.provider import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -404,7 +405,7 @@ async def test_what_was_written_after_a_turn_was_cancelled_is_taken_out_again(
             await provider.leave()
         assert str(text(provider.doc)) == ""
         assert any(isinstance(event, Replaced) for event in heard)
-        provider._told = provider._replaced_for
+        provider.heard(provider._ledger.replaced_for)
 
 
 async def test_a_server_that_never_answers_a_handshake_is_given_up(
