@@ -54,6 +54,14 @@ def shown_name(name: str) -> str:
     return name
 
 
+def role_name(role: str) -> str:
+    """What somebody does here, to be shown to others, or InvalidRequest."""
+    fault = _fault(role)
+    if fault:
+        raise InvalidRequest(f"a role must {fault}")
+    return role
+
+
 def _fault(name: str) -> str:
     if not name or name.isspace():
         return "not be empty or blank"

@@ -152,11 +152,61 @@ def test_a_grant_for_no_room_is_refused(run: Run, arguments: tuple[str, ...]) ->
     assert done.err.startswith("collab: ")
 
 
-def test_the_list_shows_each_key_on_a_line(run: Run, made: dict[str, Any]) -> None:
+def test_a_key_says_what_it_does_and_for_whom(run: Run) -> None:
+    made = run(
+        *("key", "create", "--json", "--principal", "bot", "--kind", "agent"),
+        *("--role", "reviewer", "--on-behalf-of", "ada", "--room", "notes=read"),
+    ).json
+
+    (listed,) = run("key", "list", "--json").json
+    assert (made["role"], made["on_behalf_of"]) == ("reviewer", "ada")
+    assert listed == {name: made[name] for name in listed}
+    assert "bot, agent, reviewer, on behalf of ada" in run("key", "list").out
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "why"),
+    [
+        ("--role", "a\nb", "a role must not hold control characters"),
+        ("--role", "x" * 257, "a role must not be longer than 256 bytes"),
+        ("--role", " ", "a role must not be empty or blank"),
+        ("--on-behalf-of", "a\x1fb", "must not hold control characters"),
+        ("--on-behalf-of", "x" * 257, "must not be longer than 256 bytes"),
+        ("--on-behalf-of", "anonymous", "anonymous is nobody's id"),
+    ],
+)
+def test_a_role_or_person_that_is_none_is_refused(
+    run: Run, flag: str, value: str, why: str
+) -> None:
+    done = run("key", "create", "--principal", "b", "--room", "r=read", flag, value)
+
+    assert done.code == 1
+    assert why in done.err
+    assert run("key", "list", "--json").json == []
+
+
+def test_the_list_fits_a_terminal(run: Run) -> None:
+    run(
+        *("key", "create", "--principal", "reviewer@agents.example.com"),
+        *("--tenant", "acme", "--name", "The Reviewer", "--role", "monitor"),
+        *("--on-behalf-of", "ada@example.com", "--prefix", "=read,presence"),
+        *("--prefix", "reports/2026/=read,write,presence,history"),
+    )
+
     lines = run("key", "list").out.splitlines()
 
-    assert lines[0].split() == ["id", "tenant", "principal", "kind", "may", "until"]
-    assert lines[1].split()[:5] == [made["id"], "ci", "service", "notes", "read,write"]
+    assert max(map(len, lines)) <= 80
+    assert [line[:3] for line in lines[1:]] == ["   "] * (len(lines) - 1)
+
+
+def test_the_list_shows_whose_a_key_is_and_what_it_may(
+    run: Run, made: dict[str, Any]
+) -> None:
+    who, may, until = run("key", "list").out.splitlines()
+
+    assert who == f"{made['id']}  ci, service"
+    assert may.strip() == "may notes read,write"
+    assert until.strip().startswith("until 20")
     assert run("key", "list", "--tenant", "acme", "--json").json == []
     assert run("key", "list", "--tenant", "", "--json").json[0]["id"] == made["id"]
 

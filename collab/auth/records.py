@@ -32,6 +32,8 @@ class Key:
     revoked: float = inf
     replaced_by: str = ""
     hash: bytes = field(default=b"", repr=False)
+    role: str = ""
+    on_behalf_of: str = ""  # the principal that its holder acts for, of the same tenant
 
     @property
     def ends(self) -> float:
@@ -46,6 +48,8 @@ class Key:
             "tenant": self.tenant,
             "kind": self.kind,
             "name": self.name,
+            "role": self.role,
+            "on_behalf_of": self.on_behalf_of,
             "grants": [shown_grant(grant) for grant in self.grants],
             "created": self.created,
             "expires": None if self.expires == inf else self.expires,
@@ -201,6 +205,8 @@ def _principal(key: Key) -> Principal:
         expires=key.expires,
         token=key.id,
         issued=key.created,
+        role=key.role,
+        on_behalf_of=key.on_behalf_of,
     )
 
 
@@ -239,11 +245,13 @@ class Draft:
         raise NothingHere("there is no such key")
 
     def keys_of(self, tenant: str, principal: str) -> list[Key]:
+        """Those that end with the principal: its own, and those of who acts for it."""
         return [
             each
             for each in self.records.values()
             if isinstance(each, Key)
-            and (each.tenant, each.principal) == (tenant, principal)
+            and each.tenant == tenant
+            and principal in (each.principal, each.on_behalf_of)
         ]
 
     def revocation(self, tenant: str, kind: str, subject: str) -> Revocation:

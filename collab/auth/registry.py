@@ -37,7 +37,7 @@ from collab.auth.records import (
 )
 from collab.auth.shelves.base import NOTHING, Shelf
 from collab.errors import Busy, CollabError, Conflict, InvalidRequest, NothingHere
-from collab.names import principal_id, shown_name, tenant_name
+from collab.names import principal_id, role_name, shown_name, tenant_name
 
 KEY_PREFIX = "ck_"
 # No token lives longer, and clocks may differ: after this time nothing is left for a revocation to end.
@@ -223,9 +223,11 @@ class Registry:
         tenant: str = "",
         kind: Kind = "service",
         name: str = "",
+        role: str = "",
+        on_behalf_of: str = "",
         seconds: float = inf,
     ) -> tuple[Key, str]:
-        """A new key, and the token that is shown this once."""
+        """A new key, and the token that is shown this once. Raises InvalidRequest, InvalidRoomName or Conflict."""
         now = self._clock()
         token, hash, id = _secret()
         key = Key(
@@ -238,6 +240,8 @@ class Registry:
             created=now,
             expires=now + _lasting(seconds),
             hash=hash,
+            role=role and role_name(role),
+            on_behalf_of=on_behalf_of and principal_id(on_behalf_of),
         )
         self._write(lambda draft: draft.add(key))
         return key, token
@@ -327,7 +331,7 @@ class Registry:
     ) -> int:
         """End all credentials of a principal that were issued until now; returns how many API keys were among them.
 
-        What is issued to it later is valid again, and what was granted to it here still holds then.
+        Those of whoever acts for it end too. What is issued to it later is valid again, and what was granted to it here still holds then.
         """
         tenant = tenant and tenant_name(tenant)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import inf
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collab.auth.registry import Registry
 
 DAY = 86_400.0
+WIDTH = 80  # of a terminal
 
 key = group("key", "API keys: for programs that have no login.")
 grant = group("grant", "Rights that were given here, beyond what a token says.")
@@ -109,6 +111,19 @@ def create_key(
         Literal["human", "agent", "service"], typer.Option(help="What it is.")
     ] = "service",
     name: Annotated[str, typer.Option(help="To be shown to others.")] = "",
+    role: Annotated[
+        str,
+        typer.Option(
+            help="What it does, to be shown: coordinator, executor, monitor, or your own word."
+        ),
+    ] = "",
+    on_behalf_of: Annotated[
+        str,
+        typer.Option(
+            metavar="PRINCIPAL",
+            help="For whom it acts: who may take back what it did, and with whom it ends.",
+        ),
+    ] = "",
     days: Annotated[
         float, typer.Option(help="How long it is good for; 0 is without end.")
     ] = 365.0,
@@ -121,10 +136,20 @@ def create_key(
     seconds = _seconds(days)
     with _registry(where, is_new=True) as registry:
         _audit(
-            where, "key.create", tenant, subject=principal, may=list(map(_may, grants))
+            *(where, "key.create", tenant),
+            subject=principal,
+            on_behalf_of=on_behalf_of,
+            may=list(map(_may, grants)),
         )
         made, token = registry.create_key(
-            principal, grants, tenant=tenant, kind=kind, name=name, seconds=seconds
+            principal,
+            grants,
+            tenant=tenant,
+            kind=kind,
+            name=name,
+            role=role,
+            on_behalf_of=on_behalf_of,
+            seconds=seconds,
         )
     _show_new(made, token, json=json)
 
@@ -166,27 +191,44 @@ def list_keys(
     if json:
         show_json([each.shown() for each in keys])
         return
-    _table(
-        ("id", "tenant", "principal", "kind", "may", "until"),
-        (
-            (
-                each.id,
-                each.tenant,
-                each.principal,
-                each.kind,
-                "; ".join(map(_may, each.grants)),
-                _until(each),
-            )
-            for each in keys
-        ),
-    )
+    for each in keys:
+        typer.echo(_block(each.id, (_who(each), _may_all(each), _until(each))))
+
+
+def _block(head: str, lines: Iterable[str]) -> str:
+    """What there is to say of one thing, beside its name and no wider than a terminal; a long name is not broken."""
+    indent = " " * (len(head) + 2)
+    wrapped = [
+        fill(
+            line,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines
+    ]
+    return head + "\n".join(wrapped)[len(head) :]
+
+
+def _who(each: Key) -> str:
+    called = f" ({each.name})" if each.name else ""
+    tenant = f" of tenant {each.tenant}" if each.tenant else ""
+    behalf = f"on behalf of {each.on_behalf_of}" if each.on_behalf_of else ""
+    said = each.principal + called + tenant, each.kind, each.role, behalf
+    return ", ".join(filter(None, said))
+
+
+def _may_all(each: Key) -> str:
+    return f"may {'; '.join(map(_may, each.grants)) or 'nothing'}"
 
 
 def _until(each: Key) -> str:
     if each.revoked != inf:
         return f"revoked {_moment(each.revoked)}"
-    replaced = f", replaced by {each.replaced_by}" if each.replaced_by else ""
-    return _moment(each.expires) + replaced
+    ends = "without end" if each.expires == inf else f"until {_moment(each.expires)}"
+    return ends + (f", replaced by {each.replaced_by}" if each.replaced_by else "")
 
 
 @key.command("revoke")

@@ -79,6 +79,58 @@ def test_a_key_is_known_by_its_token(registry: Registry) -> None:
     assert holder.token == key.id
 
 
+def test_a_key_says_what_its_holder_does_and_for_whom(registry: Registry) -> None:
+    key, token = registry.create_key(
+        "bot", (NOTES,), kind="agent", role="reviewer", on_behalf_of="ada"
+    )
+    rotated, new_token = registry.rotate_key(key.id, overlap_seconds=0)
+
+    for each in (token, new_token):
+        holder = registry.holder(each)
+        assert holder is not None
+        assert (holder.role, holder.on_behalf_of) == ("reviewer", "ada")
+    assert (rotated.shown()["role"], rotated.shown()["on_behalf_of"]) == (
+        "reviewer",
+        "ada",
+    )
+
+
+def test_a_key_ends_with_whom_it_acts_for_and_stays_ended(
+    registry: Registry, clock: Clock
+) -> None:
+    _, token = registry.create_key("bot", (NOTES,), on_behalf_of="ada")
+    holder = registry.holder(token)
+    assert holder is not None
+
+    assert registry.revoke("ada") == 1
+    clock.now += REVOCATION_SECONDS + 1
+    registry.revoke("eve")  # what is over is forgotten with any change
+
+    assert registry.revocations()[0].subject == "eve"
+    assert registry.is_revoked(holder)
+
+
+def test_a_key_comes_back_with_whom_it_acts_for(registry: Registry) -> None:
+    _, token = registry.create_key("bot", (NOTES,), on_behalf_of="ada")
+    registry.create_key("bot", (NOTES,), tenant="acme", on_behalf_of="ada")
+    holder = registry.holder(token)
+    assert holder is not None
+
+    ended = registry.revoke("ada")
+    restored = registry.restore("ada")
+
+    assert (ended, restored) == (1, 1)
+    assert not registry.is_revoked(holder)
+
+
+@pytest.mark.parametrize("said", [{"role": "a\nb"}, {"on_behalf_of": "x" * 257}])
+def test_a_key_for_nobody_is_not_made(registry: Registry, said: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        registry.create_key("bot", (NOTES,), **said)  # type: ignore[arg-type]  # which, the parameters say
+
+    assert registry.keys() == []
+
+
 def test_another_secret_or_id_is_nobody(registry: Registry) -> None:
     key, token = registry.create_key("ci", (NOTES,))
     _, other_token = registry.create_key("other", (NOTES,))
@@ -577,6 +629,79 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
 
     with pytest.raises(StoreCorrupt), Registry(SqliteShelf(path)):
         pass
+
+
+# A file as the version before wrote it.
+BEFORE = """
+    CREATE TABLE key (
+        id TEXT PRIMARY KEY, hash BLOB NOT NULL, principal TEXT NOT NULL, tenant TEXT NOT NULL, kind TEXT NOT NULL,
+        name TEXT NOT NULL, grants TEXT NOT NULL, created REAL NOT NULL, expires REAL, revoked REAL,
+        replaced_by TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    CREATE TABLE granted (
+        tenant TEXT NOT NULL, principal TEXT NOT NULL, room TEXT NOT NULL, is_prefix INTEGER NOT NULL,
+        operations INTEGER NOT NULL, created REAL NOT NULL, expires REAL,
+        PRIMARY KEY (tenant, principal, room, is_prefix)
+    ) WITHOUT ROWID;
+    CREATE TABLE revocation (
+        tenant TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL,
+        PRIMARY KEY (tenant, kind, subject)
+    ) WITHOUT ROWID;
+    INSERT INTO key VALUES ('ck_0', zeroblob(32), 'ci', 'acme', 'agent', '', '[["notes",3,false]]', 1.5, NULL, NULL, '');
+    INSERT INTO granted VALUES ('', 'ada', 'notes', 0, 1, 1.0, NULL);
+    INSERT INTO revocation VALUES ('', 'principal', 'eve', 1.0, 1e12);
+    PRAGMA application_id = 0x636F6C61;
+    PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    db = sqlite3.connect(path)
+    db.executescript(BEFORE)
+    db.close()
+
+    with Registry(SqliteShelf(path)) as registry:
+        (before,) = registry.keys()
+        made, _ = registry.create_key("bot", (NOTES,), role="r", on_behalf_of="ada")
+    with Registry(SqliteShelf(path)) as registry:
+        found = registry.keys()
+        granted = registry.granted(Principal("ada"), "notes")
+        revoked = registry.is_revoked(Principal("eve", issued=0.5))
+
+    assert (before.principal, before.role, before.on_behalf_of) == ("ci", "", "")
+    assert found == [before, made]
+    assert granted == READ
+    assert revoked
+
+
+def test_many_who_find_a_file_of_the_version_before_bring_it_up_to_date_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / FILE
+    db = sqlite3.connect(path)
+    db.executescript(BEFORE)
+    db.close()
+    faults: list[BaseException] = []
+    start = threading.Barrier(6)
+
+    def begin(name: str) -> None:
+        start.wait(10)
+        try:
+            with Registry(SqliteShelf(path)) as registry:
+                registry.revoke(name)
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=begin, args=(f"p{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert faults == []
+    with Registry(SqliteShelf(path)) as registry:
+        assert len(registry.revocations()) == 7
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

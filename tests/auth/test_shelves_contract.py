@@ -47,6 +47,7 @@ REVOCATION = Revocation(ANY_TENANT, "token", 'j"t\x1fi\\', 3.0, 1e10)
 ALL: list[Record] = [
     KEY,
     replace(KEY, id="ck_1", expires=9.5, revoked=8.5, replaced_by="ck_0"),
+    replace(KEY, id="ck_2", role="Prüfer", on_behalf_of="ada"),
     GRANTED,
     GRANTED._replace(grant=Grant("a/", WRITE)),
     GRANTED._replace(tenant="acme", expires=1e10),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import orjson
@@ -21,6 +22,7 @@ from collab.auth.shelves.encoding import (
 from collab.errors import StoreCorrupt
 
 KEY = Key("ck_0", "ci", grants=(Grant("notes", READ),), hash=bytes(32))
+ACTING = replace(KEY, role="reviewer", on_behalf_of="ada")
 GRANTED = Granted("", "ada", Grant("notes", READ), 1.0, inf)
 REVOCATION = Revocation("", "token", "jti", 1.0, 2.0)
 
@@ -46,7 +48,27 @@ def test_what_a_newer_version_has_added_is_passed_over() -> None:
     assert decode(b'["later","x"]', b"{}") is None
 
 
-@pytest.mark.parametrize("record", [KEY, GRANTED, REVOCATION])
+@pytest.mark.parametrize("acts", [{"role": "reviewer"}, {"on_behalf_of": "ada"}])
+def test_a_key_that_acts_for_somebody_is_none_for_who_knows_nothing_of_that(
+    acts: dict[str, str],
+) -> None:
+    acting = replace(KEY, **acts)  # type: ignore[arg-type]  # which fields, the parameters say
+
+    kind, *rest = orjson.loads(encode_name(acting))
+
+    assert kind not in ("key", "grant", "revocation")  # what they take in
+    assert rest == ["ck_0"]
+    assert decode(encode_name(acting), encode(acting)) == acting
+
+
+def test_a_key_of_before_says_neither_role_nor_for_whom() -> None:
+    body = orjson.loads(encode(KEY))
+    del body["role"], body["on_behalf_of"]
+
+    assert decode(b'["key","ck_0"]', orjson.dumps(body)) == KEY
+
+
+@pytest.mark.parametrize("record", [KEY, ACTING, GRANTED, REVOCATION])
 def test_a_record_under_the_name_of_another_is_not_believed(record: Record) -> None:
     other = encode_name(Key("ck_1", "ci"))
 
@@ -65,6 +87,12 @@ def test_a_record_under_the_name_of_another_is_not_believed(record: Record) -> N
         (KEY, "grants", [["team", 1, True]]),
         (KEY, "grants", [["notes", 1.0, False]]),
         (KEY, "tenant", "a\x1fb"),
+        (KEY, "role", "reviewer"),
+        (KEY, "on_behalf_of", "ada"),
+        (ACTING, "role", "a\nb"),
+        (ACTING, "role", 5),
+        (ACTING, "on_behalf_of", "anonymous"),
+        (ACTING, "on_behalf_of", None),
         (KEY, "created", "now"),
         (KEY, "created", True),
         (GRANTED, "grant", []),

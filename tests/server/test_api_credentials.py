@@ -82,6 +82,62 @@ async def test_a_key_is_shown_once_and_listed_without_its_secret() -> None:
         )
 
 
+async def test_a_key_says_what_its_holder_does_and_for_whom() -> None:
+    async with open_api() as call:
+        found = await made(
+            call,
+            "keys",
+            principal="bot",
+            role="reviewer",
+            on_behalf_of="ada",
+            grants=[{"room": "r", "operations": ["read"]}],
+        )
+
+        (listed,) = (await call("GET", "/v1/keys")).json()["keys"]
+        assert (listed["role"], listed["on_behalf_of"]) == ("reviewer", "ada")
+        holder = call.house.access.registry.holder(found["token"])
+        assert (holder.role, holder.on_behalf_of) == ("reviewer", "ada")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"role": "a\nb"},
+        {"role": " "},
+        {"role": "x" * 257},
+        {"role": 5},
+        {"on_behalf_of": "a\x1fb"},
+        {"on_behalf_of": "anonymous"},
+        {"on_behalf_of": "x" * 257},
+        {"on_behalf_of": None},
+    ],
+)
+async def test_a_key_for_nobody_or_no_role_is_refused(said: dict[str, Any]) -> None:
+    async with open_api() as call:
+        scope = {"room": "r", "operations": ["read"]}
+        body = {"principal": "bot", "grants": [scope], **said}
+
+        answer = await call("POST", "/v1/keys", json=body)
+
+        assert answer.status_code == 400
+        assert (await call("GET", "/v1/keys")).json() == {"keys": []}
+
+
+async def test_nobody_makes_a_key_on_behalf_of_who_was_granted_more_than_it_has() -> (
+    None
+):
+    async with open_api() as call:
+        call.may("clerk", ADMIN | READ)
+        await made(call, "grants", principal="ada", room="r", operations=["write"])
+        scope = {"room": "r", "operations": ["read"]}
+        body = {"principal": "bot", "on_behalf_of": "ada", "grants": [scope]}
+
+        answer = await call("POST", "/v1/keys", json=body, token="clerk")
+
+        assert answer.status_code == 403
+        assert (await call("GET", "/v1/keys")).json() == {"keys": []}
+
+
 async def test_a_key_ends_when_it_is_revoked() -> None:
     async with open_api() as call:
         found = await made(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from math import inf
 from typing import Any
@@ -21,9 +21,12 @@ from collab.auth.records import (
     name_of,
 )
 from collab.errors import CollabError, StoreCorrupt
-from collab.names import principal_id, tenant_name
+from collab.names import principal_id, role_name, tenant_name
 
 _HASH_BYTES = 32
+# What a key is called that says a role or for whom its holder acts. Processes of before pass such records over: they let
+# nobody in of whom they cannot say it, and take it off no key by writing it anew.
+_ACTING = "acting key"
 _MAX_TEXT = 256
 
 
@@ -35,7 +38,10 @@ def next_version(version: str) -> str:
 
 def encode_name(record: Record) -> bytes:
     """What a record is called on the shelf, whatever its names hold."""
-    return orjson.dumps(name_of(record))
+    name = name_of(record)
+    if isinstance(record, Key) and (record.role or record.on_behalf_of):
+        name = (_ACTING, *name[1:])
+    return orjson.dumps(name)
 
 
 def encode(record: Record) -> bytes:
@@ -84,9 +90,10 @@ def decode(name: bytes, record: bytes) -> Record | None:
     """The record, or None for a kind that only newer versions know. Raises StoreCorrupt."""
     try:
         parts = orjson.loads(name)
-        if parts[0] not in ("key", "grant", "revocation"):
+        if parts[0] not in ("key", _ACTING, "grant", "revocation"):
             return None
-        found = _decoded(parts[0], orjson.loads(record))
+        kind = "key" if parts[0] == _ACTING else parts[0]
+        found = _decoded(kind, orjson.loads(record))
         if encode_name(found) != name:
             raise ValueError
     except (ValueError, TypeError, LookupError, AttributeError, CollabError):
@@ -112,6 +119,9 @@ def _decoded(kind: str, said: dict[str, Any]) -> Record:
                 revoked=_moment(said["revoked"]),
                 replaced_by=_text(said["replaced_by"]),
                 hash=_hash(said["hash"]),
+                # Neither is in a key of before.
+                role=_named(role_name, said.get("role", "")),
+                on_behalf_of=_named(principal_id, said.get("on_behalf_of", "")),
             )
         case "grant":
             return Granted(
@@ -138,8 +148,13 @@ def _text(said: Any) -> str:
     return said
 
 
+def _named(rule: Callable[[str], str], said: Any) -> str:
+    text = _text(said)
+    return text and rule(text)
+
+
 def _tenant(said: Any) -> str:
-    return said and tenant_name(_text(said))
+    return _named(tenant_name, said)
 
 
 def _one_of(said: Any, *words: str) -> Any:

@@ -25,9 +25,8 @@ from collab.errors import (
 FILE = "access.sqlite"
 
 _APPLICATION = 0x636F6C61  # "cola": tells these files from any other SQLite file
-_VERSION = 1
-_SCHEMA = f"""
-    BEGIN IMMEDIATE;
+MIGRATIONS = (
+    f"""
     CREATE TABLE key (
         id TEXT PRIMARY KEY,
         hash BLOB NOT NULL,
@@ -60,9 +59,17 @@ _SCHEMA = f"""
         PRIMARY KEY (tenant, kind, subject)
     ) WITHOUT ROWID;
     PRAGMA application_id = {_APPLICATION};
-    PRAGMA user_version = {_VERSION};
-    COMMIT;
-"""
+    """,
+    """
+    ALTER TABLE key ADD COLUMN role TEXT NOT NULL DEFAULT '';
+    ALTER TABLE key ADD COLUMN on_behalf_of TEXT NOT NULL DEFAULT '';
+    """,
+)
+_COLUMNS = {
+    "key": "id, hash, principal, tenant, kind, name, grants, created, expires, revoked, replaced_by, role, on_behalf_of",
+    "granted": "tenant, principal, room, is_prefix, operations, created, expires",
+    "revocation": "tenant, kind, subject, made, expires",
+}
 
 
 class SqliteShelf:
@@ -172,23 +179,31 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application != _APPLICATION and (tables or version):
         raise StoreCorrupt(f"{path} was not written by this program")
-    if version > _VERSION:
+    if version > len(MIGRATIONS):
         raise ConfigurationError(
             f"{path} was written by a newer version: run that version"
         )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")
-    if version:
-        return
+    while version < len(MIGRATIONS):
+        version = _migrate(db, version)
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> int:
+    """Bring the tables from this version to the next one; which one they have then."""
     try:
-        db.executescript(_SCHEMA)
+        db.executescript(
+            f"BEGIN IMMEDIATE; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT"
+        )
+        return version + 1
     except sqlite3.OperationalError:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        # Another process has made the tables meanwhile.
-        if not db.execute("PRAGMA user_version").fetchone()[0]:
+        (found,) = db.execute("PRAGMA user_version").fetchone()
+        if found == version:
             raise
+        return int(found)  # another process has done it meanwhile
 
 
 def _version(db: sqlite3.Connection) -> str:
@@ -196,9 +211,10 @@ def _version(db: sqlite3.Connection) -> str:
 
 
 def _records(db: sqlite3.Connection) -> Iterator[Record]:
-    for id, hash, principal, tenant, kind, name, grants, *moments, by in db.execute(
-        "SELECT id, hash, principal, tenant, kind, name, grants, created, expires, revoked, replaced_by FROM key"
-    ):
+    for row in _rows(db, "key"):
+        id, hash, principal, tenant, kind, name, grants, *moments, by, role, behalf = (
+            row
+        )
         created, expires, revoked = moments
         yield Key(
             id,
@@ -215,22 +231,26 @@ def _records(db: sqlite3.Connection) -> Iterator[Record]:
             _moment(revoked),
             by,
             hash,
+            role,
+            behalf,
         )
-    for tenant, principal, room, is_prefix, operations, created, expires in db.execute(
-        "SELECT tenant, principal, room, is_prefix, operations, created, expires FROM granted"
-    ):
+    for row in _rows(db, "granted"):
+        tenant, principal, room, is_prefix, operations, created, expires = row
         grant = Grant(room, operations, bool(is_prefix))
         yield Granted(tenant, principal, grant, created, _moment(expires))
-    for row in db.execute(
-        "SELECT tenant, kind, subject, made, expires FROM revocation"
-    ):
+    for row in _rows(db, "revocation"):
         yield Revocation(*row)
+
+
+def _rows(db: sqlite3.Connection, table: str) -> sqlite3.Cursor:
+    return db.execute(f"SELECT {_COLUMNS[table]} FROM {table}")
 
 
 def _replace(db: sqlite3.Connection, record: Record) -> None:
     table, row = _row(record)
     places = ", ".join("?" * len(row))
-    db.execute(f"REPLACE INTO {table} VALUES ({places})", row)
+    # By name, so that a column that a newer version adds breaks nothing here.
+    db.execute(f"REPLACE INTO {table} ({_COLUMNS[table]}) VALUES ({places})", row)
 
 
 def _row(record: Record) -> tuple[str, tuple[Any, ...]]:
@@ -249,6 +269,8 @@ def _row(record: Record) -> tuple[str, tuple[Any, ...]]:
                 _finite(record.expires),
                 _finite(record.revoked),
                 record.replaced_by,
+                record.role,
+                record.on_behalf_of,
             )
         case Granted(tenant, principal, grant, created, expires):
             return "granted", (

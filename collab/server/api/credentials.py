@@ -43,14 +43,20 @@ async def list_keys(call: Call) -> models.Keys:
 
 
 async def create_key(call: Call) -> models.MadeKey:
-    """Its token is in this answer and nowhere else. It can be allowed no more than you are."""
+    """Its token is in this answer and nowhere else. It can be allowed no more than you are.
+
+    Whoever it is for, and acts for, must have been granted no more either.
+    """
     wanted: models.NewKey = call.body
     grants = tuple(_allowed(call, scope) for scope in wanted.grants)
     registry = _registry(call)
-    # Who holds the key has these too.
-    for each in registry.grants(call.principal.tenant, wanted.principal):
-        _expect_own(call, each.grant)
-    await call.audit("key.create", subject=wanted.principal)
+    # Who holds the key has the first one's too, and speaks in the name of the other.
+    for who in filter(None, (wanted.principal, wanted.on_behalf_of)):
+        for each in registry.grants(call.principal.tenant, who):
+            _expect_own(call, each.grant)
+    await call.audit(
+        "key.create", subject=wanted.principal, on_behalf_of=wanted.on_behalf_of
+    )
     key, token = await registry.change(
         registry.create_key,
         wanted.principal,
@@ -58,6 +64,8 @@ async def create_key(call: Call) -> models.MadeKey:
         tenant=call.principal.tenant,
         kind=wanted.kind,
         name=wanted.name,
+        role=wanted.role,
+        on_behalf_of=wanted.on_behalf_of,
         seconds=wanted.seconds or inf,
     )
     return models.MadeKey(key=models.KeyInfo(**key.shown()), token=token)

@@ -293,6 +293,12 @@ class NewKey(Model):
     principal: Principal
     kind: Literal["human", "agent", "service"] = "service"
     name: str = Field("", max_length=256, description="To be shown to others.")
+    role: str = Field("", max_length=256, description="What it does, to be shown.")
+    on_behalf_of: str = Field(
+        "",
+        max_length=256,
+        description="The principal it acts for, of your tenant: who may take back what it did, and with whom it ends.",
+    )
     grants: list[Scope] = Field(max_length=100)
     seconds: Seconds | None = None
 
@@ -305,6 +311,8 @@ class KeyInfo(Model):
     tenant: str
     kind: str
     name: str
+    role: str
+    on_behalf_of: str
     grants: list[dict[str, JsonValue]]
     created: float
     expires: float | None
