@@ -27,11 +27,12 @@ MAX_NAME_BYTES = 1024  # keys of shared maps, tags, formats
 class Notes:
     """What a scan writes down on request, for the few documents where it matters."""
 
-    __slots__ = ("cuts", "foreign", "links", "lists", "texts")
+    __slots__ = ("cuts", "foreign", "heads", "links", "lists", "texts")
 
     def __init__(self) -> None:
-        # Where every struct hangs.
+        # Where every struct hangs, and its first byte.
         self.links: list[Link] = []
+        self.heads: list[int] = []
         # Where it pushes others apart: behind its left neighbour, before its right one.
         self.cuts: list[Cut] = []
         # Texts with surrogate pairs: client, clock, first byte and end of the characters.
@@ -238,6 +239,7 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                     begin, start, first = clock + length, p, index + 1
                 elif notes is not None:
                     notes.links.append((client, clock, clock + length, -1, 0, False))
+                    notes.heads.append(head)
                 clock += length
                 if clock >= MAX_CLOCK:
                     raise Refused("clock")
@@ -320,6 +322,7 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                 notes.links.append(
                     (client, clock, clock + length, to, to_clock, inside)
                 )
+                notes.heads.append(head)
             clock += length
             if clock >= MAX_CLOCK:
                 raise Refused("clock")
