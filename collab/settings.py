@@ -7,25 +7,25 @@ arguments and never see `Settings`.
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
+import tomllib
+import typing
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collab.errors import ConfigurationError
 
+PREFIX = "COLLAB_"
 
-class Settings(BaseSettings):
+
+class Settings(BaseModel):
     """Frozen and checked once, at start."""
 
-    model_config = SettingsConfigDict(env_prefix="COLLAB_", frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Where
     host: str = Field(
@@ -347,21 +347,6 @@ class Settings(BaseSettings):
         1, ge=1, le=16, description="Child processes for compaction and verification."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (
-            init_settings,
-            env_settings,
-            TomlConfigSettingsSource(settings_cls, _toml_file),
-        )
-
     @property
     def audit_path(self) -> Path | None:
         """Where the audit log is; None when there is none."""
@@ -390,9 +375,6 @@ class Settings(BaseSettings):
             return False
 
 
-_toml_file: Path | None = None
-
-
 def load(
     flags: dict[str, Any], toml_file: Path | None = None, *, is_server: bool = True
 ) -> Settings:
@@ -400,25 +382,47 @@ def load(
 
     Who only looks for the rooms is not asked how they would be served.
     """
-    global _toml_file
-    if toml_file is not None and not toml_file.is_file():
-        raise ConfigurationError(f"there is no settings file {toml_file}")
-    _toml_file = toml_file
+    said = {**_file(toml_file), **_environment(), **flags}
     try:
-        settings = Settings(**flags)
+        settings = Settings.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"setting {name}: {first['msg']}") from None
-    except ValueError as error:  # a TOML file that does not parse
-        raise ConfigurationError(f"settings cannot be read: {error}") from None
-    finally:
-        _toml_file = None
     if is_server:
         _check_access(settings)
         _check_tls(settings)
     _check_replicas(settings)
     return settings
+
+
+def _file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise ConfigurationError(f"there is no settings file {path}")
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"settings cannot be read: {error}") from None
+
+
+def _environment() -> dict[str, Any]:
+    """What variables say; one of a setting that holds several values is a JSON list."""
+    said: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        value = os.environ.get(PREFIX + name.upper())
+        if value is None:
+            continue
+        said[name] = value
+        if typing.get_origin(field.annotation) is tuple:
+            try:
+                said[name] = json.loads(value)
+            except ValueError:
+                raise ConfigurationError(
+                    f'setting {name}: {PREFIX}{name.upper()} is not a JSON list, such as ["a", "b"]'
+                ) from None
+    return said
 
 
 def _check_replicas(settings: Settings) -> None:

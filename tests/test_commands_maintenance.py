@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from logged import capture_logs
 from processes import ROOT, Server
 from pycrdt import Doc, Text
-from structlog.testing import capture_logs
 
 from collab import compaction, logs
 from collab.cli import main

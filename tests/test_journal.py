@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from collab.errors import CollabError, RoomNotFound, StoreUnavailable
 from collab.journal import Journal

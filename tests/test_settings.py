@@ -114,3 +114,29 @@ def test_access_control_that_nobody_can_mean_is_one_sentence(
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
         load(flags)
+
+
+def test_a_variable_with_several_values_is_a_json_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLLAB_ALLOWED_HOSTS", '["a.example", "b.example"]')
+
+    assert load({}).allowed_hosts == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize("value", ["a.example,b.example", "", "3"])
+def test_a_variable_with_several_values_that_is_no_list_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("COLLAB_ALLOWED_HOSTS", value)
+
+    with pytest.raises(ConfigurationError, match="setting allowed_hosts"):
+        load({})
+
+
+def test_a_file_that_is_not_text_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "collab.toml"
+    file.write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ConfigurationError, match="settings cannot be read"):
+        load({}, file)

@@ -15,7 +15,7 @@ import trustme
 from endpoints import answer, endpoint, silence
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from collab.auth import egress as module
 from collab.auth.egress import (

@@ -18,7 +18,7 @@ from endpoints import (
     silence,
 )
 from forging import Issuer
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from collab.auth import jwks as module
 from collab.auth.base import Credential

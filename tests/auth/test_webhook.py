@@ -25,7 +25,7 @@ from endpoints import (
     hang_up,
     silence,
 )
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from collab.auth import webhook as module
 from collab.auth.authority import Authority

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 import pytest
+from logged import capture_logs
 from rooms import Client
-from structlog.testing import capture_logs
 
 from collab.bus.memory import Hub, MemoryBus
 from collab.errors import ConfigurationError, RoomNotFound

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from collab.errors import InvalidMessage
 from collab.metrics import Metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
+from logged import capture_logs
 from virtual import run
 from world import Broken, World
 
