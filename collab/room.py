@@ -669,9 +669,10 @@ class Room:
         in_flight = self._in_flight
         while in_flight and in_flight[0][0] <= position:
             self.logged_position, self._logged = in_flight.popleft()
+        # First those who watch: who hears what a room's history is called hears it before what is in it.
+        self.extend(0 if self.origin else position)
         for audience in self._audiences.values():
             audience.release(self._logged)
-        self.extend(0 if self.origin else position)
 
     def extend(self, end: int) -> None:
         """Everything that the log holds up to there has been taken in here."""

@@ -8,6 +8,9 @@ export const SUBPROTOCOL = "collab.v1";
 /** The level at which an acknowledgement means: on disk. */
 export const LOGGED = 2;
 
+/** What a server takes that does not say how much. */
+const MAX_UPDATE_BYTES = 512 * 1024;
+
 export type RoomState = "live" | "read-only";
 
 /** What the changes of a turn are for; "" is not said. The server adds who makes them. */
@@ -37,6 +40,8 @@ export type ServerMessage =
       readonly version: number;
       readonly epoch: string;
       readonly state: RoomState;
+      /** How long one update may be. */
+      readonly maxUpdateBytes: number;
     }
   | { readonly type: "ack"; readonly sequence: number; readonly position: number; readonly level: number }
   | { readonly type: "refused"; readonly sequence: number; readonly code: string; readonly reason: string }
@@ -105,10 +110,15 @@ export function decode(frame: Uint8Array): ServerMessage {
   } catch (error) {
     throw new InvalidMessage("the frame is cut short or malformed", { cause: error });
   }
-  if (message.type !== "unknown" && decoding.hasContent(decoder)) {
+  if (!isOpen(message) && decoding.hasContent(decoder)) {
     throw new InvalidMessage("the frame goes on after its message");
   }
   return message;
+}
+
+/** Whether a later version may say more in it. */
+function isOpen(message: ServerMessage): boolean {
+  return message.type === "unknown" || message.type === "hello";
 }
 
 /** What is not said is left out. */
@@ -140,6 +150,7 @@ function read(decoder: decoding.Decoder): ServerMessage {
         epoch: decoding.readVarString(decoder),
         // A state that we do not know lets nobody write who should not.
         state: decoding.readVarString(decoder) === "live" ? "live" : "read-only",
+        maxUpdateBytes: decoding.hasContent(decoder) ? decoding.readVarUint(decoder) : MAX_UPDATE_BYTES,
       };
     case ACK:
       return {

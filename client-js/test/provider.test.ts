@@ -169,6 +169,18 @@ describe("joining", () => {
     expect(status().unsaved).toBe(1);
   });
 
+  test("the name of a new room's history is known once it has begun, and another one is not merged into", () => {
+    const { server, status } = provide();
+    server.join({ epoch: "" });
+
+    server.socket.hear(hello("first"));
+    server.socket.drop(1012);
+    vi.runOnlyPendingTimers();
+    server.join({ epoch: "second" });
+
+    expect(status().link.type).toBe("stopped");
+  });
+
   test("a later version of the protocol ends it", () => {
     const { server, status } = provide();
     server.socket.accept();

@@ -60,7 +60,7 @@ class Document:
         # pycrdt's own layer of Python around this costs as much as an update does; a contract test holds it.
         self._native = self._doc._doc
         self._binding = binding
-        self._max_update_bytes = max_update_bytes
+        self.max_update_bytes = max_update_bytes
         self._max_document_bytes = max_document_bytes
         self._snapshot: bytes | None = None
         self._bytes = 0  # at least what a snapshot takes: updates are never smaller than what they leave
@@ -124,7 +124,7 @@ class Document:
         Raises Refused or TooLarge (nothing was applied), ClientIdConflict (likewise), DocumentBroken (the
         document must be rebuilt).
         """
-        if len(update) > self._max_update_bytes and not is_ours:
+        if len(update) > self.max_update_bytes and not is_ours:
             raise TooLarge("update bytes")
         gate = self.gate
         known = gate.known
@@ -333,7 +333,7 @@ class Document:
 
     def measure(self, update: bytes) -> tuple[int, list[Range]]:
         """How many characters an update would bring, and what it deletes. Raises what `apply` raises of its form."""
-        if len(update) > self._max_update_bytes:
+        if len(update) > self.max_update_bytes:
             raise TooLarge("update bytes")
         known, found = self.gate.known, scan(update)
         new = sum(

@@ -128,14 +128,15 @@ def permission_denied(reason: str) -> bytes:
     return b"\x02\x00" + encode_string(reason)
 
 
-def hello(epoch: str, *, is_writable: bool) -> bytes:
+def hello(epoch: str, *, is_writable: bool, max_update_bytes: int) -> bytes:
     """The first message of `collab.v1`: version of the protocol, history of the room, whether this member can edit it
-    now.
+    now, and how long an update may be.
     """
     return (
         bytes((HELLO, 1))
         + encode_string(epoch)
         + encode_string("live" if is_writable else "read-only")
+        + encode_varint(max_update_bytes)
     )
 
 

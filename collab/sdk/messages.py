@@ -9,14 +9,19 @@ from collab.protocol.messages import AwarenessUpdate, SyncStep1, SyncStep2, Upda
 from collab.protocol.varint import Reader, encode_string
 
 MAX_STRING_BYTES = 65_536
+MAX_UPDATE_BYTES = 1 << 19  # that a server takes which does not say how many
 
 
 class Hello(NamedTuple):
-    """The first message: which protocol and which history, and whether this member can edit it now."""
+    """The first message: which protocol and which history, whether this member can edit it now, and how much at once.
+
+    Said once more when the history of an empty room begins.
+    """
 
     version: int
     epoch: str
     is_writable: bool
+    max_update_bytes: int = MAX_UPDATE_BYTES
 
 
 class Ack(NamedTuple):
@@ -75,8 +80,7 @@ def decode(frame: bytes) -> ServerMessage | None:
     elif kind == yjs.ACK:
         message = Ack(reader.read_varint(), reader.read_varint(), reader.read_varint())
     elif kind == yjs.HELLO:
-        version, epoch = reader.read_varint(), reader.read_string(MAX_STRING_BYTES)
-        message = Hello(version, epoch, reader.read_string(MAX_STRING_BYTES) == "live")
+        return _hello(reader)
     elif kind == yjs.REFUSED:
         message = RefusedUpdate(reader.read_varint(), _string(reader), _string(reader))
     elif kind == yjs.NOTICE:
@@ -87,6 +91,14 @@ def decode(frame: bytes) -> ServerMessage | None:
         return None
     reader.expect_end()
     return message
+
+
+def _hello(reader: Reader) -> Hello:
+    """An earlier version ends it sooner, a later one may go on."""
+    version, epoch, state = reader.read_varint(), _string(reader), _string(reader)
+    if reader.at_end:
+        return Hello(version, epoch, state == "live")
+    return Hello(version, epoch, state == "live", reader.read_varint())
 
 
 def _string(reader: Reader) -> str:

@@ -86,9 +86,10 @@ class RoomSocket(Socket):
         self.member = self.member_for(entry)
         sockets.replica.join(room, self.member)
         if is_v1:
-            epoch = room.epoch if room.version else ""
-            self.member.send(yjs.hello(epoch, is_writable=self.is_writable))
+            self._greet()
             self._tell_end()
+            if not room.version:
+                room.watchers[self._begun] = None
         if self.is_writable:
             room.ask(self.member)
         room.introduce(self.member)
@@ -97,6 +98,7 @@ class RoomSocket(Socket):
         return [self.member]
 
     def left(self) -> None:
+        self.member.room.watchers.pop(self._begun, None)
         self.sockets.replica.leave(self.member.room, self.member)
 
     def keep_alive(self) -> None:
@@ -110,6 +112,22 @@ class RoomSocket(Socket):
     def is_writable(self) -> bool:
         """Whether the member's updates are taken now."""
         return self.member.may_write and self.member.room.unwritable is None
+
+    def _greet(self) -> None:
+        room = self.member.room
+        hello = yjs.hello(
+            room.epoch if room.version else "",
+            is_writable=self.is_writable,
+            max_update_bytes=room.document.max_update_bytes,
+        )
+        self.member.send(hello)
+
+    def _begun(self) -> None:
+        """The log of a room that nobody had written to has moved: its history has a name from now on."""
+        room = self.member.room
+        if room.logged_position or room.log_end:
+            room.watchers.pop(self._begun, None)
+            self._greet()
 
     def rights_changed(self, member: Member) -> None:
         self._version, self._repeats = member.room.version, 0

@@ -54,7 +54,7 @@ def make(watch: Watch) -> Callable[..., Provider]:
 def joined(provider: Provider) -> Provider:
     """Connected and in step with an empty room."""
     provider.open()
-    provider.receive(yjs.hello("epoch", is_writable=True))
+    provider.receive(yjs.hello("epoch", is_writable=True, max_update_bytes=1 << 19))
     provider.receive(yjs.sync_step_1(EMPTY))
     provider.receive(NOTHING)
     provider.receive(yjs.ack(1, 0))
@@ -273,15 +273,17 @@ def test_another_history_of_the_room_is_told(make: Callable[..., Provider]) -> N
     provider.open()
 
     with pytest.raises(AnotherHistory):
-        provider.receive(yjs.hello("another", is_writable=True))
+        provider.receive(
+            yjs.hello("another", is_writable=True, max_update_bytes=1 << 19)
+        )
 
 
 def test_the_first_write_may_name_the_history(make: Callable[..., Provider]) -> None:
     provider = make("a")
 
-    provider.receive(yjs.hello("", is_writable=True))
-    provider.receive(yjs.hello("epoch", is_writable=True))
-    provider.receive(yjs.hello("epoch", is_writable=False))
+    provider.receive(yjs.hello("", is_writable=True, max_update_bytes=1 << 19))
+    provider.receive(yjs.hello("epoch", is_writable=True, max_update_bytes=1 << 19))
+    provider.receive(yjs.hello("epoch", is_writable=False, max_update_bytes=1 << 19))
 
 
 def test_an_unknown_message_is_passed_over(

@@ -20,9 +20,17 @@ class Line:
         self.socket = socket
         self.is_over = asyncio.Event()
 
-    async def greet(self, epoch: str = "e", *, is_writable: bool = True) -> None:
+    async def greet(
+        self,
+        epoch: str = "e",
+        *,
+        is_writable: bool = True,
+        max_update_bytes: int = 1 << 19,
+    ) -> None:
         """What every server says first: hello, an empty document, and a question where the room takes changes."""
-        await self.say(yjs.hello(epoch, is_writable=is_writable))
+        await self.say(
+            yjs.hello(epoch, is_writable=is_writable, max_update_bytes=max_update_bytes)
+        )
         if is_writable:
             await self.say(yjs.sync_step_1(b"\x00"))
         await self.say(yjs.sync_step_2(yjs.NOTHING))

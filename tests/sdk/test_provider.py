@@ -52,6 +52,24 @@ async def test_a_documents_own_content_is_sent(house: Server, room: str) -> None
         assert one.doc is doc
 
 
+async def test_the_history_of_a_new_room_has_a_name_for_all_who_are_in_it_once_it_begins(
+    house: Server, room: str
+) -> None:
+    async with Provider(house.url, room) as one, Provider(house.url, room) as two:
+        for provider in (one, two):
+            await provider.synced(SECONDS)
+        assert one.epoch == ""
+
+        text(one.doc).insert(0, "first")
+        await one.flush(timeout=SECONDS)
+
+        assert one.epoch != ""
+        await until(lambda: two.epoch == one.epoch)
+    async with Provider(house.url, room) as later:
+        await later.synced(SECONDS)
+        assert later.epoch == one.epoch
+
+
 async def test_a_change_is_unsaved_until_the_server_has_it_on_disk(
     house: Server, room: str
 ) -> None:

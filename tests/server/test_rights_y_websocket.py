@@ -149,7 +149,9 @@ async def test_a_reader_of_v1_is_told_by_hello_and_keeps_its_socket() -> None:
         for word in ("one", "two", "three", "four"):
             eve.write(word)
 
-        assert eve.messages[0] == yjs.hello("", is_writable=False)
+        assert eve.messages[0] == yjs.hello(
+            "", is_writable=False, max_update_bytes=1 << 19
+        )
         assert refusals(eve) == [(n, "permission_denied") for n in (1, 2, 3, 4)]
         assert eve.close_code is None
 

@@ -58,8 +58,14 @@ def frame_of(fields: dict[str, Any]) -> bytes:
             return yjs.update_message(bytes.fromhex(update))
         case {"type": "awareness", "update": states}:
             return yjs.awareness_message(bytes.fromhex(states))
-        case {"type": "hello", "version": 1, "epoch": epoch, "state": state}:
-            return yjs.hello(epoch, is_writable=state == "live")
+        case {
+            "type": "hello",
+            "version": 1,
+            "epoch": epoch,
+            "state": state,
+            "maxUpdateBytes": most,
+        }:
+            return yjs.hello(epoch, is_writable=state == "live", max_update_bytes=most)
         case {"type": "ack", "sequence": sequence, "position": position, "level": 2}:
             return yjs.ack(sequence, position)
         case {"type": "refused", "sequence": sequence, "code": code, "reason": reason}:

@@ -46,8 +46,14 @@ def message_of(fields: dict[str, Any]) -> ServerMessage:
             return Update(bytes.fromhex(update))
         case {"type": "awareness", "update": states}:
             return AwarenessUpdate(bytes.fromhex(states))
-        case {"type": "hello", "version": version, "epoch": epoch, "state": state}:
-            return Hello(version, epoch, state == "live")
+        case {
+            "type": "hello",
+            "version": version,
+            "epoch": epoch,
+            "state": state,
+            "maxUpdateBytes": most,
+        }:
+            return Hello(version, epoch, state == "live", most)
         case {
             "type": "ack",
             "sequence": sequence,
@@ -69,6 +75,15 @@ def test_what_a_server_says_is_read(vector: dict[str, Any]) -> None:
     assert messages.decode(bytes.fromhex(vector["frame"])) == message_of(
         vector["message"]
     )
+
+
+def test_a_hello_of_before_names_no_limit_and_one_of_a_later_version_says_more() -> (
+    None
+):
+    before = bytes.fromhex("6e01016504") + b"live"
+
+    assert messages.decode(before) == Hello(1, "e", True, 1 << 19)
+    assert messages.decode(before + b"\x07more") == Hello(1, "e", True, 7)
 
 
 @pytest.mark.parametrize("vector", VECTORS["malformed"], ids=meaning)
