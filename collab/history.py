@@ -12,17 +12,16 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Collection,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar
-from weakref import WeakValueDictionary
 
 import orjson
 
+from collab.bus.base import Bus
 from collab.compaction import Child, ChildDied
 from collab.document import past
 from collab.document.attribution import Credit, credits_in
@@ -40,6 +39,7 @@ from collab.errors import (
     RoomUnavailable,
     TooLarge,
 )
+from collab.exclusion import MAX_WAITING_OF_ROOM, Exclusion, place
 from collab.store.base import Author, Checkpoint, Row, Store
 from collab.turns import About, read_about
 
@@ -54,7 +54,6 @@ INLINE_BYTES = 4096
 INLINE_ROWS = 200
 SLICE = 1000  # rows or turns that are looked at without a pause
 MAX_WAITING = 32  # questions that wait for a child
-MAX_WAITING_OF_ROOM = 8  # so that one room does not keep the others waiting
 REST_SECONDS = 30.0  # in which a question that took too long is not asked again
 MAX_RESTING = 1000  # the earliest is asked again before
 MAX_CHANGED_ROWS = 10_000  # of one changeset
@@ -264,6 +263,7 @@ class Historian:
         self,
         store: Store,
         *,
+        bus: Bus | None = None,
         memory_bytes: int = 2 << 30,
         cpu_seconds: int = 10,
         hang_seconds: float = 15.0,
@@ -281,9 +281,9 @@ class Historian:
             for _ in range(2)
         )
         self._turns: OrderedDict[str, Turns] = OrderedDict()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._places, self._to_read = asyncio.Semaphore(MAX_READING), 0
-        self._alone: Counter[str] = Counter()  # who takes something back, or waits
+        # Around taking something back, so that nothing is taken back twice: not by another replica either.
+        self.exclusion = Exclusion(bus)
 
     async def __aenter__(self) -> Self:
         return self
@@ -291,13 +291,6 @@ class Historian:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._reading.end()
         await self._writing.end()
-
-    @asynccontextmanager
-    async def alone(self, room: str) -> AsyncIterator[None]:
-        """Around taking something back here, so that nothing is taken back twice. Raises Busy when too many wait."""
-        with _place(self._alone, room, MAX_WAITING_OF_ROOM):
-            async with self._locks.setdefault(room, asyncio.Lock()):
-                yield
 
     # The past as it was
 
@@ -720,7 +713,7 @@ class _Worker:
             return _at_once(question, options, snapshot, parts, rows)
         if self._waiting.total() >= MAX_WAITING:
             raise Busy("too much is asked about the past; come back in a moment")
-        with _place(self._waiting, room, MAX_WAITING_OF_ROOM):
+        with place(self._waiting, room, MAX_WAITING_OF_ROOM):
             # In a thread: of a long log, this would hold the loop for many milliseconds.
             request = await asyncio.to_thread(
                 lambda: encode_request(
@@ -754,20 +747,6 @@ class _Worker:
         if answer is Answer.REFUSED:
             raise decode_error(rest)
         raise RoomUnavailable("this part of the log cannot be replayed")
-
-
-@contextmanager
-def _place(waiting: Counter[str], room: str, most: int) -> Iterator[None]:
-    """One of so many places for a room."""
-    if waiting[room] >= most:
-        raise Busy("too much is asked about the past of this room; come back in a moment")  # fmt: skip
-    waiting[room] += 1
-    try:
-        yield
-    finally:
-        waiting[room] -= 1
-        if not waiting[room]:
-            del waiting[room]
 
 
 def _at_once(

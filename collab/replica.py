@@ -20,6 +20,7 @@ from collab.bus.base import Bus
 from collab.compaction import Compactor
 from collab.document.document import Binding, Document
 from collab.errors import (
+    BusUnavailable,
     Busy,
     CollabError,
     DocumentBroken,
@@ -29,6 +30,7 @@ from collab.errors import (
     RoomUnavailable,
     StoreUnavailable,
 )
+from collab.exclusion import Claim
 from collab.history import Historian
 from collab.journal import Journal
 from collab.metrics import Metrics
@@ -116,7 +118,8 @@ class Replica:
             metrics=metrics,
         )
         self.renderer = Renderer()
-        self.historian = Historian(store)
+        # Where nobody else has the rooms, nobody else takes back in them.
+        self.historian = Historian(store, bus=bus if store.is_shared else None)
         self.compactor = Compactor(
             store,
             metrics=metrics,
@@ -306,6 +309,48 @@ class Replica:
         Raises StoreUnavailable like `logged`.
         """
         await self._reached(room, lambda: room.log_end >= position)
+
+    async def logged_under(self, claim: Claim, room: Room, position: int) -> None:
+        """`logged`, and the claim is not let go before: whoever has it next must find this in the log."""
+        try:
+            await self.logged(room, position)
+        except BaseException:
+            claim.is_kept = True
+            self.start(self._keep(claim, room, position))
+            raise
+
+    async def _keep(self, claim: Claim, room: Room, position: int) -> None:
+        """As long as the journal has it, unless the bus forgets it."""
+        while room.state is not RoomState.CLOSED:
+            try:
+                await self.logged(room, position)
+                break
+            except StoreUnavailable:
+                try:
+                    await claim.renew()
+                except BusUnavailable:
+                    continue
+                except Busy:
+                    log.warning("a claim ended before its edit was saved", room=room.name)  # fmt: skip
+                    return
+        await claim.release()
+
+    async def caught_up(self, room: Room) -> None:
+        """Wait until all is in the room that the log holds by now, whoever wrote it.
+
+        Raises StoreUnavailable like `logged`.
+        """
+        if room.unwritable is not None:
+            raise room.unwritable
+        await self.logged(room, room.position)
+        link = self.relay and self.relay.link(room.name)
+        if self.relay is None or not link:
+            return  # nobody else writes it
+        info = await self.store.info(room.name)
+        if info is not None and info.epoch == room.epoch:
+            if room.log_end < info.position:
+                self.relay.reload(link)
+            await self.reached(room, info.position)
 
     async def _reached(self, room: Room, is_there: Callable[[], bool]) -> None:
         arrived = asyncio.Event()

@@ -22,6 +22,7 @@ FLOORS = {
     "journal": 4,
     "audit": 4,
     "compaction": 4,
+    "exclusion": 4,
     "awareness": 3,
     "document": 3,
     "protocol": 2,

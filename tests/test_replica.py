@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from rooms import Client, update_message
 
+from collab import replica as replica_module
+from collab.bus.memory import MemoryBus
 from collab.errors import (
     Busy,
     CollabError,
@@ -489,3 +492,76 @@ async def test_owners_are_stored_with_the_room() -> None:
         await replica.settle()
 
         assert (await store.load("r")).owners == {ada.doc.client_id: "ada"}
+
+
+class Slow(MemoryStore):
+    """A store that replicas share, and that commits when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(is_shared=True)
+        self.held: list[Callable[[], None]] | None = None
+
+    def append(self, entries: Sequence[Entry], done: Done) -> None:
+        commit = partial(super().append, entries, done)
+        if self.held is None:
+            commit()
+        else:
+            self.held.append(commit)
+
+    def commit(self) -> None:
+        held, self.held = self.held or [], None
+        for commit in held:
+            commit()
+
+
+async def test_a_claim_is_kept_until_what_was_written_under_it_is_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replica_module, "LOGGED_SECONDS", 0.01)
+    store, bus, ada = Slow(), MemoryBus(), Client("ada")
+    async with make(store, bus=bus) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        store.held = []
+        async with replica.historian.exclusion.of("r") as claim:
+            room.update(ada.member, ada.write("hello"))
+            with pytest.raises(StoreUnavailable):
+                await replica.logged_under(claim, room, room.position)
+        was_free = await bus.claim("r", "another", 1)
+
+        store.commit()
+
+        async with asyncio.timeout(10):
+            async with replica.historian.exclusion.of("r"):
+                pass
+    assert not was_free
+
+
+async def test_what_another_replica_has_logged_is_taken_in_when_it_is_asked_for() -> (
+    None
+):
+    store, ada = Slow(), Client("ada")
+    # Two buses on which they do not hear each other.
+    async with (
+        make(store, bus=MemoryBus()) as one,
+        make(store, bus=MemoryBus()) as other,
+    ):
+        here, there = await one.open("r"), await other.open("r")
+        one.join(here, ada.member)
+        there.watchers[lambda: None] = None
+        here.update(ada.member, ada.write("hello"))
+        await one.logged(here, here.position)
+        before = there.document.snapshot()
+
+        await other.caught_up(there)
+
+    assert before != here.document.snapshot() == there.document.snapshot()
+
+
+async def test_a_room_that_cannot_be_written_catches_up_with_nothing() -> None:
+    async with make() as replica:
+        room = await replica.open("r")
+        room.unwritable = StoreUnavailable("the disk is full")
+
+        with pytest.raises(StoreUnavailable):
+            await replica.caught_up(room)

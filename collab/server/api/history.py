@@ -19,6 +19,7 @@ from collab.errors import (
     Draining,
     PermissionDenied,
 )
+from collab.exclusion import Claim
 from collab.history import Plan
 from collab.room import Room, Visitor
 from collab.server.api import models
@@ -171,21 +172,28 @@ async def _take_back(
     call: Call, plan: Callable[[Room], Awaitable[Plan]], reason: str
 ) -> Response:
     replica = call.api.replica
-    if call.taken_in is None:
+    if call.taken_in is not None:
+        room, position, id = call.taken_in
+        await replica.logged(room, position)
+        return _taken_back(room, room.place if room.origin else position, id)
+    name = (await existing(call)).name
+    async with replica.historian.exclusion.of(name) as claim:
         room = await existing(call)
-        async with replica.historian.alone(room.name):
-            room, position = await settled(call)
-            planned = await plan(room)
-            id = await _take_in(call, room, planned, reason)
+        await replica.caught_up(room)
+        room = await call.open()  # rights may have ended meanwhile, and the room
+        end = room.log_end
+        id = await _take_in(call, room, claim, await plan(room), reason)
         if not id:
-            return _taken_back(room, position, "")
-        call.taken_in = room, room.position, id
-    room, position, id = call.taken_in
-    await replica.logged(room, position)
+            return _taken_back(room, end, "")
+        position = room.position
+        call.taken_in = room, position, id
+        await replica.logged_under(claim, room, position)
     return _taken_back(room, room.place if room.origin else position, id)
 
 
-async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
+async def _take_in(
+    call: Call, room: Room, claim: Claim, plan: Plan, reason: str
+) -> str:
     """The id of the new turn, once it is in the room; "" when there is nothing to be done."""
     if not plan.chosen:
         return ""
@@ -199,6 +207,7 @@ async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
     update = await replica.historian.take_back(room.name, plan, snapshot, client)
     if update is None:
         return ""
+    await claim.renew()
     if await call.open() is not room:
         raise Draining("the room was closed; ask again")
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
@@ -212,6 +221,7 @@ async def _take_in(call: Call, room: Room, plan: Plan, reason: str) -> str:
     visitor.author = Author(call.principal.id, CONNECTION, id, about.encode())
     replica.join(room, visitor)
     try:
+        claim.check()
         with call.work():
             is_changed = room.update(visitor, update, is_ours=True)
         return id if is_changed else ""
