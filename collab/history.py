@@ -26,7 +26,8 @@ from collab.compaction import Child, ChildDied
 from collab.document import past
 from collab.document.attribution import Credit, credits_in
 from collab.document.export import decode_error
-from collab.document.past import Owners, Question
+from collab.document.past import Question
+from collab.document.people import Owners
 from collab.document.replay import Answer, Request, encode_request
 from collab.errors import (
     Busy,
@@ -333,12 +334,13 @@ class Historian:
         start: int,
         end: int | None,
         *,
+        path: str = "",
         snapshot: bytes | None = None,
         position: int | None = None,
     ) -> bytes:
-        """Who wrote what stands in a part of a text, in this document or in that at a position: JSON.
+        """Who wrote what is at a path in a root, or a part of it, in this document or in that at a position: JSON.
 
-        Raises what `document` raises.
+        Raises NothingHere, and what `document` raises.
         """
         document = f"{room} {epoch}"
         if snapshot is None:
@@ -360,6 +362,7 @@ class Historian:
             {
                 "document": document,
                 "root": root,
+                "path": path,
                 "start": start,
                 "end": end,
                 "owners": _listed(owners),
@@ -370,17 +373,29 @@ class Historian:
         )
 
     async def changeset(
-        self, room: str, owners: Owners, after: int, upto: int, root: str
+        self,
+        room: str,
+        owners: Owners,
+        after: int,
+        upto: int,
+        root: str,
+        *,
+        path: str = "",
     ) -> bytes:
-        """What changed in the texts after a position, up to and with another: JSON.
+        """What changed in a document, a root or what is at a path after a position, up to and with another: JSON.
 
-        Raises TooLarge for more than MAX_CHANGED_ROWS, and what `document` raises.
+        Raises TooLarge for more than MAX_CHANGED_ROWS, NothingHere, and what `document` raises.
         """
         await self._reach(room, upto)
         if upto - after > MAX_CHANGED_ROWS:
             raise TooLarge("rows of one changeset")
         checkpoint, rows = await self._since_checkpoint(room, after, upto)
-        options = {"after": after, "root": root, "owners": _listed(owners)}
+        options = {
+            "after": after,
+            "root": root,
+            "path": path,
+            "owners": _listed(owners),
+        }
         return await self._reading.ask(
             room, Question.CHANGESET, options, checkpoint, (), rows
         )

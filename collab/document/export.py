@@ -16,7 +16,14 @@ from pycrdt._base import BaseType
 
 from collab.document.markdown import markdown_of_text, markdown_of_xml, text_of_xml
 from collab.document.units import EMBED, bytes_of
-from collab.errors import CollabError, InvalidRequest, Refused, RootNotFound, TooLarge
+from collab.errors import (
+    CollabError,
+    InvalidRequest,
+    NothingHere,
+    Refused,
+    RootNotFound,
+    TooLarge,
+)
 from collab.protocol.lists import has_characters_in_list
 
 _KINDS: dict[type, str] = {Text: "text", Map: "map", Array: "array", XmlFragment: "xml"}
@@ -191,7 +198,12 @@ def markdown_of(shared: Text | XmlFragment | None) -> str:
 # In whichever process
 
 FORMS = ("json", "text", "markdown")
-_ERRORS: tuple[type[CollabError], ...] = (InvalidRequest, RootNotFound, TooLarge)
+_ERRORS: tuple[type[CollabError], ...] = (
+    InvalidRequest,
+    NothingHere,
+    RootNotFound,
+    TooLarge,
+)
 
 
 def export(update: bytes, form: str, root: str) -> bytes:

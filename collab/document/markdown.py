@@ -8,6 +8,8 @@ from typing import Any
 
 from pycrdt import XmlElement, XmlFragment, XmlText
 
+from collab.document.units import EMBED
+
 Piece = tuple[Any, dict[str, Any] | None]  # of a text: what, and its formats
 
 # What editors call their formats → how Markdown writes them. Earlier ones go around later ones.
@@ -103,7 +105,7 @@ def text_of_xml(node: XmlFragment | XmlElement) -> str:
     is_open = False  # the last line goes on
     for child in node.children:
         if isinstance(child, XmlText) or _tag(child) == "hardbreak":
-            said = _said(child) if isinstance(child, XmlText) else "\n"
+            said = _characters(child) if isinstance(child, XmlText) else "\n"
             if is_open:
                 lines[-1] += said
             else:
@@ -113,6 +115,11 @@ def text_of_xml(node: XmlFragment | XmlElement) -> str:
             lines.append(text_of_xml(child))
             is_open = False
     return "\n".join(lines)
+
+
+def _characters(text: XmlText) -> str:
+    """With U+FFFC for what is no character, so that places are the same as in any text."""
+    return "".join(what if isinstance(what, str) else EMBED for what, _ in text.diff())
 
 
 def _blocks(nodes: Sequence[Any]) -> list[str]:
@@ -192,10 +199,13 @@ def _inline_nodes(nodes: Sequence[Any]) -> str:
     return _inline(pieces)
 
 
-def _tag(node: Any) -> str:
+def tag_of(tag: str) -> str:
     """`bullet_list` and `bulletList` are the same."""
-    tag = node.tag if isinstance(node, XmlElement) else ""
-    return (tag or "").replace("_", "").replace("-", "").lower()
+    return tag.replace("_", "").replace("-", "").lower()
+
+
+def _tag(node: Any) -> str:
+    return tag_of(node.tag or "") if isinstance(node, XmlElement) else ""
 
 
 def _attribute(node: Any, name: str) -> Any:

@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collab.document.anchor import Anchor, Id, Orphaned, Place, Root, Side
-from collab.document.pieces import MAX_PIECE, Need, Piece, Ref, Section, read
+from collab.document.pieces import (
+    MAX_PIECE,
+    ROOT,
+    Lines,
+    Need,
+    Piece,
+    Ref,
+    Section,
+    read,
+)
 from collab.document.units import (
     EMBED,
     bytes_of,
@@ -25,6 +34,7 @@ from collab.errors import AnchorNotFound, InvalidRequest, Refused
 from collab.protocol.statevector import Vector
 from collab.protocol.structs import MAX_CLOCK
 
+MAP = 1  # as updates number the kinds of shared types
 BLOCK = 256  # pieces that are counted together, at most
 
 
@@ -206,7 +216,7 @@ class Order:
 
     def __init__(self) -> None:
         self._clients: dict[int, _Client] = {}
-        self._roots: dict[str, dict[str | None, Line]] = {}
+        self._roots: dict[str, Lines] = {}
 
     @classmethod
     def of(cls, snapshot: bytes) -> Order:
@@ -320,7 +330,7 @@ class Order:
                 line = None
         if line is None:
             piece.delete()
-            piece.lines = None
+            piece.lines = piece.content = None
             mine.add(piece)
             return
         if left is None:
@@ -368,7 +378,9 @@ class Order:
         """The line that an update names; None when the shared type is gone."""
         owner = None
         if isinstance(parent, str):
-            lines: dict[str | None, Line] | None = self._roots.setdefault(parent, {})
+            lines: Lines | None = self._roots.get(parent)
+            if lines is None:
+                lines = self._roots[parent] = Lines(ROOT)
         elif parent is not None:
             owner = self._find(*parent)
             lines = owner.lines
@@ -489,6 +501,29 @@ class Order:
         """The names of the roots that have ever held something."""
         return list(self._roots)
 
+    def lines(self, root: Root) -> Lines:
+        """What hangs in a shared type. Raises AnchorNotFound when there is none."""
+        if isinstance(root, str):
+            return self._roots.get(root) or Lines(ROOT)
+        lines = self._known(root).lines
+        if lines is None:
+            raise AnchorNotFound("there is no such shared type")
+        return lines
+
+    def shown(
+        self, client: int, start: int, end: int
+    ) -> Iterator[tuple[Piece, int, int]]:
+        """The pieces that show some of these ids, and which ids of each."""
+        mine = self._clients.get(client)
+        at = 0 if mine is None else max(0, mine.index(start))
+        while mine is not None and at < len(mine.pieces):
+            piece = mine.pieces[at]
+            if piece.clock >= end:
+                break
+            if piece.size and piece.end > start:
+                yield piece, max(start, piece.clock), min(end, piece.end)
+            at += 1
+
     def root_of(self, root: Root) -> str | None:
         """The name of the root that a shared type lies in, however deep; None when that is gone."""
         while not isinstance(root, str):
@@ -497,6 +532,45 @@ class Order:
                 return None
             root = line.name
         return root
+
+    def children(self, root: Root) -> Iterator[Piece]:
+        """What is there in the list of a shared type, piece by piece."""
+        line = self._list(root)
+        if line is not None:
+            yield from (piece for piece in line.pieces() if piece.size)
+
+    def home(self, root: Id) -> Place | None:
+        """Where a shared type stands, or stood; None when it is in no list, or nobody knows that any more."""
+        piece = self._known(root)
+        line = piece.line
+        if line is None or line.key is not None:
+            return None
+        return Place(line.name, line.before(piece))
+
+    def step(self, root: Id) -> tuple[Root, str | int] | None:
+        """What a shared type is in, and under which key or number; None when it is gone."""
+        piece = self._known(root)
+        line = piece.line
+        if line is None or piece.is_deleted:
+            return None
+        return line.name, line.before(piece) if line.key is None else line.key
+
+    def at(self, root: Root, step: str) -> Id | None:
+        """The shared type under a key of a map, or under a number of a list or an XML node; None when there is none."""
+        lines = self.lines(root)
+        line = lines.get(step) if lines.kind in (ROOT, MAP) else None
+        piece = None if line is None else line.last
+        if (
+            (line is None or line.last is None)
+            and lines.kind != MAP
+            and step.isdecimal()
+        ):
+            line = lines.get(None)
+            if line is not None:
+                piece, _, _ = line.find(int(step))
+        if piece is None or piece.is_deleted or piece.lines is None:
+            return None
+        return Id(piece.client, piece.clock)
 
     def length(self, root: Root) -> int:
         """How many characters a shared type shows; 0 for a root that holds nothing."""
@@ -624,11 +698,9 @@ class Order:
     def _list(self, root: Root) -> Line | None:
         """The line of a shared type's list; None while it holds nothing."""
         if isinstance(root, str):
-            return self._roots.get(root, {}).get(None)
-        lines = self._known(root).lines
-        if lines is None:
-            raise AnchorNotFound("there is no such shared type")
-        return lines.get(None)
+            lines = self._roots.get(root)
+            return None if lines is None else lines.get(None)
+        return self.lines(root).get(None)
 
     def _known(self, id_: Ref) -> Piece:
         """The piece with this id. Raises AnchorNotFound."""

@@ -5,10 +5,8 @@ A log is replayed with deleted content kept, so that what was deleted since can 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -24,21 +22,20 @@ from pycrdt import (
 )
 
 from collab.document.attribution import MINUTE, Attribution, Runs, attribute
-from collab.document.changeset import Changes
+from collab.document.blame import Orders, blame
+from collab.document.changeset import Brought, Comparison
 from collab.document.deletions import deletions
-from collab.document.export import FORMS, export, kinds_of, load, roots
+from collab.document.export import FORMS, export
 from collab.document.gate import Gate
 from collab.document.order import Order
+from collab.document.people import Owners, People
 from collab.document.pieces import read
-from collab.errors import InvalidRequest, Refused, RootNotFound
-from collab.protocol.statevector import encode_state_vector, state_vector
+from collab.document.shared import chosen_root, find, kinds_of
+from collab.errors import Refused
+from collab.protocol.statevector import state_vector
 from collab.protocol.structs import Range, Run, Scan, scan
 from collab.protocol.varint import encode_varint
 from collab.store.base import Author, Row
-from collab.turns import read_about
-
-# Of documents whose order is kept, as snapshots; in memory it takes about fifty times as much.
-MAX_KEPT_BYTES, MAX_KEPT = 8 << 20, 32
 
 # Updates taken in at once: what native code keeps until the end of a transaction grows with the square of them.
 MAX_TRANSACTION = 4096
@@ -301,152 +298,11 @@ class Ids:
 
 # Who wrote what
 
-Owners = Mapping[int, str]  # client id → principal
-Kinds = Mapping[str, str]  # root → what it holds, as `export.roots` has it
-
-
-class People:
-    """The authors that an answer speaks of, each once, by number."""
-
-    def __init__(self) -> None:
-        self.shown: list[dict[str, str]] = []
-        self._numbers: dict[tuple[Author, str], int] = {}
-
-    def number(self, author: Author, owner: str | None = None) -> int:
-        """Of somebody. Where the client id belongs to another principal, that one wrote it, and this one brought it."""
-        is_relayed = bool(owner and author.principal and owner != author.principal)
-        principal = owner if owner and is_relayed else author.principal
-        key = author._replace(connection=""), principal
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self.shown)
-            self.shown.append(show(author, principal))
-        return number
-
-
-def show(author: Author, principal: str) -> dict[str, str]:
-    """An author as an answer has it, who wrote under a client id of this principal."""
-    about = read_about(author.about)
-    # Of the owner of relayed edits nothing else is known here.
-    is_known = principal == author.principal
-    return {
-        "principal": principal,
-        "name": about.name if is_known else "",
-        "kind": about.kind if is_known else "",
-        "on_behalf_of": about.on_behalf_of if is_known else "",
-        "role": about.role if is_known else "",
-        "turn": author.turn or "",
-        "task": about.task,
-        "model": about.model,
-        "reason": about.reason,
-        "undoes": about.undoes,
-        "by": about.by,
-        "introduced_by": "" if is_known else author.principal,
-    }
-
 
 def origin(row: Row, owners: Owners) -> str | None:
     """Whose client ids an update holds, when they are all of one principal."""
     whose = {owners.get(run.client) for run in read_ids(row.update).runs}
     return whose.pop() if len(whose) == 1 else None
-
-
-def blame(
-    order: Order,
-    found: Attribution,
-    owners: Owners,
-    root: str,
-    start: int,
-    end: int | None,
-) -> dict[str, Any]:
-    """Whose characters stand in a part of a text, as far as it reaches."""
-    people = People()
-    length = order.length(root)
-    start, end = min(start, length), length if end is None else min(end, length)
-    spans: list[dict[str, int]] = []
-    numbers: dict[tuple[int, str | None], int] = {}
-    last: tuple[int, int] | None = None
-    for client, clock, units, at, size in order.spans(root, start, end):
-        owner = owners.get(client)
-        wide = units // size  # units of each character
-        runs = found.inserted.get(client)
-        for first, until, credit, minute in (
-            runs.whole(clock, clock + units)
-            if runs
-            else ((clock, clock + units, 0, 0),)
-        ):
-            number = numbers.get((credit, owner))
-            if number is None:
-                author = found.credits[credit].author
-                number = numbers[credit, owner] = people.number(author, owner)
-            stop = at + (until - clock) // wide
-            if last == (number, minute):
-                spans[-1]["end"] = stop
-            else:
-                spans.append(
-                    {
-                        "start": at + (first - clock) // wide,
-                        "end": stop,
-                        "author": number,
-                        "time": minute * MINUTE,
-                    }
-                )
-                last = number, minute
-    return {"authors": people.shown, "spans": spans}
-
-
-class Orders:
-    """The orders of documents that were asked about last: to make one takes long, to bring one up to date does not."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[bytes, Order, Kinds, int]] = OrderedDict()
-        self._bytes = 0
-
-    def of(self, name: str, snapshot: bytes) -> tuple[Order, Kinds]:
-        """The order of a document and what its roots are; under one name it only ever grows."""
-        digest = sha256(snapshot).digest()
-        known, order, kinds, size = self._kept.pop(name, (b"", None, {}, 0))
-        self._bytes += len(snapshot) - size
-        if known != digest or order is None:
-            doc = load(snapshot)
-            order = _grown(order, doc) or Order.of(snapshot)
-            kinds = kinds_of(doc)
-        self._kept[name] = digest, order, kinds, len(snapshot)
-        while len(self._kept) > MAX_KEPT or (
-            self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1
-        ):
-            self._bytes -= self._kept.popitem(last=False)[1][3]
-        return order, kinds
-
-
-def _grown(order: Order | None, doc: Doc[Any]) -> Order | None:
-    """An order with all that a document has more; None when the document does not hold what the order does."""
-    if order is None:
-        return None
-    vector, known = order.vector(), state_vector(doc.get_state())
-    if any(clock > known.get(client, 0) for client, clock in vector.items()):
-        return None
-    try:
-        order.apply(doc.get_update(encode_state_vector(vector)))
-    except Refused:
-        return None
-    return order
-
-
-def chosen_root(kinds: Kinds, root: str) -> str:
-    """The text that is meant: the only one, where none is named. Raises RootNotFound, InvalidRequest."""
-    if root and root not in kinds:
-        raise RootNotFound(
-            f"the document has no root {root}; it has {', '.join(kinds) or 'none'}"
-        )
-    if root:
-        return root
-    texts = [name for name, kind in kinds.items() if kind == "text"]
-    if len(texts) > 1:
-        raise InvalidRequest(
-            f"the document has several texts: {', '.join(texts)}; name one"
-        )
-    return texts[0] if texts else ""
 
 
 def changeset(
@@ -455,38 +311,60 @@ def changeset(
     rows: Sequence[Row],
     owners: Owners,
     root: str,
+    path: str = "",
 ) -> dict[str, Any]:
-    """What the rows changed in the texts, on top of a checkpoint and the rows before."""
+    """What the rows changed on top of a checkpoint and the rows before; of a root only, or of what is at a path in it.
+
+    Raises RootNotFound, NothingHere, InvalidRequest.
+    """
     replay = Replay(checkpoint)
     replay.take(row.update for row in before)
-    doc = replay.doc
-    whole = [row.update for row in (*before, *rows)]
-    kinds = roots(doc.get_update()) | roots(document_at(checkpoint, whole))
-    texts = [name for name, kind in kinds.items() if kind == "text"]
-    if root:
-        texts = [chosen_root(kinds, root)]
+    earlier = Order.of(replay.doc.get_update())
+    replay.take(row.update for row in rows)
+    order = Order.of(replay.doc.get_update())
+    was, kinds = kinds_of(earlier), dict(kinds_of(order))
+    for name, kind in was.items():
+        if kinds.get(name, "empty") == "empty":
+            kinds[name] = kind  # all of it is gone
+    chosen = [chosen_root(kinds, root)] if root or path else sorted(kinds)
     people = People()
-    authors = [people.number(row.author, origin(row, owners)) for row in rows]
-    changes = Changes(doc, texts)
-    try:
-        for number, row in enumerate(rows):
-            changes.begin(number)
-            replay.take((row.update,))
-    finally:
-        changes.close()
-    found = [
-        {
-            "root": each.root,
-            "start": each.start,
-            "old": each.old,
-            "new": each.new,
-            "author": authors[each.row],
-            "time": rows[each.row].milliseconds,
-            "position": rows[each.row].position,
-        }
-        for each in changes.found(lambda row: authors[row])
+    authors: dict[int, int] = {}
+    every = (*before, *rows)
+
+    def whose(number: int) -> int:
+        if number not in authors:
+            row = every[number]
+            authors[number] = people.number(row.author, origin(row, owners))
+        return authors[number]
+
+    brought = Brought([row.update for row in every], len(before))
+    comparison = Comparison(order, earlier, brought, whose)
+    changes = [
+        change
+        for name in chosen
+        for change in comparison.found(name, kinds.get(name, "empty"))
+        if change.is_in(path)
     ]
-    return {"authors": people.shown, "changes": found}
+    if path and not changes:
+        find(order, chosen[0], kinds.get(chosen[0], "empty"), path)
+    return {
+        "authors": people.shown,
+        "changes": [
+            {
+                "kind": each.kind,
+                "root": each.root,
+                "path": each.path,
+                "start": each.start,
+                **({} if each.key is None else {"key": each.key}),
+                "old": each.old,
+                "new": each.new,
+                "author": whose(each.row),
+                "time": every[each.row].milliseconds,
+                "position": every[each.row].position,
+            }
+            for each in changes
+        ],
+    }
 
 
 # What was done, in the large
@@ -618,18 +496,17 @@ def answer(
                 found.take_unknown(checkpoint)
             for row in rows:
                 found.take(row)
-            order, kinds = _ORDERS.of(options["document"], parts[1])
-            root = chosen_root(kinds, options["root"])
-            end = options["end"]
-            return orjson.dumps(
-                blame(order, found, owners, root, options["start"], end)
-            )
+            order = _ORDERS.of(options["document"], parts[1])
+            place = options["root"], options["path"], options["start"], options["end"]
+            return orjson.dumps(blame(order, found, owners, *place))
         case Question.CHANGESET:
             after = options["after"]
             before = [row for row in rows if row.position <= after]
             later = rows[len(before) :]
             return orjson.dumps(
-                changeset(checkpoint, before, later, owners, options["root"])
+                changeset(
+                    checkpoint, before, later, owners, options["root"], options["path"]
+                )
             )
         case Question.ACTIVITY:
             return orjson.dumps(activity(rows, owners, options["limit"]))

@@ -23,12 +23,25 @@ from collab.protocol.structs import (
 if TYPE_CHECKING:
     from collab.document.order import Block, Line
 
+ROOT = -1  # the kind of a shared type that does not say it
 MAX_PIECE = 4096  # units of text: what is looked through for one character
 
 Ref = tuple[int, int]  # a client and a clock
+# What is no text as the update has it: its kind, its bytes, and how many values in them come before.
+Content = tuple[int, bytes, int]
 # A piece refers to an id of another client: its number in the section, that client, and the clock.
 Need = tuple[int, int, int]
 Section = tuple[int, "list[Piece]", list[Need]]  # of one client
+
+
+class Lines(dict[str | None, "Line"]):
+    """What hangs in a shared type, by key; the list under None."""
+
+    __slots__ = ("kind", "tag")
+
+    def __init__(self, kind: int, tag: str = "") -> None:
+        self.kind = kind  # as updates number them; a root does not say it
+        self.tag = tag
 
 
 class Piece:
@@ -38,6 +51,7 @@ class Piece:
         "block",
         "client",
         "clock",
+        "content",
         "is_countable",
         "is_deleted",
         "key",
@@ -86,8 +100,8 @@ class Piece:
         # Where it hangs, if no neighbour says so.
         self.parent: str | Ref | None = None
         self.key: str | None = None
-        # If it is a shared type: what hangs in it, by key; the list under None.
-        self.lines: dict[str | None, Line] | None = None
+        self.lines: Lines | None = None  # if it is a shared type
+        self.content: Content | None = None  # if it is a value
 
     @property
     def end(self) -> int:
@@ -120,6 +134,9 @@ class Piece:
             self.text, self.size, self.octets = head, len(head), bytes_of(head)
         elif self.size:
             self.size = self.octets = units
+        if self.content is not None:
+            kind, values, skipped = self.content
+            rest.content = kind, values, skipped + units
         if self.is_deleted:
             rest.delete()
         return rest
@@ -127,7 +144,7 @@ class Piece:
     def delete(self) -> None:
         """It counts for nothing any more."""
         self.is_deleted = True
-        self.text = None
+        self.text = self.content = None
         self.size = self.octets = 0
 
 
@@ -233,16 +250,20 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
                 length = value
             elif kind == 8:
                 length = value
-                p = values_end(update, p, value)
+                stop = values_end(update, p, value)
+                held, p = update[p:stop], stop
             elif kind == 7:
+                tag = ""
                 if value == 3:
-                    _, p = _string(update, p)
+                    tag, p = _string(update, p)
             elif kind == 6:
                 value, p = number_at(update, p + value)
                 p += value
             elif kind == 5 or kind == 3:
+                held = update[p : p + value]
                 p += value
             elif kind == 9:
+                held = update[p : p + value]
                 p = values_end(update, p + value, 1)
             else:
                 raise Refused("kind")
@@ -266,10 +287,12 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
             if parent is not None:
                 piece.parent = parent
                 piece.key = key
-            if kind == 7:
-                piece.lines = {}
-            elif kind == 1:
+            if kind == 1:
                 piece.is_deleted = True
+            elif kind == 7:
+                piece.lines = Lines(value, tag)
+            elif text is None and kind != 6:
+                piece.content = kind, held, 0
             pieces.append(piece)
             clock += length
         sections.append((client, pieces, needs))

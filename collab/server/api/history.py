@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from collab.auth.permissions import ADMIN
 from collab.document.document import ANONYMOUS
-from collab.document.past import Owners, show
+from collab.document.people import Owners, show
 from collab.errors import (
     Conflict,
     DocumentBroken,
@@ -32,9 +32,11 @@ from collab.turns import UNDO, checked_turn, read_about
 
 
 async def blame(call: Call) -> Response:
-    """Who wrote the characters of a text, and when, to the minute: now, or as it was at a position. Each author is told
-    once and named by number. What was typed elsewhere and brought in by somebody is credited to whoever owns the client
-    id, and `introduced_by` says by whom.
+    """Who wrote the characters of a text, inserted the items of a list or set the keys of a map, and when, to the minute:
+    now, or as it was at a position. Each author is told once and named by number. What was typed elsewhere and brought
+    in by somebody is credited to whoever owns the client id, and `introduced_by` says by whom.
+
+    XML is its text, as a document is exported; a line break in it is whose the block is that begins there.
     """
     query: models.BlameQuery = call.query
     room, position = await settled(call)
@@ -51,6 +53,7 @@ async def blame(call: Call) -> Response:
         query.root,
         query.start,
         query.end,
+        path=query.path,
         snapshot=snapshot,
         position=position,
     )
@@ -58,14 +61,16 @@ async def blame(call: Call) -> Response:
 
 
 async def changeset(call: Call) -> Response:
-    """What changed in the texts of a document between two positions of its log, and who did it."""
+    """What changed in a document between two positions of its log, and who did it: in texts, lists, maps and XML, however
+    deep. What came in with something by the same author is part of it; what others did inside is told behind it.
+    """
     query: models.ChangesetQuery = call.query
     room, position = await settled(call)
     upto = position if query.to is None else query.to
     if upto < query.after:
         raise Conflict("`to` comes before `from`")
     answer = await call.api.replica.historian.changeset(
-        room.name, owners(room), query.after, upto, query.root
+        room.name, owners(room), query.after, upto, query.root, path=query.path
     )
     return _json(answer, {"from": query.after}, epoch=room.epoch, to=upto)
 

@@ -223,6 +223,9 @@ class MemberInfo(Model):
 
 class Members(Model):
     members: list[MemberInfo]
+    partial: bool = Field(
+        description="Whether some may be missing: a replica did not answer within a second, or has too many."
+    )
 
 
 # Credentials
@@ -654,11 +657,24 @@ Whose = Annotated[
 ]
 
 
+Inside = Annotated[
+    str,
+    Field(
+        pattern="^(/([^~]|~[01])*)?$",
+        max_length=4096,
+        description="A JSON Pointer inside the root, to what lies in it; XML is counted by its nodes.",
+    ),
+]
+
+
 class BlameQuery(Model):
     root: str = Field(
-        "", max_length=256, description="Need not be said of the only text."
+        "",
+        max_length=256,
+        description="Need not be said of the only text, else of the only XML, else of the only other root.",
     )
-    start: Position = Field(0, description="In characters.")
+    path: Inside = ""
+    start: Position = Field(0, description="In characters, of a list in items.")
     end: Position | None = Field(None, description="Not included; to the end, else.")
     at: Position | None = Field(
         None, description="As it was at this position of the log."
@@ -666,17 +682,24 @@ class BlameQuery(Model):
 
 
 class Span(Model):
-    """Characters that stand together, of one author and minute."""
+    """Characters, items or a key that stand together, of one author and minute."""
 
-    start: int
+    start: int = Field(description="Of a key its number, by the order of their names.")
     end: int
     author: int = Field(description="Which of `authors`.")
     time: Milliseconds
+    path: str | None = Field(
+        None, description="In XML: inside the root, the text or what begins the line."
+    )
+    key: str | None = Field(None, description="Of a map.")
 
 
 class Blame(Model):
     epoch: str
     position: int = Field(description="Of the document that is meant.")
+    root: str
+    path: str
+    kind: Literal["text", "xml", "array", "map", "value", "empty"]
     authors: list[ShownAuthor]
     spans: list[Span]
 
@@ -687,15 +710,23 @@ class ChangesetQuery(Model):
     after: Position = Field(alias="from", description="After this position of the log.")
     to: Position | None = Field(None, description="Up to this one; to the end, else.")
     root: str = Field("", max_length=256, description="Of this root only.")
+    path: Inside = ""
 
 
-class TextChange(Model):
-    """At one place of a text, what one author took away and put there."""
+class Change(Model):
+    """At one place, what one author took away and put there. An element is `{"tag", "attributes", "children"}`."""
 
+    kind: Literal["text", "items", "key"] = Field(
+        description="In a text; in a list or among the nodes of XML; of a map, or an attribute of an element."
+    )
     root: str
-    start: int = Field(description="In characters of the text at `to`.")
-    old: str
-    new: str
+    path: str = Field(description="Inside the root: of what has changed.")
+    start: int = Field(description="In characters or items at `to`; 0 of a key.")
+    key: str | None = Field(None, description="Which, when it is one.")
+    old: str | list[JsonValue] = Field(
+        description="Characters of a text; else values: of a key one, or none."
+    )
+    new: str | list[JsonValue]
     author: int = Field(description="Which of `authors`.")
     time: Milliseconds
     position: int = Field(description="Of the last update that did it.")
@@ -710,7 +741,7 @@ class Changeset(Model):
     after: int = Field(alias="from")
     to: int
     authors: list[ShownAuthor]
-    changes: list[TextChange]
+    changes: list[Change]
 
 
 class ActivityQuery(Model):

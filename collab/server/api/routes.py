@@ -6,8 +6,6 @@ from functools import cache
 
 import orjson
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
 
 from collab.auth.permissions import ADMIN, HISTORY, PRESENCE, READ, WRITE
 from collab.errors import (
@@ -36,7 +34,7 @@ from collab.server.api import (
     turns,
     updates,
 )
-from collab.server.api.dispatch import BYTES, JSON, Api, Call, Route, json
+from collab.server.api.dispatch import BYTES, JSON, Call, Route, json
 from collab.server.api.openapi import describe
 
 
@@ -109,12 +107,12 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/v1/rooms/{room}/blame", needs=READ | HISTORY, handler=history.blame,
         summary="Who wrote what", query=models.BlameQuery, gives=json(models.Blame),
-        errors=(RoomNotFound, RootNotFound, NotYet, HistoryGone, RoomUnavailable),
+        errors=(RoomNotFound, RootNotFound, NothingHere, NotYet, HistoryGone, RoomUnavailable),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/changeset", needs=READ | HISTORY, handler=history.changeset,
         summary="What changed between two positions", query=models.ChangesetQuery, gives=json(models.Changeset),
-        errors=(RoomNotFound, RootNotFound, Conflict, NotYet, HistoryGone, TooLarge, RoomUnavailable),
+        errors=(RoomNotFound, RootNotFound, NothingHere, Conflict, NotYet, HistoryGone, TooLarge, RoomUnavailable),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/activity", needs=READ | HISTORY, handler=history.activity,
@@ -214,20 +212,3 @@ ROUTES: tuple[Route, ...] = (
     ),
 )
 # fmt: on
-
-
-class ApiRoute(BaseRoute):
-    """Hands everything under /v1 on as it came: `Api` finds its way by itself, since it must see the path undecoded."""
-
-    path = "/v1"
-
-    def __init__(self, api: Api) -> None:
-        self.api = api
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        path = scope["path"]
-        is_ours = path == self.path or path.startswith(f"{self.path}/")
-        return (Match.FULL if is_ours and scope["type"] == "http" else Match.NONE), {}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.api(scope, receive, send)

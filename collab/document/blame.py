@@ -1,0 +1,209 @@
+"""Who wrote what a document shows: characters of texts, items of lists, keys of maps."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from pycrdt import Doc
+
+from collab.document.anchor import Id, Root
+from collab.document.attribution import MINUTE, Attribution
+from collab.document.export import load
+from collab.document.order import Order, Span
+from collab.document.people import Owners, People
+from collab.document.pieces import Lines, Piece
+from collab.document.shared import (
+    XML_TEXT,
+    Shared,
+    children,
+    chosen_root,
+    find,
+    keys,
+    kinds_of,
+)
+from collab.errors import InvalidRequest, Refused
+from collab.protocol.statevector import encode_state_vector, state_vector
+
+# Of documents whose order is kept, as snapshots; in memory it takes about fifty times as much.
+MAX_KEPT_BYTES, MAX_KEPT = 8 << 20, 32
+
+BREAK = "hardbreak"  # how the element that ends a line is called, in small letters
+
+
+class Part(NamedTuple):
+    """A text or list, or one thing that counts as a character, and where it is."""
+
+    size: int
+    name: Root | None  # of the shared type, all of which it is
+    ids: tuple[int, int]  # else what it is
+    path: str | None = None  # as an answer says it
+    key: str | None = None
+
+
+def blame(
+    order: Order,
+    found: Attribution,
+    owners: Owners,
+    root: str,
+    path: str,
+    start: int,
+    end: int | None,
+) -> dict[str, Any]:
+    """Who wrote what is at a path, or what of it stands between two places, as far as it reaches.
+
+    XML is counted as its text, which an export gives, a map by its keys in order. Raises RootNotFound, NothingHere,
+    InvalidRequest.
+    """
+    kinds = kinds_of(order)
+    root = chosen_root(kinds, root)
+    place = find(order, root, kinds.get(root, "empty"), path)
+    if place.kind in ("map", "value") and (start or end is not None):
+        raise InvalidRequest(f"a {place.kind} has no `start` and no `end`")
+    people = People()
+    spans: list[dict[str, Any]] = []
+    numbers: dict[tuple[int, str | None], int] = {}
+    last: tuple[object, ...] | None = None
+    for part, (client, clock, units, at, size) in _spans(order, place, start, end):
+        owner = owners.get(client)
+        wide = units // size  # units of each character
+        runs = found.inserted.get(client)
+        for first, until, credit, minute in (
+            runs.whole(clock, clock + units)
+            if runs
+            else ((clock, clock + units, 0, 0),)
+        ):
+            number = numbers.get((credit, owner))
+            if number is None:
+                author = found.credits[credit].author
+                number = numbers[credit, owner] = people.number(author, owner)
+            stop = at + (until - clock) // wide
+            said = number, minute, part.path, part.key
+            if last == said:
+                spans[-1]["end"] = stop
+                continue
+            last = said
+            span: dict[str, Any] = {
+                "start": at + (first - clock) // wide,
+                "end": stop,
+                "author": number,
+                "time": minute * MINUTE,
+            }
+            if part.path is not None:
+                span["path"] = part.path
+            if part.key is not None:
+                span["key"] = part.key
+            spans.append(span)
+    return {
+        "root": root,
+        "path": path,
+        "kind": place.kind,
+        "authors": people.shown,
+        "spans": spans,
+    }
+
+
+def _spans(
+    order: Order, place: Shared, start: int, end: int | None
+) -> Iterator[tuple[Part, Span]]:
+    """The ids of what stands between two places, part by part."""
+    base = 0
+    for part in _parts(order, place):
+        first = max(start - base, 0)
+        last = part.size if end is None else min(end - base, part.size)
+        if first < last:
+            if part.name is None:
+                spans = [Span(*part.ids, 1, 0, 1)]
+            else:
+                spans = order.spans(part.name, first, last)
+            for span in spans:
+                yield part, span._replace(start=base + span.start) if base else span
+        base += part.size
+
+
+def _parts(order: Order, place: Shared) -> Iterator[Part]:
+    match place.kind:
+        case "value":
+            assert place.value is not None
+            yield Part(1, None, place.value)
+        case "map":
+            for key, piece in keys(order.lines(place.name)):
+                yield Part(1, None, (piece.client, piece.end - 1), key=key)
+        case "xml":
+            yield from _text_parts(order, order.lines(place.name), place.path)
+        case _:
+            yield Part(order.length(place.name), place.name, (0, 0))
+
+
+def _text_parts(order: Order, lines: Lines, path: str) -> list[Part]:
+    """XML as `markdown.text_of_xml` reads it: a line break is whose the block is that begins with it."""
+    parts: list[Part] = []
+    is_first, is_open = True, False
+    at = -1
+    for piece in children(lines):
+        at += 1
+        where = f"{path}/{at}"
+        at += piece.size - 1
+        held = piece.lines
+        if held is None:
+            continue  # a value, which no editor puts here
+        is_text = held.kind == XML_TEXT
+        is_break = _is_break(held)
+        if not is_first and not (is_open and (is_text or is_break)):
+            parts.append(_one(piece, where))
+        is_first, is_open = False, is_text or is_break
+        if is_text:
+            name = Id(piece.client, piece.clock)
+            parts.append(Part(order.length(name), name, (0, 0), where))
+        elif is_break:
+            parts.append(_one(piece, where))
+        else:
+            parts += _text_parts(order, held, where)
+    return parts
+
+
+def _is_break(lines: Lines) -> bool:
+    return lines.tag.replace("_", "").replace("-", "").lower() == BREAK
+
+
+def _one(piece: Piece, path: str) -> Part:
+    return Part(1, None, (piece.client, piece.clock), path)
+
+
+class Orders:
+    """The orders of documents that were asked about last: to make one takes long, to bring one up to date does not."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[bytes, Order, int]] = OrderedDict()
+        self._bytes = 0
+
+    def of(self, name: str, snapshot: bytes) -> Order:
+        """The order of a document; under one name it only ever grows."""
+        digest = sha256(snapshot).digest()
+        known, order, size = self._kept.pop(name, (b"", None, 0))
+        self._bytes += len(snapshot) - size
+        if known != digest or order is None:
+            order = _grown(order, snapshot) or Order.of(snapshot)
+        self._kept[name] = digest, order, len(snapshot)
+        while len(self._kept) > MAX_KEPT or (
+            self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1
+        ):
+            self._bytes -= self._kept.popitem(last=False)[1][2]
+        return order
+
+
+def _grown(order: Order | None, snapshot: bytes) -> Order | None:
+    """An order with all that a document has more; None when the document does not hold what the order does."""
+    if order is None:
+        return None
+    doc: Doc[Any] = load(snapshot)
+    vector, known = order.vector(), state_vector(doc.get_state())
+    if any(clock > known.get(client, 0) for client, clock in vector.items()):
+        return None
+    try:
+        order.apply(doc.get_update(encode_state_vector(vector)))
+    except Refused:
+        return None
+    return order

@@ -1,0 +1,70 @@
+"""What shared types hold that is no text, read from the bytes that an update has of it: as JSON, like an export."""
+
+from __future__ import annotations
+
+from struct import unpack_from
+from typing import Any
+
+import orjson
+
+from collab.document.pieces import Content
+from collab.protocol.varint import Reader
+
+BINARY, EMBED, VALUES, DOCUMENT = 3, 5, 8, 9  # kinds of content, as updates number them
+
+
+def values_of(content: Content) -> list[Any]:
+    """The values of a piece. The guard has proven that they can be read, and how deep they lie in each other."""
+    kind, encoded, skipped = content
+    if kind == BINARY:
+        return [{"$bytes": encoded.hex()}]
+    if kind == EMBED:
+        return [orjson.loads(encoded)]
+    if kind == DOCUMENT:
+        return [encoded.decode()]
+    reader = Reader(encoded)
+    found = []
+    while not reader.at_end:
+        found.append(_value(reader))
+    return found[skipped:]
+
+
+def _value(reader: Reader) -> Any:
+    tag = reader.frame[reader.at]
+    reader.at += 1
+    match tag:
+        case 119:
+            return reader.read_bytes().decode()
+        case 125:
+            return reader.read_signed()
+        case 124:
+            return _number(reader, ">f", 4)
+        case 123:
+            return _number(reader, ">d", 8)
+        case 122:
+            return _number(reader, ">q", 8)
+        case 118:
+            count = reader.read_varint()
+            return {_key(reader): _value(reader) for _ in range(count)}
+        case 117:
+            return [_value(reader) for _ in range(reader.read_varint())]
+        case 116:
+            return {"$bytes": reader.read_bytes().hex()}
+        case 120:
+            return True
+        case 121:
+            return False
+        case _:
+            return None
+
+
+def _key(reader: Reader) -> str:
+    return reader.read_bytes().decode()
+
+
+def _number(reader: Reader, form: str, size: int) -> Any:
+    (number,) = unpack_from(form, reader.frame, reader.at)
+    reader.at += size
+    if isinstance(number, float) and number.is_integer() and abs(number) < 1 << 53:
+        return int(number)  # Yjs knows one kind of number
+    return number
