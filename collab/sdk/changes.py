@@ -297,7 +297,9 @@ class Changes:
         except (SdkError, TimeoutError):
             logged: tuple[TextChange, ...] = ()
         else:
-            logged = found.changes
+            logged = tuple(
+                each for each in found.changes if isinstance(each, TextChange)
+            )
         edits = tuple(_credited(edit, logged) for edit in change.edits)
         return replace(change, edits=edits)
 

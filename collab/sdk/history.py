@@ -35,12 +35,14 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters of the document and who wrote them; `when` may be known to the minute only."""
+    """Characters, items of a list or a key of a map, and who wrote them; `when` may be known to the minute only."""
 
     start: int
     end: int
     author: Author
     when: datetime
+    path: str | None = None  # in XML: inside the root, the text or what begins the line
+    key: str | None = None  # of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Blame:
     epoch: str
     position: int
     spans: tuple[Span, ...]
+    root: str = ""
+    path: str = ""
+    kind: str = "text"  # what is there: text, xml, array, map, value or empty
 
     def at(self, index: int) -> Span | None:
         """Who wrote this character."""
@@ -69,6 +74,40 @@ class TextChange:
     author: Author
     when: datetime
     position: int  # of the last update that did it
+    path: str = ""  # of the text, inside the root
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsChange:
+    """At one place of a list, or among the nodes of XML, what one author took away and put there. An element is a dict
+    of `tag`, `attributes` and `children`.
+    """
+
+    root: str
+    start: int  # in the list at the end
+    old: tuple[Any, ...]
+    new: tuple[Any, ...]
+    author: Author
+    when: datetime
+    position: int
+    path: str = ""  # of the list, inside the root
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key of a map, or an attribute of an element; `old` and `new` are empty where there is none."""
+
+    root: str
+    key: str
+    old: tuple[Any, ...]
+    new: tuple[Any, ...]
+    author: Author
+    when: datetime
+    position: int
+    path: str = ""  # of the map, inside the root
+
+
+LoggedChange = TextChange | ItemsChange | KeyChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +117,7 @@ class Changeset:
     epoch: str
     after: int
     to: int
-    changes: tuple[TextChange, ...]
+    changes: tuple[LoggedChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +195,27 @@ class History:
         start: int | None = None,
         end: int | None = None,
         *,
+        path: str | None = None,
         at: int | None = None,
     ) -> Blame:
-        """Who wrote the characters from `start` to `end`, now or at a position of the log."""
+        """Who wrote what is at a path inside a root, or what of it is from `start` to `end`; now or at a position of the
+        log.
+        """
         answer = await self._requests.get(
-            f"{self._path}/blame", root=root, start=start, end=end, at=at
+            f"{self._path}/blame", root=root, path=path, start=start, end=end, at=at
         )
         return _read(lambda: read_blame(answer.json()))
 
     async def changeset(
-        self, after: int, to: int | None = None, *, root: str | None = None
+        self,
+        after: int,
+        to: int | None = None,
+        *,
+        root: str | None = None,
+        path: str | None = None,
     ) -> Changeset:
-        """What happened after one position, up to and with another."""
-        query = {"from": after, "to": to, "root": root}
+        """What happened after one position, up to and with another: anywhere, in a root, or in what is at a path there."""
+        query = {"from": after, "to": to, "root": root, "path": path}
         answer = await self._requests.get(f"{self._path}/changeset", **query)
         return _read(lambda: read_changeset(answer.json()))
 
@@ -255,6 +302,9 @@ def read_blame(found: Mapping[str, Any]) -> Blame:
         str(found["epoch"]),
         int(found["position"]),
         tuple(_span(each, authors) for each in found["spans"]),
+        str(found.get("root", "")),
+        str(found.get("path", "")),
+        str(found.get("kind", "text")),
     )
 
 
@@ -264,18 +314,7 @@ def read_changeset(found: Mapping[str, Any]) -> Changeset:
         str(found["epoch"]),
         int(found["from"]),
         int(found["to"]),
-        tuple(
-            TextChange(
-                str(each["root"]),
-                int(each["start"]),
-                str(each["old"]),
-                str(each["new"]),
-                authors[each["author"]],
-                _moment(each["time"]),
-                int(each["position"]),
-            )
-            for each in found["changes"]
-        ),
+        tuple(_change(each, authors) for each in found["changes"]),
     )
 
 
@@ -342,7 +381,25 @@ def _span(found: Mapping[str, Any], authors: Sequence[Author]) -> Span:
         int(found["end"]),
         authors[found["author"]],
         _moment(found["time"]),
+        _said(found.get("path")),
+        _said(found.get("key")),
     )
+
+
+def _change(found: Mapping[str, Any], authors: Sequence[Author]) -> LoggedChange:
+    root, start, path = str(found["root"]), found["start"], str(found.get("path", ""))
+    old, new = found["old"], found["new"]
+    by = authors[found["author"]], _moment(found["time"]), int(found["position"]), path
+    kind = found.get("kind", "text")
+    if kind == "text":
+        return TextChange(root, int(start), str(old), str(new), *by)
+    if kind == "items":
+        return ItemsChange(root, int(start), tuple(old), tuple(new), *by)
+    return KeyChange(root, str(found["key"]), tuple(old), tuple(new), *by)
+
+
+def _said(found: Any) -> str | None:
+    return None if found is None else str(found)
 
 
 def _read(reading: Callable[[], T]) -> T:

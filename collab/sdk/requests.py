@@ -74,7 +74,7 @@ class Requests:
         if client is not None:
             await client.aclose()
 
-    async def get(self, path: str, **query: str | int | None) -> Answer:
+    async def get(self, path: str, /, **query: str | int | None) -> Answer:
         """What stands there. Raises the error that the server names."""
         known = {name: value for name, value in query.items() if value is not None}
         return await self._ask("GET", path, query=known)

@@ -12,7 +12,14 @@ import pytest
 from answering import Answering, answer, answering
 
 from collab.sdk.errors import Refused
-from collab.sdk.history import Author, History, Span
+from collab.sdk.history import (
+    Author,
+    History,
+    ItemsChange,
+    KeyChange,
+    Span,
+    TextChange,
+)
 from collab.sdk.requests import Requests
 
 WHEN = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -47,6 +54,45 @@ async def test_blame_names_each_author() -> None:
     assert found.at(9) is None
     assert server.asked[0].line.startswith(
         "GET /v1/rooms/a%2Fb/blame?root=text&start=0&end=9 "
+    )
+
+
+@pytest.mark.anyio
+async def test_blame_of_what_is_inside_of_a_root_says_where_in_it() -> None:
+    spans = [
+        {"start": 0, "end": 2, "author": 0, "time": MILLISECONDS, "path": "/0/0"},
+        {"start": 2, "end": 3, "author": 0, "time": MILLISECONDS, "path": "/1"},
+    ]
+    more = {"root": "page", "path": "", "kind": "xml"}
+    said = {"epoch": "e", "position": 4, "authors": [ADA], "spans": spans, **more}
+    async with history(answer(200, said)) as (room, server):
+        found = await room.blame("page", path="", at=4)
+
+    assert [span.path for span in found.spans] == ["/0/0", "/1"]
+    assert (found.root, found.path, found.kind) == ("page", "", "xml")
+    assert server.asked[0].line.startswith(
+        "GET /v1/rooms/a%2Fb/blame?root=page&path=&at=4 "
+    )
+
+
+@pytest.mark.anyio
+async def test_a_changeset_has_a_type_for_each_kind_of_change() -> None:
+    at = {"root": "page", "path": "/a", "author": 0, "time": MILLISECONDS}
+    place = {**at, "start": 2, "position": 7}
+    changes = [
+        {"kind": "text", "old": "x", "new": "y", **place},
+        {"kind": "items", "old": [], "new": [1, {"tag": "p"}], **place},
+        {"kind": "key", "key": "k", "old": [None], "new": [], **place},
+    ]
+    said = {"epoch": "e", "from": 1, "to": 7, "authors": [ADA], "changes": changes}
+    async with history(answer(200, said)) as (room, _):
+        found = await room.changeset(1, path="/a", root="page")
+
+    ada = Author("ada", "Ada", "human")
+    assert found.changes == (
+        TextChange("page", 2, "x", "y", ada, WHEN, 7, "/a"),
+        ItemsChange("page", 2, (), (1, {"tag": "p"}), ada, WHEN, 7, "/a"),
+        KeyChange("page", "k", (None,), (), ada, WHEN, 7, "/a"),
     )
 
 
