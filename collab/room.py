@@ -476,6 +476,14 @@ class Room:
         later(GRACE_SECONDS, partial(member.turn.end, why))
         return True
 
+    def disconnect(self, connection: str) -> bool:
+        """End what a connection does here; False when it does nothing here. It may join anew."""
+        found = [each for each in self.members if each.author.connection == connection]
+        for member in found:
+            why = PermissionDenied("disconnected by an administrator")
+            member.line.expel(member, why)
+        return bool(found)
+
     def _let_go(self, member: Member) -> None:
         turn = member.turn
         if turn is not None and self._turns.get(turn.id) is member:

@@ -94,6 +94,30 @@ class Cancelled(NamedTuple):
     principal: str
 
 
+class WhoAttends(NamedTuple):
+    """Who is connected to a room? Every replica answers, also for a room that it has not open."""
+
+    sender: str
+    number: int  # of the question
+    room: str
+
+
+class Attending(NamedTuple):
+    """The answer, to one replica."""
+
+    sender: str
+    to: str
+    number: int
+    members: bytes  # JSON
+
+
+class Disconnected(NamedTuple):
+    """End what a connection does in a room."""
+
+    sender: str
+    connection: str
+
+
 class Alive(NamedTuple):
     """What a replica says of itself in the roster."""
 
@@ -112,6 +136,9 @@ Message = (
     | Distrusted
     | Alive
     | Cancelled
+    | WhoAttends
+    | Attending
+    | Disconnected
 )
 
 _KINDS: tuple[type[Message], ...] = (
@@ -125,12 +152,16 @@ _KINDS: tuple[type[Message], ...] = (
     Distrusted,
     Alive,
     Cancelled,
+    WhoAttends,
+    Attending,
+    Disconnected,
 )
 
 # Tags of fields; a number once given is never used for something else.
 _SENDER, _EPOCH, _SEQUENCE, _LAST, _OWNER, _UPDATE = 1, 2, 3, 4, 5, 6
 _CLIENT, _CLOCK, _JSON, _VECTOR, _DELETES, _TO = 7, 8, 9, 10, 11, 12
 _TENANT, _PRINCIPAL, _INFO, _TURN = 13, 14, 15, 16
+_NUMBER, _ROOM, _MEMBERS, _CONNECTION = 17, 18, 19, 20
 
 
 def encode(message: Message, channel: str, key: bytes | None) -> bytes:
@@ -209,6 +240,15 @@ def _fields(message: Message) -> Iterator[tuple[int, bytes]]:
         case Cancelled(_, turn, principal):
             yield _TURN, turn.encode()
             yield _PRINCIPAL, principal.encode()
+        case WhoAttends(_, number, room):
+            yield _NUMBER, encode_varint(number)
+            yield _ROOM, room.encode()
+        case Attending(_, to, number, members):
+            yield _TO, to.encode()
+            yield _NUMBER, encode_varint(number)
+            yield _MEMBERS, members
+        case Disconnected(_, connection):
+            yield _CONNECTION, connection.encode()
         case WhoIsHere() | Ended() | RightsChanged():
             pass
 
@@ -282,6 +322,13 @@ def _message(kind: type[Message], fields: Iterable[tuple[int, bytes]]) -> Messag
         return Cancelled(sender, turn, found.text(_PRINCIPAL))
     if kind is Alive:
         return Alive(sender, found.one(_INFO))
+    if kind is WhoAttends:
+        return WhoAttends(sender, found.number(_NUMBER), found.text(_ROOM))
+    if kind is Attending:
+        to, number = found.text(_TO), found.number(_NUMBER)
+        return Attending(sender, to, number, found.one(_MEMBERS))
+    if kind is Disconnected:
+        return Disconnected(sender, found.text(_CONNECTION))
     if kind is WhoIsHere:
         return WhoIsHere(sender)
     return Ended(sender) if kind is Ended else RightsChanged(sender)

@@ -23,20 +23,24 @@ from collab.errors import CollabError, DocumentBroken, InvalidMessage, TooLarge
 from collab.metrics import Metrics
 from collab.protocol.envelope import (
     Alive,
+    Attending,
     Cancelled,
     Difference,
     Digest,
+    Disconnected,
     Distrusted,
     Ended,
     Message,
     Presence,
     RightsChanged,
     Updates,
+    WhoAttends,
     WhoIsHere,
     decode,
     encode,
 )
 from collab.protocol.statevector import state_vector
+from collab.replicas.allowance import Allowance
 from collab.replicas.seen import Seen
 from collab.room import Room
 from collab.store.base import Author, Entry
@@ -163,7 +167,7 @@ class Link:
         self._puzzles: dict[str, tuple[int, int]] = {}
         self._digest: tuple[int, bytes, bytes] | None = None  # of which version
         self._answer_due = 0.0
-        self._words, self._words_at = WORDS_AT_ONCE, wire.now()
+        self._words = Allowance(WORDS_AT_ONCE, WORDS_PER_SECOND, wire.now())
         self._say_digest = _Seldom(wire, self._say_digest_now)
         self._say_who_is_here = _Seldom(wire, self._say_who_is_here_now)
         self._ask_who_is_here = _Seldom(wire, self._ask_who_is_here_now)
@@ -238,6 +242,10 @@ class Link:
     def cancelled(self, turn: str, principal: str) -> None:
         """Tell the others to stop a turn."""
         self._say(Cancelled(self.me, turn, principal))
+
+    def disconnected(self, connection: str) -> None:
+        """Tell the others to end what a connection does here."""
+        self._say(Disconnected(self.me, connection))
 
     def compare(self) -> None:
         """Time to hear whether all have the same."""
@@ -319,7 +327,8 @@ class Link:
         room, message = self.room, self._decode(body)
         if room is None or message is None or message.sender == self.me:
             return
-        if not isinstance(message, Presence) and not self._may_hear():
+        is_presence = isinstance(message, Presence)
+        if not is_presence and not self._words.take(self._wire.now()):
             self._metrics.bus_refused += 1
             return
         match message:
@@ -337,20 +346,19 @@ class Link:
                 self._wire.reload(self)
             case Cancelled(_, turn, principal):
                 room.cancel_turn(turn, principal, self._wire.later)
-            case RightsChanged() | Distrusted() | Alive() | Updates():
+            case Disconnected(_, connection):
+                room.disconnect(connection)
+            case (
+                RightsChanged()
+                | Distrusted()
+                | Alive()
+                | Updates()
+                | WhoAttends()
+                | Attending()
+            ):
                 pass  # not said in a room, or not in this way
 
     # Order
-
-    def _may_hear(self) -> bool:
-        """Whether one more word makes not too much work; whoever writes to Redis may say any number."""
-        now = self._wire.now()
-        earned = (now - self._words_at) * WORDS_PER_SECOND
-        self._words, self._words_at = min(WORDS_AT_ONCE, self._words + earned), now
-        if self._words < 1:
-            return False
-        self._words -= 1
-        return True
 
     def _keep(self, published: Published) -> None:
         size = self._early_bytes + len(published.body)

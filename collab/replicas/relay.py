@@ -26,11 +26,15 @@ from collab.metrics import Metrics
 from collab.protocol.envelope import (
     VERSION,
     Alive,
+    Attending,
     Distrusted,
+    Message,
     RightsChanged,
+    WhoAttends,
     decode,
     encode,
 )
+from collab.replicas.attendance import Attendance, Clerk
 from collab.replicas.link import Link
 from collab.replicas.versions import is_near
 from collab.room import Room
@@ -113,6 +117,7 @@ class Relay:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._clerk = Clerk(self, self._host.live)
         await self.bus.__aenter__()
         try:
             await self._beat()
@@ -197,6 +202,18 @@ class Relay:
         """Tell the others to stop a turn."""
         self._link_of(name).cancelled(turn, principal)
 
+    def disconnected(self, name: str, connection: str) -> None:
+        """Tell the others to end what a connection does in a room."""
+        self._link_of(name).disconnected(connection)
+
+    async def attendance(self, name: str) -> Attendance:
+        """Who is connected to a room at the other replicas."""
+        try:
+            await self._beat()  # one that has just come must be asked too
+        except BusUnavailable:
+            return Attendance([], False)
+        return await self._clerk.ask(name, self.peers)
+
     def _link_of(self, name: str) -> Link:
         """To say something in a room that may not be open here."""
         return self._links.get(name) or Link(
@@ -205,13 +222,15 @@ class Relay:
 
     def say_rights_changed(self) -> None:
         """Tell the others to read the registry again."""
-        body = encode(RightsChanged(self.me), EVERYBODY, self._key)
-        self.bus.say(EVERYBODY, body)
+        self.tell_all(RightsChanged(self.me))
 
     def say_distrusted(self, tenant: str, principal: str) -> None:
         """Tell the others to ask the backend anew; see `Rechecker.distrust`."""
-        body = encode(Distrusted(self.me, tenant, principal), EVERYBODY, self._key)
-        self.bus.say(EVERYBODY, body)
+        self.tell_all(Distrusted(self.me, tenant, principal))
+
+    def tell_all(self, message: Message) -> None:
+        """Say something to all replicas, whatever rooms they have open."""
+        self.bus.say(EVERYBODY, encode(message, EVERYBODY, self._key))
 
     def tidy(self, now: float) -> None:
         """Say the digests that are due."""
@@ -426,6 +445,11 @@ class Relay:
                 self.rights_changed()
             case Distrusted(sender, tenant, principal) if sender != self.me:
                 self.distrusted(tenant, principal)
+            case WhoAttends() | Attending() if message.sender != self.me:
+                try:
+                    self._clerk.hear(message)
+                except (ValueError, TypeError, LookupError):
+                    self._metrics.bus_refused += 1
 
     async def _keep_beating(self) -> None:
         while True:

@@ -12,15 +12,18 @@ from collab.errors import InvalidMessage
 from collab.protocol import envelope
 from collab.protocol.envelope import (
     Alive,
+    Attending,
     Cancelled,
     Difference,
     Digest,
+    Disconnected,
     Distrusted,
     Ended,
     Message,
     Presence,
     RightsChanged,
     Updates,
+    WhoAttends,
     WhoIsHere,
     decode,
     encode,
@@ -59,6 +62,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(RightsChanged, names),
     st.builds(Distrusted, names, names, names),
     st.builds(Alive, names, blobs),
+    st.builds(WhoAttends, names, numbers, names),
+    st.builds(Attending, names, names, numbers, blobs),
+    st.builds(Disconnected, names, names),
     st.builds(
         Cancelled, names, st.from_regex(r"[A-Za-z0-9._~-]{1,64}", fullmatch=True), names
     ),
@@ -89,6 +95,9 @@ WRITTEN: list[tuple[Message, str]] = [
     (RightsChanged("a"), "010007010161"),
     (Distrusted("a", "acme", "ann"), "0100080101610d0461636d650e03616e6e"),
     (Alive("a", b"{}"), "0100090101610f027b7d"),
+    (WhoAttends("a", 300, "r"), "01000b0101611102ac02120172"),
+    (Attending("a", "b", 1, b"{}"), "01000c0101610c016211010113027b7d"),
+    (Disconnected("a", "c"), "01000d010161140163"),
 ]
 
 
