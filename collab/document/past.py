@@ -27,6 +27,7 @@ from collab.document.changeset import Brought, Comparison
 from collab.document.deletions import deletions
 from collab.document.export import FORMS, export
 from collab.document.gate import Gate
+from collab.document.mending import mended
 from collab.document.order import Order
 from collab.document.people import Owners, People
 from collab.document.pieces import read
@@ -193,6 +194,9 @@ def _turned(doc: Doc[Any], gone: Ids, back: Ids, rounds: list[Ids]) -> bytes | N
             UndoManager(scopes=scopes, undo_stack=[step]).undo()
     finally:
         doc.unobserve(subscription)
+    if changes and back and rounds[0]:
+        more = mended(doc, doc.client_id)
+        changes += [more] if more else []
     return merge_updates(*changes) if changes else None
 
 

@@ -203,11 +203,45 @@ def test_of_every_kind_all_is_as_it_was_before(seed: int) -> None:
     assert everything(log.snapshot) == after
 
 
+def test_what_was_changed_in_a_map_that_then_went_comes_back_with_it() -> None:
+    log = Log("ada", "bot")
+
+    def make(doc: Doc[Any]) -> None:
+        shared = doc.get("map", type=Map)
+        shared["m"] = Map({"plain": "old", "text": Text(), "deep": Map({"k": [None]})})
+        shared["m"]["text"].insert(0, "bold", {"bold": True})
+        doc.get("xml", type=XmlFragment).children.append(XmlElement("p", {"id": "1"}))
+
+    def change(doc: Doc[Any]) -> None:
+        for key in ("plain", "text", "deep"):
+            doc.get("map", type=Map)["m"][key] = "new"
+        doc.get("xml", type=XmlFragment).children[0].attributes["id"] = "2"
+
+    def erase(doc: Doc[Any]) -> None:
+        del doc.get("map", type=Map)["m"]
+        del doc.get("xml", type=XmlFragment).children[0]
+
+    log.edit("ada", make)
+    before = everything(log.snapshot)
+    log.edit("bot", change, turn="t")
+    log.edit("bot", erase, turn="t")
+    after = everything(log.snapshot)
+
+    log.undo({"t"}, 900)
+    undone, copy = everything(log.snapshot), Doc[Any]()
+    copy.apply_update(log.snapshot)
+    log.undo({"undo"}, 901, turn="redo")
+
+    assert undone == before
+    assert copy.get("map", type=Map)["m"]["text"].diff() == [("bold", {"bold": True})]
+    assert everything(log.snapshot) == after
+
+
 def scribble(doc: Doc[Any], chance: random.Random) -> None:
-    """One edit of some kind. Values inside of a map are not changed and deleted together: see below."""
+    """One edit of some kind."""
     text, items = doc.get("text", type=Text), doc.get("items", type=Array)
     shared, xml = doc.get("map", type=Map), doc.get("xml", type=XmlFragment)
-    match chance.randrange(10):
+    match chance.randrange(13):
         case 0 | 1 if len(text):
             at = chance.randrange(len(text))
             del text[at : min(len(text), at + chance.randrange(1, 5))]
@@ -216,7 +250,7 @@ def scribble(doc: Doc[Any], chance: random.Random) -> None:
             end = min(len(text), at + 4)
             text.format(at, end, {"bold": chance.choice((True, None))})
         case 3:
-            value = chance.choice((1, "s", {"a": [1]}))
+            value = chance.choice((1, "s", {"a": [1]}, Map({"x": 1})))
             items.insert(chance.randrange(len(items) + 1), value)
         case 4:
             value = chance.choice((Map({"x": 1}), 1, Array([1, 2]), Text("in")))
@@ -230,6 +264,16 @@ def scribble(doc: Doc[Any], chance: random.Random) -> None:
             del xml.children[chance.randrange(len(xml.children))]
         case 8 if len(shared):
             del shared[chance.choice([*shared.keys()])]
+        case 9 | 10:  # what is inside of something
+            maps = [
+                each for each in (*shared.values(), *items) if isinstance(each, Map)
+            ]
+            for each in maps:
+                value = chance.choice((2, "v", Map({"y": 1}), Text("deep")))
+                each[chance.choice("xy")] = value
+        case 11:
+            for child in xml.children:
+                child.attributes["id"] = str(chance.randrange(9))
         case _:
             at = chance.randrange(len(text) + 1)
             text.insert(at, chance.choice(("xyz", "abcd ")))
