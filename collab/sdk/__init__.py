@@ -19,6 +19,7 @@ from collab.sdk.errors import (
     Refused,
     SdkError,
     StaleVersion,
+    TooLarge,
     Unavailable,
 )
 from collab.sdk.history import (
@@ -97,6 +98,7 @@ __all__ = [
     "State",
     "SyncAgent",
     "TextChange",
+    "TooLarge",
     "Turn",
     "TurnEnded",
     "TurnRecord",

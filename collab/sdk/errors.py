@@ -89,6 +89,16 @@ class Refused(SdkError):
     code = "refused"
 
 
+class TooLarge(Refused):
+    """More than the server takes; `limit_bytes` is how much of one value it takes at once, 0 for another limit."""
+
+    code = "too_large"
+
+    def __init__(self, message: str, limit_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.limit_bytes = limit_bytes
+
+
 class Unavailable(SdkError):
     """The server cannot be reached, or cannot save now; nothing is lost, and it is tried again."""
 
@@ -123,6 +133,7 @@ _BY_CODE: dict[str, type[SdkError]] = {
     "precondition_failed": StaleVersion,
     "turn_cancelled": Cancelled,
     "lease_lost": LeaseLost,
+    "too_large": TooLarge,
     "rate_limited": RateLimited,
     "overrun": RateLimited,
     "busy": Unavailable,

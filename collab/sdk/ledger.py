@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from collab.sdk.errors import SdkError, Unavailable
 
-# So many messages are on their way without an answer; what is made meanwhile waits, and leaves as one.
-WINDOW = 32
+# So much is on its way without an answer; what is made meanwhile waits, and leaves as one.
+WINDOW, WINDOW_BYTES = 32, 1 << 20
 MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered
 
 
@@ -33,6 +33,7 @@ class _Sent(NamedTuple):
 
     sequence: int
     changes: int  # how many local changes the server has once it has this
+    size: int
 
 
 class Ledger:
@@ -52,6 +53,7 @@ class Ledger:
         self._replacements = 0
         self._sequence = 0
         self._sent: deque[_Sent] = deque()
+        self._sent_bytes = 0
         self._marks: deque[tuple[int, float]] = deque()  # change, when it was made
         if has_content:
             self._marks.append((1, time.time()))
@@ -98,18 +100,21 @@ class Ledger:
     @property
     def is_window_full(self) -> bool:
         """Nothing more is sent before an answer comes."""
-        return len(self._sent) >= WINDOW
+        return len(self._sent) >= WINDOW or self._sent_bytes >= WINDOW_BYTES
 
-    def send(self, changes: int) -> None:
+    def send(self, changes: int, size: int) -> None:
         """A message leaves; once the server has it, it has so many local changes."""
         self._sequence += 1
-        self._sent.append(_Sent(self._sequence, changes))
+        self._sent.append(_Sent(self._sequence, changes, size))
+        self._sent_bytes += size
 
     def acknowledge(self, sequence: int, position: int) -> bool:
         """The messages up to that one are on disk; whether that saved anything."""
         saved = self.saved
         while self._sent and self._sent[0].sequence <= sequence:
-            saved = max(saved, self._sent.popleft().changes)
+            sent = self._sent.popleft()
+            saved = max(saved, sent.changes)
+            self._sent_bytes -= sent.size
         if saved == self.saved:
             return False
         self.saved = saved
@@ -123,12 +128,13 @@ class Ledger:
     def refuse(self, sequence: int) -> None:
         """Neither that message nor what builds on it is in the room, whatever is acknowledged later."""
         while self._sent and self._sent[-1].sequence >= sequence:
-            self._sent.pop()
+            self._sent_bytes -= self._sent.pop().size
 
     def forget_connection(self) -> None:
         """What was not acknowledged goes out again in the next connection's step 2."""
         self._sequence = 0
         self._sent.clear()
+        self._sent_bytes = 0
 
     # What became of it
 

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from collab.protocol import yjs
+from collab.protocol.division import Indivisible, divide
+from collab.protocol.structs import MAX_STRUCTS
+from collab.sdk.errors import SdkError, TooLarge
+from collab.sdk.messages import MAX_UPDATE_BYTES
 from collab.sdk.mirror import merged
 
 # One update leaves with what was made since the last one left; more would be merged too slowly.
@@ -35,18 +39,38 @@ class Answer:
     changes: int
     update: bytes
 
+    @property
+    def size(self) -> int:
+        return len(self.update)
+
     def frame(self) -> bytes:
         return yjs.sync_step_2(self.update)
 
 
-Item = bytes | Stretch | Answer | Callable[[], bytes]
+@dataclass(slots=True)
+class Parts:
+    """What is too long for one message: each part leaves as a step 2 of its own, and only with the last are all changes
+    there. It is kept once, and let go of as it leaves.
+    """
+
+    changes: int
+    parts: deque[bytes]
+
+    def take(self) -> Answer:
+        update = self.parts.popleft()
+        return Answer(0 if self.parts else self.changes, update)
+
+
+# An error stands for a change that cannot be sent; nothing behind it can be either.
+Item = bytes | Stretch | Answer | Callable[[], bytes] | SdkError
 
 
 class Outgoing:
     """The queue of one connection. Synchronous, but for `wait`."""
 
     def __init__(self) -> None:
-        self._items: deque[Item] = deque()
+        self.max_update_bytes = MAX_UPDATE_BYTES  # until the server says how many
+        self._items: deque[Item | Parts] = deque()
         self._count = self._size = 0
         self._is_waiting = asyncio.Event()
 
@@ -57,11 +81,14 @@ class Outgoing:
 
     def update(self, update: bytes, changes: int) -> None:
         """A local change, with its number."""
+        if len(update) > self.max_update_bytes:
+            self._divided(update, changes)
+            return
         last = self._items[-1] if self._items else None
         if (
             not isinstance(last, Stretch)
             or len(last.updates) >= MAX_TOGETHER
-            or last.size + len(update) > MAX_TOGETHER_BYTES
+            or last.size + len(update) > self._together_bytes
         ):
             last = Stretch(changes)
             self._items.append(last)
@@ -71,9 +98,27 @@ class Outgoing:
         self._add(len(update))
 
     def answer(self, update: bytes, changes: int) -> None:
-        """A step 2."""
-        self._items.append(Answer(changes, update))
-        self._add(len(update))
+        """A step 2, or several. Raises TooLarge when the update cannot be divided; none of it waits then."""
+        parts = _parts(update, self.max_update_bytes)
+        self._items.append(Parts(changes, deque(parts)))
+        # Another connection would only have to say the same, so its size is no reason to give this one up.
+        self._add(0)
+
+    def _divided(self, update: bytes, changes: int) -> None:
+        try:
+            parts = _parts(update, self.max_update_bytes)
+        except TooLarge as error:
+            self._items.append(error)
+            self._add(0)
+            return
+        for number, part in enumerate(parts, start=1):
+            whole = changes if number == len(parts) else 0
+            self._items.append(Stretch(whole, [part], len(part)))
+            self._add(len(part))
+
+    @property
+    def _together_bytes(self) -> int:
+        return min(MAX_TOGETHER_BYTES, self.max_update_bytes // 2)
 
     def message(self, frame: bytes) -> None:
         """Anything else, which keeps its place among the updates."""
@@ -93,7 +138,8 @@ class Outgoing:
 
     def drop_updates(self) -> None:
         """Forget those that wait: they would be refused, or are in an answer already."""
-        kept = [item for item in self._items if not isinstance(item, Stretch | Answer)]
+        gone = Stretch | Parts | SdkError
+        kept = [item for item in self._items if not isinstance(item, gone)]
         self._items = deque(kept)
         self._count = len(kept)
         self._size = sum(len(item) for item in kept if isinstance(item, bytes))
@@ -103,15 +149,16 @@ class Outgoing:
         if not self._items:
             self._is_waiting.clear()
             return None
+        first = self._items[0]
+        if isinstance(first, Parts) and len(first.parts) > 1:
+            return first.take()
         item = self._items.popleft()
+        self._count -= len(item.updates) if isinstance(item, Stretch) else 1
         if isinstance(item, Stretch):
-            self._count -= len(item.updates)
             self._size -= item.size
-        else:
-            self._count -= 1
-            self._size -= len(item.update) if isinstance(item, Answer) else 0
-            self._size -= len(item) if isinstance(item, bytes) else 0
-        return item
+        elif isinstance(item, bytes):
+            self._size -= len(item)
+        return item.take() if isinstance(item, Parts) else item
 
     async def wait(self) -> None:
         """Until something waits, or `wake` was called."""
@@ -124,3 +171,16 @@ class Outgoing:
     def rest(self) -> None:
         """What waits must wait, until `wake` or something new."""
         self._is_waiting.clear()
+
+
+def _parts(update: bytes, max_bytes: int) -> list[bytes]:
+    """What a server takes one after the other. Raises TooLarge."""
+    if len(update) <= min(max_bytes, MAX_STRUCTS):
+        return [update]  # it cannot even have too many structs
+    try:
+        return divide(update, max_bytes=max_bytes, max_structs=MAX_STRUCTS)
+    except Indivisible:
+        raise TooLarge(
+            f"one value takes more than the {max_bytes} bytes that the server takes at once: nothing of it was sent",
+            max_bytes,
+        ) from None

@@ -34,13 +34,14 @@ from collab.sdk.errors import (
     RateLimited,
     Refused,
     SdkError,
+    TooLarge,
     Unavailable,
     error_of,
 )
 from collab.sdk.ledger import Ledger
 from collab.sdk.messages import Ack, EndedTurn, Hello, Notice, RefusedUpdate
 from collab.sdk.mirror import Mirror
-from collab.sdk.outgoing import Answer, Item, Outgoing, Stretch
+from collab.sdk.outgoing import Answer, Outgoing, Stretch
 from collab.sdk.presence import PAUSE_SECONDS, RENEW_SECONDS, Peer, Presence, User
 from collab.sdk.requests import Requests
 from collab.turns import MAX_ABOUT_BYTES, checked_turn, read_said
@@ -55,6 +56,7 @@ TOKEN_SECONDS = 15.0  # for the program to bring the next one
 RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
 FLUSH_SECONDS = 10.0
 WAIT_SECONDS = 60.0  # for what a program waits for and does not bound itself
+LEAST_UPDATE_BYTES = 1024  # that every server takes
 LOCAL = 4000  # this side gave the connection up, and comes back
 
 # Refusals that end by themselves; all others concern what was written, or who wrote it.
@@ -144,8 +146,8 @@ class Provider:
 
     A document that is given stays the program's own: when the server refuses what is in it, the state says so and
     nothing more is sent. One that the provider makes itself is replaced then, `doc` is another one after that, and
-    observers are told by `Replaced`. Of what was written without a connection a server takes as much as of one update,
-    512 KiB by default. Edit the document on the thread of the loop, and never wait inside a transaction.
+    observers are told by `Replaced`. What is too long for one message goes in parts, but for a single value: that ends like
+    a refusal, with TooLarge. Edit the document on the thread of the loop, and never wait inside a transaction.
     """
 
     def __init__(
@@ -509,18 +511,21 @@ class Provider:
                 item = outgoing.take()
                 if item is None:
                     break
+                if isinstance(item, SdkError):
+                    self._reject(item)
+                    break
                 await socket.send(self._frame(item))
             if self._over is not None:
                 raise _Over(self._over)
             if self._ledger.is_window_full:
                 outgoing.rest()
 
-    def _frame(self, item: Item) -> bytes:
+    def _frame(self, item: bytes | Stretch | Answer | Callable[[], bytes]) -> bytes:
         if isinstance(item, bytes):
             return item
         if not isinstance(item, Stretch | Answer):
             return item()
-        self._ledger.send(item.changes)
+        self._ledger.send(item.changes, item.size)
         return item.frame()
 
     async def _keep(self, outgoing: Outgoing) -> None:
@@ -617,6 +622,9 @@ class Provider:
             raise AnotherHistory("the room has another history than before")
         self._epoch = hello.epoch
         self._is_writable = hello.is_writable
+        if self._outgoing is not None:
+            least = max(hello.max_update_bytes, LEAST_UPDATE_BYTES)
+            self._outgoing.max_update_bytes = least
 
     def _synchronised(self) -> None:
         self._is_synced = True
@@ -631,12 +639,16 @@ class Provider:
         if ledger.rejection is not None and not self._is_writable:
             return
         ledger.rejection = None
-        update = self._mirror.diff(state_vector)
+        self._fault = None
         self._outgoing.drop_updates()
         now, then = ledger.turn, ledger.unsaved_turn
         if then.id:
             self._outgoing.message(messages.turn(then.id, then.about))
-        self._outgoing.answer(update, ledger.changes)
+        try:
+            self._outgoing.answer(self._mirror.diff(state_vector), ledger.changes)
+        except TooLarge as error:
+            self._reject(error)
+            return
         if now.id != then.id:
             self._outgoing.message(messages.turn(now.id, now.about))
         self._may_send = True
@@ -658,9 +670,11 @@ class Provider:
         self._outgoing.drop_updates()
         self._go_on()
         error = error_of(refused.code, refused.reason or refused.code)
-        if refused.code in _PASSING:
-            self._is_writable = False
-            self._has_probed = True
+        is_asked_again = isinstance(error, RateLimited) and not self._ledger.unsaved_turn.id
+        if refused.code in _PASSING or is_asked_again:
+            if not is_asked_again:
+                self._is_writable = False
+                self._has_probed = True
             self._fault = error
             self._report()
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collab.sdk.errors import Cancelled, Forbidden
-from collab.sdk.ledger import MAX_MARKS, WINDOW, Ledger
+from collab.sdk.ledger import MAX_MARKS, WINDOW, WINDOW_BYTES, Ledger
 
 
 def changed(count: int) -> Ledger:
@@ -25,7 +25,7 @@ def test_what_a_document_holds_already_is_a_change() -> None:
 def test_an_acknowledgement_covers_all_messages_before_it() -> None:
     ledger = changed(3)
     for number in (1, 2, 3):
-        ledger.send(number)
+        ledger.send(number, 1)
 
     assert ledger.acknowledge(2, 7)
 
@@ -37,8 +37,8 @@ def test_an_acknowledgement_covers_all_messages_before_it() -> None:
 
 def test_what_was_refused_is_saved_by_no_later_acknowledgement() -> None:
     ledger = changed(2)
-    ledger.send(1)
-    ledger.send(2)
+    ledger.send(1, 1)
+    ledger.send(2, 1)
 
     ledger.refuse(2)
     ledger.acknowledge(2, 1)
@@ -49,14 +49,29 @@ def test_what_was_refused_is_saved_by_no_later_acknowledgement() -> None:
 def test_a_new_connection_counts_from_one_and_knows_of_nothing_on_its_way() -> None:
     ledger = changed(WINDOW)
     for number in range(WINDOW):
-        ledger.send(number + 1)
+        ledger.send(number + 1, 1)
     assert ledger.is_window_full
 
     ledger.forget_connection()
-    ledger.send(WINDOW)
+    ledger.send(WINDOW, 1)
 
     assert ledger.acknowledge(1, 1)
     assert ledger.is_saved
+
+
+def test_no_more_bytes_are_on_their_way_than_the_window_holds() -> None:
+    ledger = changed(2)
+    ledger.send(0, WINDOW_BYTES // 2)
+    assert not ledger.is_window_full
+
+    ledger.send(2, WINDOW_BYTES // 2)
+
+    assert ledger.is_window_full
+    assert not ledger.acknowledge(1, 1)  # a part saves no change
+    assert not ledger.is_window_full
+    ledger.refuse(2)
+    ledger.send(2, WINDOW_BYTES - 1)
+    assert not ledger.is_window_full
 
 
 def test_what_several_turns_have_written_belongs_to_the_last_that_wrote() -> None:

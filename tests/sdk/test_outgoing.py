@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from members import text
-from pycrdt import Doc
+from pycrdt import Doc, Map
 
 from collab.protocol.varint import Reader
 from collab.sdk import outgoing
+from collab.sdk.errors import TooLarge
 from collab.sdk.outgoing import Answer, Outgoing, Stretch
 
 
@@ -47,6 +48,55 @@ def test_a_message_keeps_its_place_among_the_updates() -> None:
     items = [queue.take() for _ in range(3)]
 
     assert [type(item) for item in items] == [Stretch, bytes, Stretch]
+
+
+def test_a_long_answer_leaves_in_parts_of_which_the_last_brings_all_changes() -> None:
+    doc: Doc[Any] = Doc()
+    text(doc).insert(0, "x" * 5000)
+    queue = Outgoing()
+    queue.max_update_bytes = 2048
+
+    queue.answer(doc.get_update(), 7)
+
+    found = [queue.take() for _ in range(4)]
+    answers = [item for item in found if isinstance(item, Answer)]
+    assert [item.changes for item in answers] == [0, 0, 7]
+    other: Doc[Any] = Doc()
+    for item in answers:
+        assert item.size <= 2048
+        other.apply_update(item.update)
+    assert str(text(other)) == "x" * 5000
+
+
+def test_a_long_change_leaves_in_parts_too_and_a_short_one_not_with_them() -> None:
+    queue = Outgoing()
+    queue.max_update_bytes = 2048
+    doc: Doc[Any] = Doc()
+    made: list[bytes] = []
+    doc.observe(lambda event: made.append(event.update))
+    text(doc).insert(0, "x" * 4000)
+    text(doc).insert(0, "y")
+
+    for number, update in enumerate(made[-2:], start=1):
+        queue.update(update, number)
+
+    found = [queue.take() for _ in range(4)]
+    changes = [item.changes for item in found if isinstance(item, Stretch)]
+    assert changes == [0, 1, 2]
+
+
+def test_behind_a_value_that_cannot_be_divided_nothing_leaves() -> None:
+    queue = Outgoing()
+    queue.max_update_bytes = 2048
+    doc: Doc[Any] = Doc()
+    doc.get("map", type=Map)["a"] = "x" * 3000
+
+    queue.update(doc.get_update(), 1)
+
+    assert isinstance(queue.take(), TooLarge)
+    with pytest.raises(TooLarge):
+        queue.answer(doc.get_update(), 1)
+    assert queue.take() is None
 
 
 def test_the_latest_of_a_kind_waits_only_once() -> None:

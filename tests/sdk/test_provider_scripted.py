@@ -271,6 +271,45 @@ async def test_while_nothing_can_be_saved_changes_wait_and_are_said_once_asked_f
         await provider.flush(timeout=SECONDS)
 
 
+async def test_who_writes_too_fast_outside_of_a_turn_keeps_it_until_it_is_asked_for(
+    server: Scripted,
+) -> None:
+    async with Provider(server.url, "room", chance=soon) as provider:
+        line = await meet(server, provider)
+        text(provider.doc).insert(0, "a")
+        await line.hear_update()
+        await line.say(yjs.refused(2, "rate_limited", "too much; retry in 1 s"))
+        await until(lambda: isinstance(provider.state.error, RateLimited))
+        text(provider.doc).insert(1, "b")
+        assert provider.state.phase is Phase.UNSAVED
+
+        await line.say(yjs.sync_step_1(b"\x00"))
+
+        other: Doc = Doc()
+        other.apply_update(await line.hear_update())
+        assert str(text(other)) == "ab"
+        text(provider.doc).insert(2, "c")
+        await line.hear_update()
+        await line.say(yjs.ack(4, 1))
+        await provider.flush(timeout=SECONDS)
+        assert provider.state.error is None
+
+
+async def test_a_server_that_says_it_takes_nothing_at_once_is_sent_small_parts(
+    server: Scripted,
+) -> None:
+    async with Provider(server.url, "room", chance=soon) as provider:
+        text(provider.doc).insert(0, "x" * 3000)
+        line = await server.line()
+
+        await line.greet(max_update_bytes=0)
+
+        for sequence in range(1, 5):
+            assert len(await line.hear_update()) <= 1024
+            await line.say(yjs.ack(sequence, sequence))
+        await provider.flush(timeout=SECONDS)
+
+
 async def test_a_room_that_is_read_only_is_asked_once_why(server: Scripted) -> None:
     async with Provider(server.url, "room", flush_seconds=0.01) as provider:
         line = await server.line()

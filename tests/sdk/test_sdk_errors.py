@@ -13,6 +13,7 @@ from collab.sdk.errors import (
     RateLimited,
     Refused,
     SdkError,
+    TooLarge,
     error_of,
 )
 
@@ -25,6 +26,7 @@ from collab.sdk.errors import (
         ("permission_denied", Forbidden),
         ("others_present", Conflict),
         ("text_not_found", NotFound),
+        ("too_large", TooLarge),
         ("rate_limited", RateLimited),
         ("something newer", Refused),
     ],

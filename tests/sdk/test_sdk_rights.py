@@ -194,21 +194,6 @@ async def test_a_programs_own_document_is_left_alone_when_it_is_refused(
         assert "mine" not in str(text(ada.doc))
 
 
-async def test_an_update_that_is_too_large_is_refused_by_name(
-    door: Door, room: str
-) -> None:
-    token = door.token("ada", room, WRITER)
-    async with Provider(door.url, room, token=token, chance=soon) as provider:
-        text(provider.doc).insert(0, "small")
-        await provider.flush(timeout=SECONDS)
-        text(provider.doc).insert(0, "x" * 600_000)
-
-        with pytest.raises(Refused):
-            await provider.flush(timeout=SECONDS)
-
-        await reads(provider, "small")
-
-
 async def test_a_client_id_of_somebody_else_is_refused_by_name(
     door: Door, room: str
 ) -> None:
