@@ -392,7 +392,7 @@ class Room:
         if self.unwritable is not None:
             raise self.unwritable
         if member.is_watched:
-            self._watch(member, update)
+            self._watch(member, update, is_ours=is_ours)
         change = self.document.apply(
             update, member.owner, precise=precise, is_ours=is_ours
         )
@@ -489,12 +489,12 @@ class Room:
         if turn is not None and self._turns.get(turn.id) is member:
             del self._turns[turn.id]
 
-    def _watch(self, member: Member, update: bytes) -> None:
+    def _watch(self, member: Member, update: bytes, *, is_ours: bool) -> None:
         """Raises what has ended the member's turn, or ends it: RateLimited or OthersPresent."""
         turn, budget = member.turn, member.budget
         if turn is not None and turn.ended is not None:
             raise turn.ended.with_traceback(None)
-        characters, deletes = self.document.measure(update)
+        characters, deletes = self.document.measure(update, is_ours=is_ours)
         try:
             if budget is not None and (characters or deletes):
                 is_full = characters > 0 and self.document.is_fuller(budget.share)

@@ -331,9 +331,11 @@ class Document:
         """To count what is deleted from now on; takes about a microsecond for each range that was deleted before."""
         return Erasure(self.gate.known, self._deleted())
 
-    def measure(self, update: bytes) -> tuple[int, list[Range]]:
+    def measure(
+        self, update: bytes, *, is_ours: bool = False
+    ) -> tuple[int, list[Range]]:
         """How many characters an update would bring, and what it deletes. Raises what `apply` raises of its form."""
-        if len(update) > self.max_update_bytes:
+        if len(update) > self.max_update_bytes and not is_ours:
             raise TooLarge("update bytes")
         known, found = self.gate.known, scan(update)
         new = sum(

@@ -649,6 +649,25 @@ async def test_who_edits_by_request_in_a_turn_has_the_budget_of_one() -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 200]
 
 
+async def test_what_an_agent_brings_back_is_charged_to_its_budget() -> None:
+    async with open_api(agent_characters_per_minute=10) as call:
+        ada, bot = member(call, "ada"), member(call, "bot")
+        call.may("bot", READ | WRITE, kind="agent")
+        await ada.write(0, 0, "twenty characters...")
+        await bot.hear()
+        bot.turn("t")
+        await bot.write(0, 20, "")
+
+        back = [
+            await call("POST", f"{ROOM}/turns/t/{verb}", token=who, json={})
+            for who, verb in (("bot", "undo"), ("bot", "redo"), ("root", "redo"))
+        ]
+
+        assert [answer.status_code for answer in back] == [200, 429, 200]
+        assert back[1].json()["code"] == "rate_limited"
+        assert await said(call) == ""
+
+
 async def test_nobody_edits_by_request_under_the_name_of_an_undo() -> None:
     async with open_api() as call:
         edit = [{"root": "text", "index": 0, "insert": "x"}]

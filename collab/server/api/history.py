@@ -182,6 +182,9 @@ async def _take_back(
         await replica.logged(room, position)
         return _taken_back(room, room.place if room.origin else position, id)
     name = (await existing(call)).name
+    budget = call.api.limits.of_agent(call.principal, name)
+    if budget is not None:
+        budget.spend(0, is_full=False)  # to work it out costs as much as an edit
     async with replica.historian.exclusion.of(name) as claim:
         room = await existing(call)
         await replica.caught_up(room)
@@ -216,6 +219,7 @@ async def _take_in(
     if await call.open() is not room:
         raise Draining("the room was closed; ask again")
     visitor = Visitor(call.principal, call.operations, connection=CONNECTION)
+    visitor.bound(call.api.limits.of_agent(call.principal, room.name))
     id = f"{UNDO}{secrets.token_hex(8)}"
     about = replace(
         call.principal.about,
