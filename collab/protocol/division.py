@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from collab.errors import Refused, TooLarge
 from collab.protocol.rewriting import encode
 from collab.protocol.structs import (
     MAX_CLOCK,
-    Notes,
     Range,
     Run,
     Scan,
@@ -34,6 +35,13 @@ _LEFT, _RIGHT, _KEY = 0x80, 0x40, 0x20
 _TEXT, _VALUES = 4, 8
 
 
+class Reading(NamedTuple):
+    """An update as `scan` has read it, and of each struct the first byte and the clock."""
+
+    found: Scan
+    heads: Sequence[tuple[int, int]]
+
+
 class Indivisible(TooLarge):
     """One value, which cannot be cut, is longer than a part may be."""
 
@@ -41,106 +49,196 @@ class Indivisible(TooLarge):
         super().__init__(f"one value takes more than the {max_bytes} bytes of a part")
 
 
-def divide(update: bytes, *, max_bytes: int, max_structs: int = 1 << 40) -> list[bytes]:
+def divide(
+    update: bytes,
+    *,
+    max_bytes: int,
+    max_structs: int = 1 << 40,
+    reading: Reading | None = None,
+) -> list[bytes]:
     """The update in parts of at most so many bytes, and so many structs and deleted ranges; itself if it is one.
 
     Whoever can take the whole can take each part once it has those before: no struct comes before one that it refers
     to, and the deletions come last. Texts and lists that are too long are cut as Yjs does it when somebody has the
     first half already (`Item.write` with an offset): the rest has the last id before it as its left neighbour and the
-    same right one. Takes linear time.
+    same right one. Takes linear time, and little of it where nothing is cut; `reading` spares reading it once more.
 
     Raises Indivisible when a single value is too long; Refused or TooLarge when this is no update, or one whose
     structs wait for each other in a circle.
     """
-    notes = Notes()
-    found = scan(update, notes, max_structs=len(update))
-    small = len(notes.heads) + len(found.deletes) <= max_structs
+    if reading is None:
+        reading = read(update)
+    small = len(reading.heads) + len(reading.found.deletes) <= max_structs
     if small and len(update) <= max_bytes:
         return [update]
-    if any(stop - start > max_bytes - _AROUND for start, stop in _spans(found, notes)):
-        update = _cut_long(update, found, notes, max_bytes)
-        notes = Notes()
-        found = scan(update, notes, max_structs=len(update))
+    if len(update) > max_bytes - _AROUND and _longest(reading) > max_bytes - _AROUND:
+        update = _cut_long(update, reading, max_bytes)
+        reading = read(update)
     return [
-        *_parts(update, found, notes, max_bytes, max_structs),
-        *_deletions(found.deletes, max_bytes, max_structs),
+        *_parts(update, reading, max_bytes, max_structs),
+        *_deletions(reading.found.deletes, max_bytes, max_structs),
     ]
 
 
-def _spans(found: Scan, notes: Notes) -> Iterator[tuple[int, int]]:
+def read(update: bytes) -> Reading:
+    """What `divide` must know of an update. Raises Refused or TooLarge."""
+    heads: list[tuple[int, int]] = []
+    return Reading(scan(update, max_structs=len(update), heads=heads), heads)
+
+
+def _spans(reading: Reading) -> Iterator[tuple[int, int]]:
     """The first byte of each struct, and where it ends."""
-    heads, number = notes.heads, 0
-    for run in found.runs:
+    heads, number = reading.heads, 0
+    for run in reading.found.runs:
         last = number + run.last - run.first - 1
-        while number < last:
-            yield heads[number], heads[number + 1]
-            number += 1
-        yield heads[last], run.stop
-        number += 1
+        for each in range(number, last):
+            yield heads[each][0], heads[each + 1][0]
+        yield heads[last][0], run.stop
+        number = last + 1
 
 
-def _in_order(found: Scan, notes: Notes) -> Iterator[int]:
-    """The numbers of all structs, none before one that it refers to; Refused when they refer in a circle.
+def _longest(reading: Reading) -> int:
+    return max((stop - start for start, stop in _spans(reading)), default=0)
+
+
+class _Stretch(NamedTuple):
+    """Structs of one run in a row, by their numbers in the update."""
+
+    run: Run
+    first: int
+    last: int  # not included
+    clock: int
+    end: int
+    start: int
+    stop: int
+
+
+def _in_order(reading: Reading) -> Iterator[_Stretch]:
+    """All structs, none before one that it refers to; Refused when they refer in a circle.
 
     Goes on with one client until a struct needs another's: that one goes first, as far as it is needed.
     """
-    links, heads = notes.links, notes.heads
-    needs: dict[int, list[tuple[int, int]]] = {}
-    for _, _, head, _, to, reached in found.needs:
-        needs.setdefault(head, []).append((to, reached))
-    now: dict[int, int] = {}  # client → the next of its structs
-    stop: dict[int, int] = {}
-    for number, link in enumerate(links):
-        now.setdefault(link[0], number)
-        stop[link[0]] = number + 1
-    for each in now:
+    found, heads = reading
+    queues: dict[int, list[_Stretch]] = {}  # of each client, the last first
+    needs: dict[int, list[tuple[int, int, int]]] = {}  # likewise: number, to, clock
+    firsts: list[int] = []
+    number = 0
+    for run in found.runs:
+        firsts.append(number)
+        last = number + run.last - run.first
+        queues.setdefault(run.client, []).append(
+            _Stretch(run, number, last, run.clock, run.end, run.start, run.stop)
+        )
+        number = last
+    ends = {client: queue[-1].end for client, queue in queues.items()}
+    for index, _, _, at, to, reached in found.needs:
+        if to in ends:
+            run = found.runs[index]
+            needs.setdefault(run.client, []).append(
+                (firsts[index] + at - run.first, to, reached)
+            )
+    for queue in queues.values():
+        queue.reverse()
+    for waits in needs.values():
+        waits.reverse()
+    for each in queues:
         way = {each: MAX_CLOCK}  # clients, and up to which clock each is needed
         while way:
             client, end = next(reversed(way.items()))
-            number = now[client]
-            if number == stop[client] or links[number][1] >= end:
+            queue, mine = queues[client], needs.get(client)
+            if not queue or queue[-1].clock >= end:
                 del way[client]
                 continue
-            for to, reached in needs.get(heads[number], ()):
-                if to in now and now[to] < stop[to] and links[now[to]][1] < reached:
+            stretch = queue[-1]
+            stop = stretch.last
+            if stretch.end > end:  # no more than is needed
+                stop = bisect_left(heads, end, stretch.first, stop, key=_clock)
+            while mine and mine[-1][0] <= stretch.first:
+                _, to, reached = mine[-1]
+                theirs = queues[to]
+                if theirs and theirs[-1].clock < reached:
                     if to in way:
                         raise Refused("circle")
                     way[to] = reached
                     break
+                mine.pop()
             else:
-                yield number
-                now[client] = number + 1
+                if mine and mine[-1][0] < stop:
+                    stop = mine[-1][0]
+                queue.pop()
+                if stop < stretch.last:
+                    stretch, rest = _split(stretch, stop, heads)
+                    queue.append(rest)
+                yield stretch
+
+
+def _clock(head: tuple[int, int]) -> int:
+    return head[1]
+
+
+def _split(
+    stretch: _Stretch, number: int, heads: Sequence[tuple[int, int]]
+) -> tuple[_Stretch, _Stretch]:
+    """The structs before this one, and from it on."""
+    run, first, last, clock, end, start, stop = stretch
+    at, middle = heads[number]
+    return (
+        _Stretch(run, first, number, clock, middle, start, at),
+        _Stretch(run, number, last, middle, end, at, stop),
+    )
 
 
 def _parts(
-    update: bytes, found: Scan, notes: Notes, max_bytes: int, max_structs: int
+    update: bytes, reading: Reading, max_bytes: int, max_structs: int
 ) -> Iterator[bytes]:
     """The structs, as many in each part as there is room for."""
-    spans = list(_spans(found, notes))
+    heads = reading.heads
     mine: dict[int, list[Run]] = {}
     size, structs = _UPDATE, 0
-    for number in _in_order(found, notes):
-        client, clock, end = notes.links[number][:3]
-        start, stop = spans[number]
-        runs = mine.get(client)
-        more = stop - start + (_HOLE if runs else _SECTION)
-        if structs and (size + more > max_bytes or structs == max_structs):
-            yield _encode(update, mine)
-            mine, runs, size, structs = {}, None, _UPDATE, 0
-            more = stop - start + _SECTION
-        if runs and runs[-1].stop == start:
-            run = runs[-1]
-            runs[-1] = run._replace(end=end, stop=stop, last=run.last + 1)
-            more = stop - start
-        else:
-            run = Run(client, clock, end, start, stop, 0, 1)
-            mine.setdefault(client, []).append(run)
-        if size + more > max_bytes:
-            raise Indivisible(max_bytes)
-        size += more
-        structs += 1
+    for stretch in _in_order(reading):
+        rest: _Stretch | None = stretch
+        while rest is not None:
+            stretch, rest = rest, None
+            runs = mine.get(stretch.run.client)
+            size += _HOLE if runs else _SECTION
+            most = min(stretch.last, stretch.first + max_structs - structs)
+            if size + stretch.stop - stretch.start > max_bytes:
+                # the first that ends too late
+                most = min(
+                    most,
+                    bisect_right(
+                        heads,
+                        stretch.start + max_bytes - size,
+                        stretch.first + 1,
+                        stretch.last,
+                        key=_byte,
+                    )
+                    - 1,
+                )
+            if most <= stretch.first:
+                if not structs:
+                    raise Indivisible(max_bytes)
+                yield _encode(update, mine)
+                mine, size, structs = {}, _UPDATE, 0
+                rest = stretch
+                continue
+            if most < stretch.last:
+                stretch, rest = _split(stretch, most, heads)
+            _, first, last, clock, end, start, stop = stretch
+            run = Run(stretch.run.client, clock, end, start, stop, 0, last - first)
+            if runs and runs[-1].stop == start:
+                before = runs[-1]
+                runs[-1] = before._replace(end=end, stop=stop, last=before.last + run.last)  # fmt: skip
+            else:
+                mine.setdefault(run.client, []).append(run)
+            size += stop - start
+            structs += run.last
     if structs:
         yield _encode(update, mine)
+
+
+def _byte(head: tuple[int, int]) -> int:
+    return head[0]
 
 
 def _encode(update: bytes, runs: dict[int, list[Run]]) -> bytes:
@@ -167,19 +265,19 @@ def _deletions(
         yield encode(b"", (), mine)
 
 
-def _cut_long(update: bytes, found: Scan, notes: Notes, max_bytes: int) -> bytes:
+def _cut_long(update: bytes, reading: Reading, max_bytes: int) -> bytes:
     """The same update, with texts and lists that are too long for a part as several structs."""
     body = bytearray()
     runs: list[Run] = []
-    spans = _spans(found, notes)
+    spans = _spans(reading)
     number = 0
-    for run in found.runs:
+    for run in reading.found.runs:
         began, structs = len(body), 0
         for _ in range(run.last - run.first):
             start, stop = next(spans)
             if stop - start > max_bytes - _AROUND:
-                client, clock = notes.links[number][:2]
-                for piece in _pieces(update[start:stop], client, clock, max_bytes):
+                clock = reading.heads[number][1]
+                for piece in _pieces(update[start:stop], run.client, clock, max_bytes):
                     body += piece
                     structs += 1
             else:
@@ -187,7 +285,7 @@ def _cut_long(update: bytes, found: Scan, notes: Notes, max_bytes: int) -> bytes
                 structs += 1
             number += 1
         runs.append(run._replace(start=began, stop=len(body), first=0, last=structs))
-    return encode(bytes(body), runs, found.deletes)
+    return encode(bytes(body), runs, reading.found.deletes)
 
 
 def _pieces(struct: bytes, client: int, clock: int, max_bytes: int) -> Iterator[bytes]:

@@ -27,12 +27,11 @@ MAX_NAME_BYTES = 1024  # keys of shared maps, tags, formats
 class Notes:
     """What a scan writes down on request, for the few documents where it matters."""
 
-    __slots__ = ("cuts", "foreign", "heads", "links", "lists", "texts")
+    __slots__ = ("cuts", "foreign", "links", "lists", "texts")
 
     def __init__(self) -> None:
-        # Where every struct hangs, and its first byte.
+        # Where every struct hangs.
         self.links: list[Link] = []
-        self.heads: list[int] = []
         # Where it pushes others apart: behind its left neighbour, before its right one.
         self.cuts: list[Cut] = []
         # Texts with surrogate pairs: client, clock, first byte and end of the characters.
@@ -144,16 +143,28 @@ TAILS = _Tails()
 
 
 def scan(
-    update: bytes, notes: Notes | None = None, *, max_structs: int = MAX_STRUCTS
+    update: bytes,
+    notes: Notes | None = None,
+    *,
+    max_structs: int = MAX_STRUCTS,
+    heads: list[tuple[int, int]] | None = None,
 ) -> Scan:
-    """Read all of an update; `Refused` or `TooLarge` where it breaks a rule. Fills `notes`, if given."""
+    """Read all of an update; `Refused` or `TooLarge` where it breaks a rule.
+
+    Fills `notes`, if given, and `heads` with the first byte and the clock of each struct.
+    """
     try:
-        return _scan(update, notes, max_structs)
+        return _scan(update, notes, max_structs, heads)
     except IndexError:
         raise Refused("truncated") from None
 
 
-def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
+def _scan(
+    update: bytes,
+    notes: Notes | None,
+    max_structs: int,
+    heads: list[tuple[int, int]] | None,
+) -> Scan:
     runs: list[Run] = []
     needs: list[Need] = []
     is_plain = True
@@ -186,6 +197,8 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
             info = update[p]
             kind = info & 31
             head = p
+            if heads is not None:
+                heads.append((head, clock))
             to, to_clock, inside = -1, 0, False
             if info > 63:  # it has a neighbour, which says where it hangs
                 match = match_joined(update, p)
@@ -232,6 +245,8 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                 if length == 0 or info & 32:
                     raise Refused("empty struct")
                 if kind == 10:  # a hole: what follows is a run of its own
+                    if heads is not None:
+                        heads.pop()
                     if index > first:
                         runs.append(
                             Run(client, begin, clock, start, head, first, index)
@@ -239,7 +254,6 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                     begin, start, first = clock + length, p, index + 1
                 elif notes is not None:
                     notes.links.append((client, clock, clock + length, -1, 0, False))
-                    notes.heads.append(head)
                 clock += length
                 if clock >= MAX_CLOCK:
                     raise Refused("clock")
@@ -322,7 +336,6 @@ def _scan(update: bytes, notes: Notes | None, max_structs: int) -> Scan:
                 notes.links.append(
                     (client, clock, clock + length, to, to_clock, inside)
                 )
-                notes.heads.append(head)
             clock += length
             if clock >= MAX_CLOCK:
                 raise Refused("clock")

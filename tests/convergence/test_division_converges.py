@@ -12,7 +12,7 @@ from pycrdt import Array, Doc, Text, merge_updates
 from collab.protocol.division import divide
 from collab.protocol.guard import Known, check
 from collab.protocol.statevector import state_vector
-from collab.protocol.structs import Notes, scan
+from collab.protocol.structs import scan
 
 
 def wholes(streams: list[Stream]) -> list[bytes]:
@@ -26,9 +26,8 @@ def wholes(streams: list[Stream]) -> list[bytes]:
 
 
 def structs(update: bytes) -> int:
-    notes = Notes()
-    found = scan(update, notes)
-    return len(notes.heads) + len(found.deletes)
+    found = scan(update)
+    return sum(run.last - run.first for run in found.runs) + len(found.deletes)
 
 
 @pytest.mark.parametrize(("most", "bound"), [(1 << 20, 1), (1 << 20, 7), (160, 1000)])
