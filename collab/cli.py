@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,27 +14,13 @@ import typer
 
 import collab
 from collab import logs, settings
-from collab.commands import (
-    auditing,
-    configuration,
-    contents,
-    keys,
-    maintenance,
-    tokens,
-)  # registers their commands
+from collab.commands import configuration
 from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, AsJson, app
 from collab.commands.flags import CONFIG, flag_of, given, with_flags
 from collab.errors import CollabError, ConfigurationError
 
-__all__ = [
-    "auditing",
-    "configuration",
-    "contents",
-    "keys",
-    "main",
-    "maintenance",
-    "tokens",
-]
+# Modules that register further commands. A server that starts does without them.
+OTHERS = ("auditing", "contents", "keys", "maintenance", "tokens")
 
 
 def _version(shown: bool) -> None:
@@ -146,6 +133,9 @@ _register(
 def main() -> None:
     """The entry point: an expected error is one sentence and an exit code, never a traceback."""
     logs.configure(log_format="console", level="error")  # `serve` sets its own
+    if sys.argv[1:2] not in (["serve"], ["worker"]):
+        for name in OTHERS:
+            import_module(f"collab.commands.{name}")
     try:
         app()
     except CollabError as error:

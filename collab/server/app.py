@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 import collab
 from collab import logs
@@ -36,13 +37,9 @@ from collab.metrics import Metrics
 from collab.replica import Replica
 from collab.server import banner, playground
 from collab.server.access import Access
-from collab.server.api.dispatch import Api
-from collab.server.api.docs import docs_routes
-from collab.server.api.drafts import Drafts
-from collab.server.api.presence import Guests
-from collab.server.api.routes import ROUTES, ApiRoute
 from collab.server.demo import Demo
 from collab.server.http import Http
+from collab.server.later import Later
 from collab.server.limits import Limits
 from collab.server.ops import Ops
 from collab.server.origins import Origins
@@ -69,6 +66,7 @@ RETURN_MILLISECONDS = 1000  # in which who is closed comes back to another repli
 QUIET_SECONDS = 2.0  # that a drain waits for everything to be logged
 GOODBYES_SECONDS = 0.05  # between two groups that are closed
 GOODBYES_PER_SECOND = 100.0  # a few sockets need no long window to close in
+API_SECONDS = 2.0  # after the start, unless a request needs it before
 
 log = logs.logger(__name__)
 
@@ -279,17 +277,34 @@ def make_sockets(
 
 def make_api(
     settings: Settings, replica: Replica, sockets: Sockets, metrics: Metrics
-) -> Api:
-    return Api(
-        ROUTES,
-        access=sockets.access,
-        limits=sockets.limits,
-        replica=replica,
-        metrics=metrics,
-        guests=Guests(),
-        drafts=Drafts(),
-        max_body_bytes=settings.max_message_bytes,
-    )
+) -> Later:
+    """All of /v1, whose models alone take as long to build as the rest of the start."""
+
+    def make() -> ASGIApp:
+        from collab.server.api.dispatch import Api
+        from collab.server.api.drafts import Drafts
+        from collab.server.api.presence import Guests
+        from collab.server.api.routes import ROUTES
+
+        return Api(
+            ROUTES,
+            access=sockets.access,
+            limits=sockets.limits,
+            replica=replica,
+            metrics=metrics,
+            guests=Guests(),
+            drafts=Drafts(),
+            max_body_bytes=settings.max_message_bytes,
+        )
+
+    return Later("/v1", make)
+
+
+def _make_docs() -> ASGIApp:
+    from collab.server.api.docs import make_docs  # heavy: see `make_api`
+    from collab.server.api.routes import ROUTES
+
+    return make_docs(ROUTES)
 
 
 def make_demo(
@@ -307,19 +322,19 @@ def make_app(
     settings: Settings,
     replica: Replica,
     sockets: Sockets,
-    metrics: Metrics,
+    api: Later,
     figures: Figures | None = None,
     demo: Demo | None = None,
 ) -> Starlette:
-    figures = figures or Figures(metrics.registry(), None)
+    figures = figures or Figures(sockets.metrics.registry(), None)
     trusted = Trusted(settings.trusted_proxies)
     return Starlette(
         routes=[
             *playground.routes(),
             *(demo.routes() if demo is not None else ()),
             *Ops(replica, figures, sockets.access).routes(),
-            ApiRoute(make_api(settings, replica, sockets, metrics)),
-            *docs_routes(ROUTES),
+            api,
+            Later("/docs", _make_docs),
             *Rooms(sockets).routes(),
         ],
         middleware=[
@@ -503,8 +518,9 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
         limits = make_limits(settings, metrics)
         sockets = make_sockets(settings, replica, metrics, access, limits)
         demo = make_demo(settings, access, limits, listening)
+        api = make_api(settings, replica, sockets, metrics)
         config = uvicorn.Config(
-            make_app(settings, replica, sockets, metrics, figures, demo),
+            make_app(settings, replica, sockets, api, figures, demo),
             host=settings.host,
             port=settings.port,
             http=Http,
@@ -525,6 +541,7 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
         watch = loop.create_task(access.watch())
         _heed_hangups(tls, server)
         reloading = loop.create_task(_reload(tls, server))
+        loading = loop.create_task(_load(api))
         try:
             async with demo or nullcontext():
                 await server.serve(sockets=[listening])
@@ -532,6 +549,14 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
             beat.cancel()
             watch.cancel()
             reloading.cancel()
+            loading.cancel()
+
+
+async def _load(api: Later) -> None:
+    """So that the first request need not wait for it; not at once, when all come back who were here before."""
+    await asyncio.sleep(API_SECONDS)
+    await api.load()
+    _spare_the_collector()
 
 
 async def _reload(tls: Tls | None, server: Server) -> None:

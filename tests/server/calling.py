@@ -17,7 +17,13 @@ from collab.auth.shelves.memory import MemoryShelf
 from collab.auth.tickets import Tickets
 from collab.metrics import Metrics
 from collab.server.access import Access
-from collab.server.app import make_app, make_limits, make_replica, make_sockets
+from collab.server.app import (
+    make_api,
+    make_app,
+    make_limits,
+    make_replica,
+    make_sockets,
+)
 from collab.settings import Settings
 from collab.store.base import Store
 from collab.store.memory import MemoryStore
@@ -77,7 +83,8 @@ async def open_api(
         access = Access(authority, replica, registry=registry, tickets=tickets)
         limits = make_limits(settings, metrics)
         sockets = make_sockets(settings, replica, metrics, access, limits)
-        app = make_app(settings, replica, sockets, metrics)
+        api = make_api(settings, replica, sockets, metrics)
+        app = make_app(settings, replica, sockets, api)
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app)  # type: ignore[arg-type]  # Starlette's types are wider
         ) as client:

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from faults.proxy import Proxy
+from logged import capture_logs
 from services import Postgres
 
 from collab.errors import (
@@ -678,13 +679,12 @@ async def test_a_schema_of_somebody_else_is_left_alone(dsn: str) -> None:
         await PostgresStore(dsn).__aenter__()
 
 
-async def test_what_a_commit_survives_is_said_at_the_start(
-    dsn: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with PostgresStore(dsn):
-        pass
+async def test_what_a_commit_survives_is_said_at_the_start(dsn: str) -> None:
+    with capture_logs() as lines:
+        async with PostgresStore(dsn):
+            pass
 
-    assert "fsync" in capsys.readouterr().out
+    assert "fsync" in str(lines)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
