@@ -25,6 +25,7 @@ from collab.bus.base import Bus
 from collab.compaction import Child, ChildDied
 from collab.document import past
 from collab.document.attribution import Credit, credits_in
+from collab.document.deletions import joined
 from collab.document.export import decode_error
 from collab.document.past import Question
 from collab.document.people import Owners
@@ -59,7 +60,6 @@ REST_SECONDS = 30.0  # in which a question that took too long is not asked again
 MAX_RESTING = 1000  # the earliest is asked again before
 MAX_CHANGED_ROWS = 10_000  # of one changeset
 MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
-MAX_OTHER_ROWS = 10_000  # looked through for what else was taken back
 MAX_KEPT_TURNS = 50_000  # of all rooms together; those asked for longest ago go first
 
 # What a turn says that it takes back, when it is no turn but all that a principal did between two times; no turn can
@@ -565,8 +565,6 @@ class Historian:
         if not chosen and not positions:
             return Plan(None, [], [], about)
         first = max(since + 1, min((*(each.first for each in chosen), *positions)))
-        if again is not None and first - again.first > MAX_OTHER_ROWS:
-            again = None  # it comes as it went
         if again is not None:
             first = again.first
         last = max((*(each.last for each in chosen), *positions))
@@ -617,19 +615,24 @@ class Historian:
         )
 
     async def _updates(self, room: str, chosen: Sequence[Taken]) -> list[bytes]:
-        """All updates of some turns, in order, as far as they are in the log; at most so many, the latest."""
-        found: dict[int, bytes] = {}
-        looked = size = 0
-        for taken in sorted(chosen, key=lambda each: each.last, reverse=True):
-            looked += taken.last - taken.first + 1
-            if looked > MAX_OTHER_ROWS or size > MAX_LOG_BYTES:
-                break
-            rows = await self._log(room, taken.first - 1, taken.last, is_whole=False)
-            for row in rows:
-                if taken.is_of(row):
-                    found[row.position] = row.update
-                    size += len(row.update)
-        return [found[position] for position in sorted(found)]
+        """All updates of some turns, in order, as far as they are in the log. Raises RoomUnavailable when too much lies
+        between them.
+        """
+        whose = {each.whose for each in chosen}
+        spans = joined(sorted((each.first - 1, each.last) for each in chosen))
+        found: list[bytes] = []
+        count = size = 0
+        for after, upto in spans:
+            rows = await self._log(room, after, upto, is_whole=False)
+            count += len(rows)
+            size += sum(len(row.update) for row in rows)
+            if size > MAX_LOG_BYTES or count > MAX_LOG_ROWS:
+                raise RoomUnavailable("too much of the log would have to be replayed")
+            async for some in _slices(rows):
+                for row in some:
+                    if (row.author.principal, row.author.turn) in whose:
+                        found.append(row.update)
+        return found
 
     # What the store has
 

@@ -28,6 +28,7 @@ from collab.errors import (
 from collab.history import Historian
 from collab.store.base import Attributed, Author, Checkpoint, Entry, Row
 from collab.store.memory import MemoryStore
+from collab.turns import About
 
 pytestmark = pytest.mark.anyio
 
@@ -253,6 +254,55 @@ async def test_large_rows_are_read_a_few_at_a_time(
     assert text.decode() == WRITER.said(100)
     assert asked_for[0] == history.FIRST_PAGE
     assert max(asked_for[1:]) < 10
+
+
+def retold(by: dict[int, Author]) -> Writer:
+    """A log in which others did what was done."""
+    writer = Writer(110)
+    writer.rows = [
+        row._replace(author=by.get(row.position, Author("ada", "c")))
+        for row in writer.rows
+    ]
+    return writer
+
+
+def undoes(turn: str) -> Author:
+    about = About(undoes=turn, by="bot").encode()
+    return Author("ada", "c", f"undo-{turn}", about)
+
+
+@pytest.mark.parametrize("limit", [25, 40])
+async def test_all_that_was_taken_back_before_is_looked_at_or_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    turns = {at: Author("bot", "c", "odd" if at % 2 else "even") for at in range(1, 31)}
+    turns |= {40: undoes("odd"), 50: undoes("even")}
+    turns |= {at: Author("bot", "c", "t") for at in range(101, 111)}
+    writer = retold(turns)
+    monkeypatch.setattr(history, "MAX_LOG_ROWS", limit)
+
+    async with asked(writer, 100) as historian:
+        if limit < 30:
+            with pytest.raises(RoomUnavailable):
+                await historian.undo("r", "t", "bot", "bot")
+            return
+        plan = await historian.undo("r", "t", "bot", "bot")
+
+    assert plan.gone == [row.update for row in writer.rows[:30]]
+
+
+async def test_a_turn_is_brought_again_as_it_was_however_long_ago_that_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer = retold({1: Author("bot", "c", "t"), 100: undoes("t")})
+
+    async with asked(writer) as historian:
+        plan = await historian.undo("r", "t", "bot", "bot", is_redo=True)
+        monkeypatch.setattr(history, "MAX_LOG_ROWS", 50)
+        with pytest.raises(RoomUnavailable):
+            await historian.undo("r", "t", "bot", "bot", is_redo=True)
+
+    assert (plan.chosen, plan.again) == ([100], [1])
 
 
 async def test_when_the_log_was_trimmed_what_is_left_can_be_asked() -> None:
