@@ -93,15 +93,22 @@ class Characters:
                 if not index <= at < index + delete
             ]
 
+    def format(self, start: int, stop: int, attributes: dict[str, Any]) -> None:
+        """Give characters formats; None takes one away."""
+        self._shared.format(self._offset(start), self._offset(stop), attributes)
+        self._is_rich = None
+
     def change(self, index: int, old: str, new: str) -> None:
         """Replace what is at a place, except for where it begins and ends alike."""
         start, stop, end = middle(old, new)
         self.splice(index + start, stop - start, new[start:end])
 
-    def change_all(self, changes: Sequence[Change]) -> None:
+    def change_all(
+        self, changes: Sequence[Change], attributes: dict[str, Any] | None = None
+    ) -> None:
         """Several changes of the text as it is, in order, none of which overlap."""
         for start, stop, insert in reversed(changes):
-            self.splice(start, stop - start, insert)
+            self.splice(start, stop - start, insert, attributes)
 
     def rewrite(self, text: str) -> None:
         """Change word by word what differs."""
@@ -130,9 +137,11 @@ class Characters:
         return None
 
 
-def places(text: str, old: str) -> Iterator[int]:
-    """Where a text says this, overlapping or not."""
-    at = text.find(old)
+def places(
+    text: str, old: str, start: int = 0, end: int | None = None
+) -> Iterator[int]:
+    """Where a text, or a part of it, says this, overlapping or not."""
+    at = text.find(old, start, end)
     while at >= 0:
         yield at
-        at = text.find(old, at + 1)
+        at = text.find(old, at + 1, end)

@@ -28,6 +28,10 @@ _ORDER = ("link", "**", "*", "~~", "code")
 
 _SPECIAL = re.compile(r"[\\`*_\[\]<>~|]|&(?=[#\w])")
 _LINE_START = re.compile(r"^(\s*)([#+\-=>]|\d{1,9}(?=[.)]))", re.MULTILINE)
+# Items of BlockNote are blocks of text themselves.
+ITEM_BLOCKS = {"bulletlistitem", "numberedlistitem", "checklistitem"}
+# What is in these is text, or stands in a line of it, also while there is none.
+TEXT_BLOCKS = {"paragraph", "heading", "codeblock", "quote"} | ITEM_BLOCKS
 _CONTAINERS = {"bulletlist", "orderedlist", "tasklist", "listitem", "taskitem"}
 
 
@@ -100,12 +104,21 @@ def markdown_of_xml(fragment: XmlFragment) -> str:
 
 
 def text_of_xml(node: XmlFragment | XmlElement) -> str:
-    """Its text, a line for each block."""
+    """Its text, a line for each block; what stands in a line without being text is U+FFFC."""
     lines: list[str] = []
+    children = list(node.children)
+    is_line = _tag(node) in TEXT_BLOCKS or (
+        isinstance(node, XmlElement)
+        and any(isinstance(child, XmlText) for child in children)
+    )
     is_open = False  # the last line goes on
-    for child in node.children:
-        if isinstance(child, XmlText) or _tag(child) == "hardbreak":
-            said = _characters(child) if isinstance(child, XmlText) else "\n"
+    for child in children:
+        if is_line or isinstance(child, XmlText) or _tag(child) == "hardbreak":
+            said = EMBED
+            if isinstance(child, XmlText):
+                said = _characters(child)
+            elif _tag(child) == "hardbreak":
+                said = "\n"
             if is_open:
                 lines[-1] += said
             else:

@@ -34,7 +34,6 @@ from collab.errors import AnchorNotFound, InvalidRequest, Refused
 from collab.protocol.statevector import Vector
 from collab.protocol.structs import MAX_CLOCK
 
-MAP = 1  # as updates number the kinds of shared types
 BLOCK = 256  # pieces that are counted together, at most
 
 
@@ -555,23 +554,6 @@ class Order:
             return None
         return line.name, line.before(piece) if line.key is None else line.key
 
-    def at(self, root: Root, step: str) -> Id | None:
-        """The shared type under a key of a map, or under a number of a list or an XML node; None when there is none."""
-        lines = self.lines(root)
-        line = lines.get(step) if lines.kind in (ROOT, MAP) else None
-        piece = None if line is None else line.last
-        if (
-            (line is None or line.last is None)
-            and lines.kind != MAP
-            and step.isdecimal()
-        ):
-            line = lines.get(None)
-            if line is not None:
-                piece, _, _ = line.find(int(step))
-        if piece is None or piece.is_deleted or piece.lines is None:
-            return None
-        return Id(piece.client, piece.clock)
-
     def length(self, root: Root) -> int:
         """How many characters a shared type shows; 0 for a root that holds nothing."""
         line = self._list(root)
@@ -663,9 +645,10 @@ class Order:
         self._at(root, end)
         found: list[Span] = []
         while piece is not None and start < end:
-            size = min(piece.size - at, end - start)
-            if size > 0:
+            size = piece.size
+            if size:
                 text = piece.text
+                size = min(size - at, end - start)
                 if text is None or piece.size == piece.units:
                     found.append(
                         Span(piece.client, piece.clock + at, size, start, size)

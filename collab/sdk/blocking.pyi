@@ -65,15 +65,27 @@ class BlockingDoc:
     @property
     def text(self) -> str: ...
     def read(
-        self, root: str | None = ..., format: Format = ..., section: str | None = ...
+        self,
+        root: str | None = ...,
+        format: Format = ...,
+        section: str | None = ...,
+        path: str | None = ...,
     ) -> Reading: ...
     def find(
-        self, text: str, near: Where | None = ..., root: str | None = ...
+        self,
+        text: str,
+        near: Where | None = ...,
+        root: str | None = ...,
+        path: str | None = ...,
     ) -> list[Match]: ...
     def get(self, path: str) -> Any: ...
     def version(self) -> Version: ...
     def anchor(
-        self, index: int, side: Side = ..., root: str | None = ...
+        self,
+        index: int,
+        side: Side = ...,
+        root: str | None = ...,
+        path: str | None = ...,
     ) -> Anchor: ...
     def resolve(self, anchor: Anchor) -> Place | Orphaned: ...
     def turn(
@@ -159,6 +171,7 @@ class BlockingTurn:
         text: str,
         *,
         root: str | None = ...,
+        path: str | None = ...,
         attributes: Mapping[str, Any] | None = ...,
     ) -> EditResult: ...
     def replace(
@@ -168,14 +181,29 @@ class BlockingTurn:
         *,
         near: Where | None = ...,
         root: str | None = ...,
+        path: str | None = ...,
     ) -> EditResult: ...
-    def delete(self, range: Range, *, root: str | None = ...) -> EditResult: ...
-    def patch(self, diff: str, *, root: str | None = ...) -> EditResult: ...
+    def delete(
+        self, range: Range, *, root: str | None = ..., path: str | None = ...
+    ) -> EditResult: ...
+    def patch(
+        self, diff: str, *, root: str | None = ..., path: str | None = ...
+    ) -> EditResult: ...
     def rewrite(
-        self, text: str, *, root: str | None = ..., force: bool = ...
+        self,
+        text: str,
+        *,
+        root: str | None = ...,
+        path: str | None = ...,
+        force: bool = ...,
     ) -> EditResult: ...
     def format(
-        self, range: Range, *, root: str | None = ..., **attributes: Any
+        self,
+        range: Range,
+        *,
+        root: str | None = ...,
+        path: str | None = ...,
+        **attributes: Any,
     ) -> EditResult: ...
     def stream(
         self,
@@ -184,8 +212,11 @@ class BlockingTurn:
         *,
         replace: Range | None = ...,
         root: str | None = ...,
+        path: str | None = ...,
     ) -> EditResult: ...
-    def section(self, title: str, *, root: str | None = ...) -> BlockingSectionEdit: ...
+    def section(
+        self, title: str, *, root: str | None = ..., path: str | None = ...
+    ) -> BlockingSectionEdit: ...
     def set(self, path: str, value: Any) -> EditResult: ...
     def json_patch(self, operations: Sequence[Mapping[str, Any]]) -> EditResult: ...
 
@@ -212,10 +243,16 @@ class BlockingHistory:
         start: int | None = ...,
         end: int | None = ...,
         *,
+        path: str | None = ...,
         at: int | None = ...,
     ) -> Blame: ...
     def changeset(
-        self, after: int, to: int | None = ..., *, root: str | None = ...
+        self,
+        after: int,
+        to: int | None = ...,
+        *,
+        root: str | None = ...,
+        path: str | None = ...,
     ) -> Changeset: ...
     def activity(
         self, *, after: int = ..., before: int | None = ..., limit: int = ...

@@ -9,11 +9,11 @@ import pycrdt
 
 from collab.document.anchor import Anchor, Orphaned, Place, Side
 from collab.document.characters import places
-from collab.document.export import markdown_of, root_of, text_of
+from collab.document.export import markdown_of, text_of
 from collab.sdk import sections as markdown
 from collab.sdk.edits import Policy
 from collab.sdk.errors import Conflict, Invalid, NotFound
-from collab.sdk.memory import ROOT, Memory, Where, translated
+from collab.sdk.memory import ROOT, Memory, Where, Within, translated
 from collab.sdk.observed import Observed
 from collab.sdk.provider import Provider
 from collab.sdk.reading import MAX_MATCHES, Match, Reading, Version
@@ -51,41 +51,62 @@ class Doc(Observed):
         root: str | None = None,
         format: Format = "text",
         section: str | None = None,
+        path: str | None = None,
     ) -> Reading:
         """A text, or a section of it by its title. Edits are held against what was read.
 
-        Without a root it is `text`, or the only text that there is. Raises NotFound, Invalid for a map or a list and when
-        it is not clear which root is meant, Ambiguous when several sections bear that title.
+        Without a root it is `text`, or the only text that there is, or the only XML; with a path, a JSON Pointer inside
+        of the root, a text in a map or a list, or a node of XML. XML is read as a line for each block. Raises NotFound,
+        Invalid for a map or a list and when it is not clear which root is meant, Ambiguous when several sections bear
+        that title.
         """
+        memory = self.memory
         with translated():
-            name, version = self.memory.root(root), self.version()
-            shared = root_of(self.raw, name)
+            within, version = Within(root, path), self.version()
+            name, text = memory.root(root), memory.text(within)
+            shared = memory.places.shared(text)
             if isinstance(shared, pycrdt.Map | pycrdt.Array):
                 raise Invalid("that root is no text, but a map or a list: see `get`")
-            text = text_of(shared)
-            shown = markdown_of(shared) if format == "markdown" else text
-            if isinstance(shared, pycrdt.XmlFragment) or shown != text:
-                if section is not None:
-                    found = markdown.titled(markdown.sections(shown), section)
-                    shown = shown[found.start : found.end]
-                return Reading(shown, name, version, None)
-            start = 0
+            top, start, stop = memory.part(text)
+            prose = memory.places.prose(top)
+            said = text_of(shared) if prose is None else prose.shown[start:stop]
+            shown = said
+            if format == "markdown":
+                shown = markdown_of(shared)
+                if shown != said or prose is not None:
+                    if prose is not None:
+                        memory.remember(top, start, said, is_whole=top == text)
+                    if section is not None:
+                        found = markdown.titled(markdown.sections(shown), section)
+                        shown = shown[found.start : found.end]
+                    return Reading(shown, name, version, None)
+            outline = None if prose is None else tuple(memory.sections(top))
             if section is not None:
-                found = markdown.titled(markdown.sections(text), section)
-                start, text = found.start, text[found.start : found.end]
-            known = self.memory.remember(name, start, text, is_whole=section is None)
-            return Reading(text, name, version, known)
+                spans = markdown.sections(said) if outline is None else outline
+                found = markdown.titled(spans, section)
+                start, stop = found.start, found.end
+                said = (said if prose is None else prose.shown)[start:stop]
+            is_whole = section is None and top == text
+            known = memory.remember(top, start, said, is_whole=is_whole)
+            return Reading(said, name, version, known, outline)
 
     def find(
-        self, text: str, near: Where | None = None, root: str | None = None
+        self,
+        text: str,
+        near: Where | None = None,
+        root: str | None = None,
+        path: str | None = None,
     ) -> list[Match]:
         """The places where a text says this, the first hundred of them; those closest to `near` first, if given."""
         with translated():
-            name = self.memory.root(root)
+            within = self.memory.text(Within(root, path))
+            name, *part = self.memory.part(within)
             shown = self.memory.characters(name).shown
-            found = list(islice(places(shown, text), MAX_MATCHES)) if text else []
+            found = list(islice(places(shown, text, *part), MAX_MATCHES))
+            if not text:
+                found = []
             if near is not None:
-                place = self.memory.spot(near, name).index
+                place = self.memory.spot_in(near, within).index
                 found.sort(key=lambda at: abs(at - place))
             return [self.memory.match(name, shown, at, len(text)) for at in found]
 
@@ -108,16 +129,21 @@ class Doc(Observed):
     # Places
 
     def anchor(
-        self, index: int, side: Side = Side.RIGHT, root: str | None = None
+        self,
+        index: int,
+        side: Side = Side.RIGHT,
+        root: str | None = None,
+        path: str | None = None,
     ) -> Anchor:
         """The place before a character of the text as it is now, held by that character or by the one before it."""
         with translated():
-            return self.memory.order.anchor(self.memory.root(root), index, side)
+            spot = self.memory.spot(index, Within(root, path))
+            return self.memory.places.anchor(spot.root, spot.index, side)
 
     def resolve(self, anchor: Anchor) -> Place | Orphaned:
         """Where an anchor is now. Raises NotFound when the document has never had what it names."""
         with translated():
-            return self.memory.order.resolve(anchor)
+            return self.memory.places.resolve(anchor)
 
     # Writing
 

@@ -11,17 +11,17 @@ from typing import Any, Literal
 import orjson
 from pycrdt import Array, Map, Text, UndoManager
 
-from collab.document.anchor import Anchor, Side
+from collab.document.anchor import Anchor, Root, Side
 from collab.document.budget import Budget
 from collab.document.characters import Change, Characters, places, word_changes
 from collab.document.edits import Draft
-from collab.document.export import root_of
+from collab.document.prose import Prose
 from collab.document.tree import Patch, Tree
 from collab.document.units import bytes_of
 from collab.document.values import check_value, checked
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Ambiguous, Conflict, Invalid, NotFound, StaleVersion
-from collab.sdk.memory import Memory, Spot, Where
+from collab.sdk.memory import Memory, Spot, Where, Within
 from collab.sdk.patching import locate, read_diff
 from collab.sdk.reading import Changed, Known, Match, Section, View
 from collab.sdk.values import NOTHING, is_same, steps
@@ -77,7 +77,7 @@ class Edits:
         self._id, self._policy = id, policy
         self._began = memory.doc
         self._undo: UndoManager | None = None
-        self._scopes: set[str] = set()
+        self._scopes: set[Root] = set()
         if undoable:
             self._undo = UndoManager(capture_timeout_millis=_EVER)
             self._undo.include_origin(id)
@@ -98,11 +98,11 @@ class Edits:
         self,
         where: Where,
         text: str,
-        root: str | None,
+        within: Within,
         attributes: Mapping[str, Any] | None,
     ) -> EditResult:
         """Put characters at a place."""
-        spot = self.memory.spot(where, root)
+        spot = self.memory.spot(where, within)
         conflict = self.taken_away(where, spot)
         change = Change(spot.index, spot.index, self.checked(text))
         given = dict(attributes or {}) or None
@@ -111,18 +111,20 @@ class Edits:
         )
 
     def begin(
-        self, root: str, anchor: Anchor, text: str, conflict: Conflicts
+        self, root: Root, anchor: Anchor, text: str, conflict: Conflicts
     ) -> EditResult:
         """Insert at an anchor, wherever it is and whatever has become of what held it."""
-        index = self.memory.order.resolve(anchor).index
+        index = self.memory.places.resolve(anchor).index
         change = Change(index, index, text)
         return self._write(root, self._characters(root), [change], conflict)
 
     def go_on(
-        self, root: str, anchor: Anchor, text: str, conflict: Conflicts
+        self, root: Root, anchor: Anchor, text: str, conflict: Conflicts
     ) -> EditResult:
         """The same, where it has begun: of a text that is known to be one nothing is read, however long it is."""
         memory = self.memory
+        if not isinstance(root, str) or memory.places.prose(root) is not None:
+            return self.begin(root, anchor, text, conflict)
         size = bytes_of(text)
         if size > MAX_EDIT_BYTES:
             raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
@@ -134,24 +136,25 @@ class Edits:
         return EditResult(True, end, conflict)
 
     def replace(
-        self, old: str | Range, new: str, near: Where | None, root: str | None
+        self, old: str | Range, new: str, near: Where | None, within: Within
     ) -> EditResult:
         """Put something else in the place of what says this, or of a range."""
         text = self.checked(new)
         if isinstance(old, str):
-            return self._replace_text(old, text, near, self.memory.root(root))
+            name, *part = self.memory.part(self.memory.text(within))
+            return self._replace_text(old, text, near, name, part)
         if isinstance(old, Match | Section):
             old = old.start, old.end
-        name, start, stop = self._range(old, root)
+        name, start, stop = self._range(old, within)
         known = self.memory.known(name, start, stop)
         was = None if known is None else known.between(*old)
         return self._exchange(
             name, self._characters(name), start, stop, text, known, was
         )
 
-    def patch(self, diff: str, root: str | None) -> EditResult:
+    def patch(self, diff: str, within: Within) -> EditResult:
         """Apply a unified diff."""
-        name = self.memory.root(root)
+        name = self._whole(within)
         hunks = read_diff(diff)
         characters = self._characters(name)
         shown = characters.shown
@@ -169,9 +172,9 @@ class Edits:
             ) from None
         return self._change(name, characters, self._words(shown, changes))
 
-    def rewrite(self, text: str, root: str | None, *, is_shy: bool) -> EditResult:
+    def rewrite(self, text: str, within: Within, *, is_shy: bool) -> EditResult:
         """Make a whole text say this. Shy is who does not change most of it."""
-        name = self.memory.root(root)
+        name = self._whole(within)
         characters = self._characters(name)
         shown = characters.shown
         view = self.memory.view(name, 0, len(shown), shown)
@@ -187,53 +190,52 @@ class Edits:
         return self._rebase(name, characters, view, changes)
 
     def format(
-        self, range: Range, root: str | None, attributes: dict[str, Any]
+        self, range: Range, within: Within, attributes: dict[str, Any]
     ) -> EditResult:
         """Give characters formats; None takes one away."""
-        name, start, stop = self._range(range, root)
+        name, start, stop = self._range(range, within)
         check_value(attributes)
         conflict = self._conflict(name, self._characters(name).shown, start, stop)
-        order = self.memory.order
         if start < stop and attributes:
-            first, last = order.bytes_at(name, start), order.bytes_at(name, stop)
             self._scope(name, Text)
-            doc = self.memory.doc
-            with doc.transaction(origin=self._id):
-                doc.get(name, type=Text).format(first, last, attributes)
+            with self.memory.doc.transaction(origin=self._id):
+                self._characters(name).format(start, stop, attributes)
             self._counted(len(str(attributes)))
         side = Side.LEFT if stop else Side.RIGHT
-        anchor = self.memory.order.anchor(name, stop, side)
+        anchor = self.memory.places.anchor(name, stop, side)
         return EditResult(start < stop, anchor, conflict)
 
     # Sections
 
     def section(
-        self, title: str, root: str | None
-    ) -> tuple[str, Characters, markdown.Span]:
+        self, title: str, within: Within
+    ) -> tuple[Root, Characters | Prose, markdown.Span]:
         """Where the section of that title is now. Raises NotFound, or Ambiguous with matches."""
-        name = self.memory.root(root)
+        name = self._whole(within)
         characters = self._characters(name)
         shown = characters.shown
         try:
-            found = markdown.titled(markdown.sections(shown), title)
+            found = markdown.titled(self.memory.sections(name), title)
         except Ambiguous as error:
             at = [span.start for span in error.candidates]
             raise self._ambiguous(str(error), name, shown, at, len(title)) from None
         return name, characters, found
 
     def edit_section(
-        self, edit: SectionChange, title: str, text: str, root: str | None
+        self, edit: SectionChange, title: str, text: str, within: Within
     ) -> EditResult:
         """Change a section, found by its title."""
-        name, characters, span = self.section(title, root)
+        name, characters, span = self.section(title, within)
         start, stop, insert = edit(characters.shown, span, self.checked(text))
+        if isinstance(characters, Prose) and edit is markdown.renamed:
+            insert = insert.lstrip("#").strip()
         known, was = None, None
         if edit is markdown.replaced:
             known, was = self._read_body(name, title, span)
         return self._exchange(name, characters, start, stop, insert, known, was)
 
     def _read_body(
-        self, root: str, title: str, span: markdown.Span
+        self, root: Root, title: str, span: markdown.Span
     ) -> tuple[Known | None, tuple[int, int] | None]:
         """Which of what was read is the body of this section."""
         known = self.memory.known(root, span.start, span.end)
@@ -309,7 +311,16 @@ class Edits:
 
     # Inside
 
-    def _characters(self, root: str) -> Characters:
+    def _whole(self, within: Within) -> Root:
+        """A text that is no part of another. Raises Invalid."""
+        found = self.memory.text(within)
+        if self.memory.places.top(found) != found:
+            raise Invalid(
+                "that is a part of an XML tree: name its root, or edit by `insert` and `replace`"
+            )
+        return found
+
+    def _characters(self, root: Root) -> Characters | Prose:
         return self.memory.characters(root)
 
     def checked(self, text: str) -> str:
@@ -318,21 +329,21 @@ class Edits:
             raise Invalid("a text is a str")
         return checked(text)
 
-    def _range(self, range: Range, root: str | None) -> tuple[str, int, int]:
+    def _range(self, range: Range, within: Within) -> tuple[Root, int, int]:
         """Root, from where to where."""
         if isinstance(range, Match | Section):
             range = range.start, range.end
-        first, last = (self.memory.spot(each, root) for each in range)
+        first, last = (self.memory.spot(each, within) for each in range)
         if first.root != last.root or first.index > last.index:
             raise Invalid("the range ends before it begins")
         return first.root, first.index, last.index
 
-    def held(self, range: Range, root: str | None) -> tuple[Anchor, Anchor]:
+    def held(self, range: Range, within: Within) -> tuple[Anchor, Anchor]:
         """Both ends of a range, by the characters inside it."""
         if isinstance(range, Match | Section):
             return range.start, range.end
-        name, start, stop = self._range(range, root)
-        order = self.memory.order
+        name, start, stop = self._range(range, within)
+        order = self.memory.places
         side = Side.LEFT if stop else Side.RIGHT
         return order.anchor(name, start), order.anchor(name, stop, side)
 
@@ -340,7 +351,7 @@ class Edits:
         """The conflict of a place that is gone."""
         if not spot.is_taken_away:
             return ()
-        anchor = self.memory.order.anchor(spot.root, spot.index)
+        anchor = self.memory.places.anchor(spot.root, spot.index)
         conflict = (Changed("deleted", anchor, anchor, ""),)
         if self._policy == "reject":
             raise StaleVersion("others have deleted what was there", conflict)
@@ -348,7 +359,7 @@ class Edits:
 
     def _conflict(
         self,
-        root: str,
+        root: Root,
         shown: str,
         start: int,
         stop: int,
@@ -359,7 +370,7 @@ class Edits:
         view = self.memory.view(root, *widened(shown, start, stop), shown, known, was)
         if view is None or not view.is_stale:
             return ()
-        return self._held_against(view.changed(self.memory.order))
+        return self._held_against(view.changed(self.memory.places))
 
     def _held_against(self, conflict: Conflicts) -> Conflicts:
         if conflict and self._policy == "reject":
@@ -367,17 +378,25 @@ class Edits:
         return conflict
 
     def _replace_text(
-        self, old: str, new: str, near: Where | None, root: str
+        self,
+        old: str,
+        new: str,
+        near: Where | None,
+        root: Root,
+        part: Sequence[int],
     ) -> EditResult:
         if not old:
             raise Invalid("there is nothing to look for")
         characters = self._characters(root)
         shown = characters.shown
         found = list(
-            islice(places(shown, old), None if near is not None else MAX_CANDIDATES + 1)
+            islice(
+                places(shown, old, *part),
+                None if near is not None else MAX_CANDIDATES + 1,
+            )
         )
         if near is not None and found:
-            place = self.memory.spot(near, root).index
+            place = self.memory.spot_in(near, root).index
             closest = min(abs(at - place) for at in found)
             found = [at for at in found if abs(at - place) == closest]
         if len(found) > 1:
@@ -389,7 +408,7 @@ class Edits:
         return self._exchange(root, characters, found[0], found[0] + len(old), new)
 
     def _replace_past(
-        self, old: str, new: str, root: str, characters: Characters
+        self, old: str, new: str, root: Root, characters: Characters | Prose
     ) -> EditResult:
         """What is not there any more was perhaps read, and changed by others since."""
         shown = characters.shown
@@ -409,8 +428,8 @@ class Edits:
 
     def _exchange(
         self,
-        root: str,
-        characters: Characters,
+        root: Root,
+        characters: Characters | Prose,
         start: int,
         stop: int,
         new: str,
@@ -445,7 +464,7 @@ class Edits:
         ]
 
     def _change(
-        self, root: str, characters: Characters, changes: Sequence[Change]
+        self, root: Root, characters: Characters | Prose, changes: Sequence[Change]
     ) -> EditResult:
         """Several changes of what is there now."""
         conflict: list[Changed | ChangedValue] = []
@@ -456,8 +475,8 @@ class Edits:
 
     def _rebase(
         self,
-        root: str,
-        characters: Characters,
+        root: Root,
+        characters: Characters | Prose,
         view: View,
         changes: Sequence[Change],
         touched: Sequence[Any] = (),
@@ -466,13 +485,13 @@ class Edits:
         parts = list(touched)
         for start, stop, _ in changes:
             parts += [part for part in view.touched(start, stop) if part not in parts]
-        conflict = self._held_against(view.changed(self.memory.order, parts))
+        conflict = self._held_against(view.changed(self.memory.places, parts))
         return self._write(root, characters, view.rebased(changes), conflict)
 
     def _write(
         self,
-        root: str,
-        characters: Characters,
+        root: Root,
+        characters: Characters | Prose,
         changes: Sequence[Change],
         conflict: Conflicts,
         attributes: dict[str, Any] | None = None,
@@ -488,27 +507,28 @@ class Edits:
         if size > MAX_EDIT_BYTES:
             raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
         self._scope(root, Text)
+        behind = len(characters.shown) - real[-1].stop
         memory.write(self._id, root, characters, real, attributes)
         deleted = sum(change.stop - change.start for change in real)
         self.inserted += inserted
         self.deleted += deleted
         self._counted(size)
-        last = real[-1]
-        index = last.stop + inserted - deleted
-        side = Side.LEFT if last.insert else Side.RIGHT
-        return EditResult(True, memory.order.anchor(root, index, side), conflict)
+        side = Side.LEFT if real[-1].insert else Side.RIGHT
+        index = max(memory.places.length(root) - behind, 0)
+        return EditResult(True, memory.places.anchor(root, index, side), conflict)
 
-    def _scope(self, root: str, kind: type[Any]) -> None:
+    def _scope(self, root: Root, kind: type[Any]) -> None:
         """What is done in this root can be taken back; one that holds nothing yet becomes of this kind."""
         if self._undo is None or root in self._scopes:
             return
         self._scopes.add(root)
-        doc = self.memory.doc
-        shared = root_of(doc, root)
-        self._undo.expand_scope(doc.get(root, type=kind) if shared is None else shared)
+        shared = self.memory.places.shared(root)
+        if shared is None and isinstance(root, str):
+            shared = self.memory.doc.get(root, type=kind)
+        self._undo.expand_scope(shared)
 
     def _ambiguous(
-        self, message: str, root: str, shown: str, found: Iterable[Any], length: int
+        self, message: str, root: Root, shown: str, found: Iterable[Any], length: int
     ) -> Ambiguous:
         matches = [
             self.memory.match(root, shown, at, length)

@@ -6,20 +6,24 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pycrdt import Doc, Subscription, Text, TransactionEvent, XmlFragment
 
-from collab.document.anchor import Anchor, Orphaned, Place, Side
+from collab.document.anchor import Anchor, Orphaned, Place, Root, Side
 from collab.document.budget import Budget
 from collab.document.characters import Change, Characters
 from collab.document.document import NOTHING
 from collab.document.export import check_lists, root_of
 from collab.document.order import Order
+from collab.document.pieces import read as read_update
+from collab.document.prose import Prose
 from collab.document.tree import Tree
 from collab.document.values import Path, Problem
 from collab.errors import CollabError, Refused
+from collab.sdk import sections as markdown
 from collab.sdk.errors import Conflict, Invalid, NotFound, SdkError
+from collab.sdk.places import Places
 from collab.sdk.provider import Event, Phase, Provider, Replaced, State
 from collab.sdk.reading import Known, Match, Section, View, snippet
 from collab.sdk.values import NOTHING as NO_VALUE
@@ -43,6 +47,7 @@ _KINDS: dict[str, type[SdkError]] = {
     "anchor_not_found": NotFound,
     "text_not_found": NotFound,
     "root_not_found": NotFound,
+    "not_found": NotFound,
     "conflict": Conflict,
 }
 
@@ -50,11 +55,21 @@ _KINDS: dict[str, type[SdkError]] = {
 Where = Anchor | Match | Section | int | Literal["start", "end"]
 
 
+class Within(NamedTuple):
+    """Which text is meant: a root, the one that there is if none is named, or what is at a path inside of it."""
+
+    root: str | None = None
+    path: str | None = None
+
+
+HERE = Within()
+
+
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place in a root."""
+    """A place in a text: a root, or one that is somewhere in a root."""
 
-    root: str
+    root: Root
     index: int
     is_taken_away: bool = False  # others have deleted what it was held by
 
@@ -85,6 +100,7 @@ class Memory:
 
     def _begin(self) -> None:
         self._order: Order | None = None
+        self._places: Places | None = None
         self._waiting: list[bytes] = []
         self._known: deque[Known] = deque(maxlen=MAX_READINGS)
         self._dropped: deque[tuple[int, int, int]] = deque(maxlen=MAX_DROPPED)
@@ -130,6 +146,8 @@ class Memory:
         order = self._order
         if order is not None:
             waiting, self._waiting = self._waiting, []
+            if waiting:
+                self._places = None
             try:
                 for update in waiting:
                     order.apply(update)
@@ -137,7 +155,16 @@ class Memory:
                 order = None
         if order is None:
             order = self._order = Order.of(doc.get_update())
+            self._places = None
         return order
+
+    @property
+    def places(self) -> Places:
+        """Where what is, as it is now."""
+        order = self.order
+        if self._places is None:
+            self._places = Places(order, self.doc)
+        return self._places
 
     # Roots
 
@@ -160,9 +187,35 @@ class Memory:
                 return named[0]
         return ROOT
 
-    def characters(self, root: str) -> Characters:
-        """A root that is a text; one that holds nothing yet becomes one."""
-        return Tree(self.doc, Budget(_PLENTY)).text(root)
+    def text(self, within: Within) -> Root:
+        """The text that is meant. Raises NotFound."""
+        name, path = self.root(within.root), within.path
+        if path is None:
+            return name
+        return self.places.inside(name, path)
+
+    def part(self, root: Root) -> tuple[Root, int, int]:
+        """The text that something is a part of, and from where to where: all of it, or a node of an XML tree."""
+        places = self.places
+        top = places.top(root)
+        prose = places.prose(top)
+        if prose is None or top == root:
+            return top, 0, places.length(top)
+        return top, *prose.part(root)
+
+    def characters(self, root: Root) -> Characters | Prose:
+        """A text; a root that holds nothing yet becomes one."""
+        places = self.places
+        prose = places.prose(root)
+        if prose is not None:
+            return prose
+        budget = Budget(_PLENTY)
+        if isinstance(root, str):
+            return Tree(self.doc, budget).text(root)
+        shared = places.shared(root)
+        if not isinstance(shared, Text):
+            raise NotFound("that text is gone")
+        return Characters(shared, budget)
 
     def value(self, path: Path) -> Any:
         """What is at a path, `values.NOTHING` when there is nothing."""
@@ -174,25 +227,29 @@ class Memory:
 
     # Places
 
-    def spot(self, where: Where, root: str | None) -> Spot:
+    def spot(self, where: Where, within: Within = HERE) -> Spot:
         """Where that is now; of a match or a section, behind it. Raises Invalid, AnchorNotFound."""
-        order = self.order
         if isinstance(where, Match | Section):
             where = where.end
         if isinstance(where, Anchor):
-            place = order.resolve(where)
-            if not isinstance(place.root, str):
-                raise Invalid("the anchor is in no text of its own")
+            place = self.places.resolve(where)
             return Spot(place.root, place.index, self._is_taken_away(where, place))
-        name = self.root(root)
-        length = order.length(name)
+        return self.spot_in(where, self.text(within))
+
+    def spot_in(self, where: Where, root: Root) -> Spot:
+        """The same in a text that is known, or a part of it."""
+        if isinstance(where, Anchor | Match | Section):
+            return self.spot(where)
+        top, start, stop = self.part(root)
         if where == "start":
-            return Spot(name, 0)
+            return Spot(top, start)
         if where == "end":
-            return Spot(name, length)
-        if isinstance(where, int) and 0 <= where <= length:
-            return Spot(name, where)
-        raise Invalid(f"a place is an anchor, a match, start, end, or 0 to {length}")
+            return Spot(top, stop)
+        if isinstance(where, int) and 0 <= where <= stop - start:
+            return Spot(top, start + where)
+        raise Invalid(
+            f"a place is an anchor, a match, start, end, or 0 to {stop - start}"
+        )
 
     def _is_taken_away(self, anchor: Anchor, place: Place | Orphaned) -> bool:
         """Whether somebody else has deleted what an anchor holds on to."""
@@ -201,15 +258,25 @@ class Memory:
         client, clock = anchor.item
         return bool(self._without_dropped(client, clock, clock + 1))
 
-    def match(self, root: str, shown: str, at: int, length: int) -> Match:
+    def match(self, root: Root, shown: str, at: int, length: int) -> Match:
         """Some characters of a root."""
-        order, stop = self.order, at + length
+        places, stop = self.places, at + length
         return Match(
-            order.anchor(root, at),
-            order.anchor(root, stop, Side.LEFT if stop else Side.RIGHT),
+            places.anchor(root, at),
+            places.anchor(root, stop, Side.LEFT if stop else Side.RIGHT),
             snippet(shown, at, stop),
             shown[at:stop],
         )
+
+    def sections(self, root: Root) -> list[markdown.Span]:
+        """Those of a Markdown text, or of an XML tree."""
+        prose = self.places.prose(root)
+        if prose is None:
+            return markdown.sections(self.characters(root).shown)
+        return [
+            markdown.Span(each.level, each.title, each.start, each.body, each.end)
+            for each in prose.chapters
+        ]
 
     def tree(self, doc: Doc[Any]) -> Tree:
         """The maps and lists of this document."""
@@ -221,20 +288,23 @@ class Memory:
 
     # What was read
 
-    def remember(self, root: str, start: int, text: str, *, is_whole: bool) -> Known:
+    def remember(self, root: Root, start: int, text: str, *, is_whole: bool) -> Known:
         """It has been read: from now on edits are held against it."""
-        order = self.order
+        order = self.places
         spans = order.spans(root, start, start + len(text))
-        known = Known(root, start, text, spans, is_whole=is_whole)
+        prose = order.prose(root)
+        if prose is not None:
+            prose.freeze()
+        known = Known(root, start, text, spans, is_whole=is_whole, prose=prose)
         for older in list(self._known):
             if older.root == root and known.covers(order, *older.bounds(order)):
                 self._known.remove(older)
         self._known.append(known)
         return known
 
-    def known(self, root: str, start: int, stop: int) -> Known | None:
+    def known(self, root: Root, start: int, stop: int) -> Known | None:
         """What was read of these characters, last."""
-        order = self.order
+        order = self.places
         for known in reversed(self._known):
             if known.root == root and known.covers(order, start, stop):
                 return known
@@ -242,7 +312,7 @@ class Memory:
 
     def view(
         self,
-        root: str,
+        root: Root,
         start: int,
         stop: int,
         text: str,
@@ -253,10 +323,10 @@ class Memory:
         known = known or self.known(root, start, stop)
         if known is None:
             return None
-        if was is None and (start, stop) == known.bounds(self.order):
+        if was is None and (start, stop) == known.bounds(self.places):
             was = known.start, known.end
         return known.compare(
-            self.order,
+            self.places,
             start,
             stop,
             own=self.doc.client_id,
@@ -289,19 +359,28 @@ class Memory:
     def write(
         self,
         origin: Hashable,
-        root: str,
-        characters: Characters,
+        root: Root,
+        characters: Characters | Prose,
         changes: Sequence[Change],
         attributes: dict[str, Any] | None = None,
     ) -> None:
         """Change a text, in one transaction."""
+        if isinstance(characters, Prose):
+            self.rearrange(origin, lambda: characters.change_all(changes, attributes))
+            return
         order = self.order
         for change in changes:
             if change.start < change.stop:
-                self._drop(order, root, change.start, change.stop)
+                for span in order.spans(root, change.start, change.stop):
+                    self._drop(span.client, span.clock, span.clock + span.units)
         with self.doc.transaction(origin=origin):
-            for start, stop, insert in reversed(changes):
-                characters.splice(start, stop - start, insert, attributes)
+            characters.change_all(changes, attributes)
+
+    def rearrange(self, origin: Hashable, change: Callable[[], None]) -> None:
+        """Change an XML tree, in one transaction: what goes with it is known only afterwards."""
+        for update in self._recorded(origin, change):
+            for client, start, end in read_update(update)[1]:
+                self._drop(client, start, end)
 
     def insert(self, origin: Hashable, root: str, index: int, text: str) -> None:
         """Insert into a root that is a text, in one transaction."""
@@ -310,24 +389,27 @@ class Memory:
         with self.doc.transaction(origin=origin):
             shared.insert(offset, text)
 
-    def _drop(self, order: Order, root: str, start: int, stop: int) -> None:
-        for span in order.spans(root, start, stop):
-            end = span.clock + span.units
-            last = self._dropped[-1] if self._dropped else None
-            if last is not None and last[0] == span.client and last[2] == span.clock:
-                self._dropped[-1] = span.client, last[1], end
-            else:
-                self._dropped.append((span.client, span.clock, end))
+    def _drop(self, client: int, start: int, end: int) -> None:
+        last = self._dropped[-1] if self._dropped else None
+        if last is not None and last[0] == client and last[2] == start:
+            self._dropped[-1] = client, last[1], end
+        else:
+            self._dropped.append((client, start, end))
 
     def transact(self, origin: Hashable, change: Callable[[Tree], None]) -> bool:
         """Change maps and lists, in one transaction; whether that has changed anything."""
+        tree = self.tree(self.doc)
+        updates = self._recorded(origin, lambda: change(tree))
+        return any(update != NOTHING for update in updates)
+
+    def _recorded(self, origin: Hashable, change: Callable[[], None]) -> list[bytes]:
+        """What a change has done, in one transaction."""
         doc = self.doc
-        tree = self.tree(doc)
         updates: list[bytes] = []
         subscription = doc.observe(lambda event: updates.append(event.update))
         try:
             with doc.transaction(origin=origin):
-                change(tree)
+                change()
         finally:
             doc.unobserve(subscription)
-        return any(update != NOTHING for update in updates)
+        return updates

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol, Self
 
+from collab.document.prose import Prose
 from collab.sdk.changes import DEBOUNCE_SECONDS, MAX_WAIT_SECONDS, Changes, wait_for
 from collab.sdk.errors import Invalid
 from collab.sdk.history import (
@@ -62,8 +63,8 @@ class Observed:
                     range if isinstance(range, tuple) else (range.start, range.end)
                 )
                 if at is None:
-                    first = self.memory.spot(first, name).index
-                    last = self.memory.spot(last, name).index
+                    first = self.memory.spot_in(first, name).index
+                    last = self.memory.spot_in(last, name).index
                 start, end = _number(first), _number(last)
         return await self.history.blame(name, start, end, at=at)
 
@@ -143,7 +144,10 @@ class Observed:
         """
         with translated(missing=Invalid):
             name = self.memory.root(root)
-            self.memory.characters(name)
+            if isinstance(self.memory.characters(name), Prose):
+                raise Invalid(
+                    "that root is XML, of which no changes are told: `wait_for` and `read` it"
+                )
         return Changes(
             self.provider,
             self.history,

@@ -9,12 +9,14 @@ from functools import cached_property
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from collab.document.anchor import Anchor, Id, Side
+from collab.document.anchor import Anchor, Id, Place, Root, Side
 from collab.document.characters import Change, places
-from collab.document.order import Order, Span
+from collab.document.order import Span
+from collab.document.prose import Prose
 from collab.errors import AnchorNotFound
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Invalid
+from collab.sdk.places import Places
 from collab.sdk.words import is_inside_word, widened
 
 MAX_MATCHES = 100
@@ -77,6 +79,9 @@ class Reading:
     root: str
     version: Version
     known: Known | None = field(repr=False)
+    outline: tuple[markdown.Span, ...] | None = field(
+        default=None, repr=False
+    )  # of XML, all of it
 
     def at(self, index: int, side: Side = Side.RIGHT) -> Anchor:
         """The place before a character, held by that character or by the one before it. Raises Invalid."""
@@ -89,7 +94,22 @@ class Reading:
         """All sections, in order; those inside others too."""
         if self.known is None:
             return ()
-        return tuple(self._section(span) for span in markdown.sections(self.text))
+        if self.outline is None:
+            return tuple(self._section(span) for span in markdown.sections(self.text))
+        first, last = self.known.start, self.known.end
+        return tuple(
+            self._section(
+                markdown.Span(
+                    span.level,
+                    span.title,
+                    span.start - first,
+                    span.body - first,
+                    min(span.end, last) - first,
+                )
+            )
+            for span in self.outline
+            if first <= span.start and span.body <= last
+        )
 
     def section(self, title: str) -> Section:
         """The one of this title. Raises NotFound, or Ambiguous with the sections that bear it."""
@@ -140,14 +160,16 @@ class Known:
 
     def __init__(
         self,
-        root: str,
+        root: Root,
         start: int,
         text: str,
         spans: Sequence[Span],
         *,
         is_whole: bool,
+        prose: Prose | None = None,
     ) -> None:
         self.root, self.start, self.text = root, start, text
+        self._prose = prose  # as it was, of what are not the characters of one text
         self.is_whole = is_whole  # all there was: also what comes before and behind
         self.spans = spans
 
@@ -166,6 +188,8 @@ class Known:
 
     def anchor(self, index: int, side: Side) -> Anchor:
         """A place in it, by its index in the root when it was read."""
+        if self._prose is not None:
+            return self._prose.anchor(index, side)
         at = index - (side is Side.LEFT)
         if side is Side.LEFT and index == self.start:
             # Before it stands what was not read.
@@ -186,12 +210,12 @@ class Known:
             side,
         )
 
-    def covers(self, order: Order, start: int, stop: int) -> bool:
+    def covers(self, order: Places, start: int, stop: int) -> bool:
         """Whether what stands there now stands where this was read."""
         first, last = self.bounds(order)
         return first <= start and stop <= last
 
-    def bounds(self, order: Order) -> tuple[int, int]:
+    def bounds(self, order: Places) -> tuple[int, int]:
         """From where to where it is now, with what has come in between."""
         if self.is_whole:
             return 0, order.length(self.root)
@@ -227,7 +251,7 @@ class Known:
 
     def compare(
         self,
-        order: Order,
+        order: Places,
         start: int,
         stop: int,
         *,
@@ -251,9 +275,10 @@ class Known:
                 found = self.was(span.client, clock)
                 if found is None:
                     size = self._unknown(span.client, clock, span.size - at, width)
-                    kind: Literal["own", "foreign"] = (
-                        "own" if span.client == own else "foreign"
-                    )
+                    is_own = span.client == own
+                    if self._had(span.client, clock):  # whoever put it behind a break
+                        is_own = bool(parts) and parts[-1].kind == "own"
+                    kind: Literal["own", "foreign"] = "own" if is_own else "foreign"
                     parts.append(Part(kind, span.start + at, size, -1))
                 else:
                     size = min(found[1], span.size - at)
@@ -271,6 +296,10 @@ class Known:
         # What is gone stood before what is there now.
         parts.sort(key=lambda part: (part.at, part.kind != "missing", part.was))
         return View(self, parts, text, start)
+
+    def _had(self, client: int, clock: int) -> bool:
+        """Whether it is an element that was there, at the beginning of the one that it is in."""
+        return self._prose is not None and Id(client, clock) in self._prose.nodes
 
     def _to_words(
         self, was: tuple[int, int], text: str, start: int, stop: int
@@ -295,7 +324,7 @@ class Known:
 
     def _missing(
         self,
-        order: Order,
+        order: Places,
         was: tuple[int, int],
         seen: dict[int, list[tuple[int, int]]],
         dropped: Callable[[int, int, int], Iterable[tuple[int, int]]],
@@ -315,6 +344,8 @@ class Known:
             for gone, up_to in _without(clock, end, seen.get(span.client, ())):
                 for begin, finish in dropped(span.client, gone, up_to):
                     place = order.resolve(Anchor(Id(span.client, begin), self.root))
+                    if isinstance(place, Place):  # at a beginning now, without a break
+                        continue
                     index = span.start + (begin - span.clock) // width
                     found.append(
                         Part("missing", place.index, (finish - begin) // width, index)
@@ -344,7 +375,7 @@ class View:
         )
 
     def changed(
-        self, order: Order, parts: Iterable[Part] | None = None
+        self, order: Places, parts: Iterable[Part] | None = None
     ) -> tuple[Changed, ...]:
         """What others have done, or these parts of it."""
         root = self.known.root

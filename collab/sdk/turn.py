@@ -21,7 +21,7 @@ from collab.sdk.edits import (
     SectionChange,
 )
 from collab.sdk.errors import Conflict, Invalid, SdkError
-from collab.sdk.memory import Where, translated
+from collab.sdk.memory import Where, Within, translated
 from collab.sdk.provider import Event, Phase, Provider, Replaced, State, TurnEnded
 from collab.sdk.reading import Version
 from collab.sdk.stream import Limits, pour
@@ -259,11 +259,14 @@ class Turn:
         text: str,
         *,
         root: str | None = None,
+        path: str | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> EditResult:
         """Put characters at a place; of a match or section, behind it."""
         with self.working() as edits:
-            return await self.done(edits.insert(where, text, root, attributes))
+            return await self.done(
+                edits.insert(where, text, Within(root, path), attributes)
+            )
 
     async def replace(
         self,
@@ -272,28 +275,38 @@ class Turn:
         *,
         near: Where | None = None,
         root: str | None = None,
+        path: str | None = None,
     ) -> EditResult:
         """Put something else in the place of the one that says `old`, or the one closest to `near`.
 
         Raises NotFound, or Ambiguous with the first ten places as matches.
         """
         with self.working() as edits:
-            return await self.done(edits.replace(old, new, near, root))
+            return await self.done(edits.replace(old, new, near, Within(root, path)))
 
-    async def delete(self, range: Range, *, root: str | None = None) -> EditResult:
+    async def delete(
+        self, range: Range, *, root: str | None = None, path: str | None = None
+    ) -> EditResult:
         """Remove characters: those that were meant; what others have put between them since it was read stays."""
-        return await self.replace(range, "", root=root)
+        return await self.replace(range, "", root=root, path=path)
 
-    async def patch(self, diff: str, *, root: str | None = None) -> EditResult:
+    async def patch(
+        self, diff: str, *, root: str | None = None, path: str | None = None
+    ) -> EditResult:
         """Apply a unified diff of one text, all of it or nothing. Its hunks are found by what they say.
 
         Raises Invalid for what is no diff, Conflict when a hunk does not apply, Ambiguous when it applies twice.
         """
         with self.working() as edits:
-            return await self.done(edits.patch(diff, root))
+            return await self.done(edits.patch(diff, Within(root, path)))
 
     async def rewrite(
-        self, text: str, *, root: str | None = None, force: bool = False
+        self,
+        text: str,
+        *,
+        root: str | None = None,
+        path: str | None = None,
+        force: bool = False,
     ) -> EditResult:
         """Make a whole text say this, changing only the words that differ from what was read.
 
@@ -301,14 +314,21 @@ class Turn:
         """
         with self.working() as edits:
             is_shy = not force and bool(self._provider.peers)
-            return await self.done(edits.rewrite(text, root, is_shy=is_shy))
+            return await self.done(
+                edits.rewrite(text, Within(root, path), is_shy=is_shy)
+            )
 
     async def format(
-        self, range: Range, *, root: str | None = None, **attributes: Any
+        self,
+        range: Range,
+        *,
+        root: str | None = None,
+        path: str | None = None,
+        **attributes: Any,
     ) -> EditResult:
         """Give characters of a rich text formats, such as `bold=True`; None takes one away."""
         with self.working() as edits:
-            return await self.done(edits.format(range, root, attributes))
+            return await self.done(edits.format(range, Within(root, path), attributes))
 
     async def stream(
         self,
@@ -317,6 +337,7 @@ class Turn:
         *,
         replace: Range | None = None,
         root: str | None = None,
+        path: str | None = None,
     ) -> EditResult:
         """Write a text while it comes, such as the tokens of a model: each time behind what was written last, wherever
         that is by then, and never a part of a word.
@@ -326,13 +347,15 @@ class Turn:
         """
         with self._waiting():
             with translated():
-                flow = Flow(self, self.check(), where, replace, root)
+                flow = Flow(self, self.check(), where, replace, Within(root, path))
             await pour(flow, pieces, self._limits)
         return flow.result
 
-    def section(self, title: str, *, root: str | None = None) -> SectionEdit:
+    def section(
+        self, title: str, *, root: str | None = None, path: str | None = None
+    ) -> SectionEdit:
         """The section of a Markdown text under that heading, to be edited."""
-        return SectionEdit(self, title, root)
+        return SectionEdit(self, title, Within(root, path))
 
     # Maps and lists
 
@@ -418,19 +441,19 @@ class Flow:
         edits: Edits,
         where: Where,
         replace: Range | None,
-        root: str | None,
+        within: Within,
     ) -> None:
         self._turn, self._edits = turn, edits
         self._conflict: Conflicts = ()
         self._has_begun = False
-        self._target = None if replace is None else edits.held(replace, root)
+        self._target = None if replace is None else edits.held(replace, within)
         place = where if self._target is None else self._target[1]
-        spot = edits.memory.spot(place, root)
+        spot = edits.memory.spot(place, within)
         if self._target is None:
             self._conflict = edits.taken_away(place, spot)
         side = Side.LEFT if spot.index else Side.RIGHT
         self._root = spot.root
-        self._anchor = edits.memory.order.anchor(spot.root, spot.index, side)
+        self._anchor = edits.memory.places.anchor(spot.root, spot.index, side)
 
     @property
     def result(self) -> EditResult:
@@ -451,7 +474,7 @@ class Flow:
         edits = self._edits
         if self._target is not None:
             target, self._target = self._target, None
-            removed = edits.replace(target, "", None, self._root)
+            removed = edits.replace(target, "", None, Within())
             self._conflict = removed.conflict
         write = edits.go_on if self._has_begun else edits.begin
         result = write(self._root, self._anchor, text, self._conflict)
@@ -461,7 +484,7 @@ class Flow:
             return None
         self._has_begun = True
         # Held by what follows, so that it stays behind our own text without being said again.
-        order = edits.memory.order
+        order = edits.memory.places
         return order.anchor(self._root, order.resolve(self._anchor).index)
 
     def tail(self, text: str) -> None:
@@ -472,17 +495,17 @@ class Flow:
 class SectionEdit:
     """A section of a Markdown text, found anew by its title at each edit. Raises NotFound, or Ambiguous with matches."""
 
-    def __init__(self, turn: Turn, title: str, root: str | None) -> None:
-        self._turn, self._title, self._root = turn, title, root
+    def __init__(self, turn: Turn, title: str, within: Within) -> None:
+        self._turn, self._title, self._within = turn, title, within
 
     @property
     def end(self) -> Anchor:
         """Behind the last thing said in it: where a stream goes on."""
         edits = self._turn.check()
         with translated():
-            root, characters, span = edits.section(self._title, self._root)
+            root, characters, span = edits.section(self._title, self._within)
             _, stop = markdown.content(characters.shown, span)
-            return edits.memory.order.anchor(root, stop, Side.LEFT)
+            return edits.memory.places.anchor(root, stop, Side.LEFT)
 
     async def replace(self, text: str) -> EditResult:
         """Make its body say this, and what is below it go."""
@@ -507,5 +530,5 @@ class SectionEdit:
     async def _edit(self, edit: SectionChange, text: str) -> EditResult:
         turn = self._turn
         with turn.working() as edits:
-            result = edits.edit_section(edit, self._title, text, self._root)
+            result = edits.edit_section(edit, self._title, text, self._within)
             return await turn.done(result)

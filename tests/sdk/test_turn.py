@@ -341,15 +341,16 @@ async def test_a_range_ends_behind_its_beginning() -> None:
     assert doc.text == "one"
 
 
-async def test_an_anchor_in_a_text_inside_of_a_map_is_no_place_to_write() -> None:
+async def test_an_anchor_in_a_text_inside_of_a_map_is_a_place_to_write() -> None:
     doc = alone()
     other = Other(doc)
     other.raw["m"] = Map({"t": Text("nested")})
     other.say()
     inside = Anchor(None, Id(other.raw.client_id, 0))
 
-    with pytest.raises(Invalid):
-        await edited(doc, lambda turn: turn.insert(inside, "x"))
+    await edited(doc, lambda turn: turn.insert(inside, "x"))
+
+    assert doc.get("/m/t") == "nestedx"
 
 
 async def test_sections_of_one_title_are_ambiguous() -> None:
@@ -629,7 +630,7 @@ async def test_xml_is_read_by_its_text() -> None:
     assert doc.read().text == "Title\nSaid."
     assert doc.read(format="markdown").text == "# Title\n\nSaid."
     assert doc.read(format="markdown", section="Title").text == "# Title\n\nSaid."
-    assert doc.read().sections == ()
+    assert [each.title for each in doc.read().sections] == ["Title"]
 
 
 async def test_the_only_root_is_the_one_that_is_meant() -> None:

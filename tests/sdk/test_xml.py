@@ -1,0 +1,292 @@
+"""Documents of rich editors, and texts inside of maps and lists: an agent's words do there what they do in a text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from alone import Alone, Other
+from pycrdt import Array, Map, Text, XmlElement
+from tiptap import (
+    NAME,
+    bullets,
+    fragment,
+    heading,
+    node,
+    paragraph,
+    problems,
+    written,
+)
+
+from collab.document.anchor import Orphaned, Place
+from collab.document.export import markdown_of
+from collab.sdk.doc import Doc
+from collab.sdk.errors import Ambiguous, Invalid, NotFound, StaleVersion
+
+pytestmark = pytest.mark.anyio
+
+
+def rich(*nodes: XmlElement) -> Doc:
+    """A document that nobody is in."""
+    return Doc(Alone(written(*nodes)))
+
+
+def shown(doc: Doc) -> str:
+    """As Markdown; and ProseMirror takes it."""
+    assert problems(doc.raw) == []
+    return markdown_of(fragment(doc.raw))
+
+
+def letter() -> Doc:
+    return rich(
+        heading(1, "Letter"),
+        heading(2, "Greeting"),
+        paragraph("Dear all."),
+        heading(2, "End"),
+        bullets("Yours", "A."),
+    )
+
+
+async def words(*pieces: str) -> AsyncIterator[str]:
+    for piece in pieces:
+        yield piece
+
+
+# Reading
+
+
+async def test_it_is_read_as_text_and_its_places_are_found_again() -> None:
+    doc = letter()
+
+    reading = doc.read()
+    (found,) = doc.find("all")
+
+    assert reading.text == "Letter\nGreeting\nDear all.\nEnd\nYours\nA."
+    assert doc.resolve(found.start) == Place(NAME, reading.text.index("all"))
+    assert reading.find("all") == [found]
+    assert [each.title for each in reading.sections] == ["Letter", "Greeting", "End"]
+    assert doc.read(section="End").text == "End\nYours\nA."
+    assert doc.read(format="markdown", section="End").text == "## End\n\n- Yours\n- A."
+
+
+async def test_a_node_is_read_and_searched_by_its_path() -> None:
+    doc = letter()
+
+    assert doc.read(path="/4").text == "Yours\nA."
+    assert doc.read(path="/4/1").text == "A."
+    assert [each.text for each in doc.find("r", path="/2")] == ["r"]
+    with pytest.raises(NotFound):
+        doc.read(path="/9")
+
+
+async def test_an_anchor_in_what_is_gone_leads_to_the_nearest_that_is_left() -> None:
+    doc = letter()
+    anchor = doc.find("all")[0].start
+
+    async with doc.turn() as turn:
+        await turn.delete(doc.read(section="Greeting").section("Greeting"))
+
+    assert isinstance(doc.resolve(anchor), Orphaned)
+    assert doc.read().text.startswith("Letter\n")
+
+
+# Edits
+
+
+async def test_edits_are_those_of_a_text() -> None:
+    doc = letter()
+
+    async with doc.turn() as turn:
+        await turn.replace("Dear all", "Dear Ada")
+        await turn.insert(doc.find("Yours")[0], ", as ever")
+        await turn.insert("end", "\nPS")
+        await turn.format(doc.find("Ada")[0], bold=True)
+        await turn.delete(doc.find("\nA.")[0])
+        await turn.section("End").rename("Close")
+        result = await turn.patch("@@\n Greeting\n-Dear Ada.\n+Dear Ada!\n+Hello.\n")
+
+    assert result.applied
+    assert shown(doc) == (
+        "# Letter\n\n## Greeting\n\nDear **Ada**!\n\nHello.\n\n## Close\n\n- Yours, as ever\n- PS"
+    )
+
+
+async def test_what_is_there_twice_is_ambiguous_and_the_closest_can_be_meant() -> None:
+    doc = rich(paragraph("a cat"), paragraph("a cat"))
+
+    async with doc.turn() as turn:
+        with pytest.raises(Ambiguous) as caught:
+            await turn.replace("cat", "dog")
+        await turn.replace("cat", "dog", near=caught.value.candidates[1].start)
+        await turn.replace("cat", "cow", path="/0")
+
+    assert shown(doc) == "a cow\n\na dog"
+
+
+async def test_a_rewrite_changes_only_what_differs() -> None:
+    doc = letter()
+    untouched = doc.find("Yours")[0].start
+
+    async with doc.turn() as turn:
+        await turn.rewrite("Letter\nGreeting\nDear Bob.\nNew\nEnd\nYours\nA.")
+
+    assert doc.resolve(untouched) == Place(NAME, doc.read().text.index("Yours"))
+    assert shown(doc).startswith(
+        "# Letter\n\n## Greeting\n\nDear Bob.\n\nNew\n\n## End"
+    )
+
+
+async def test_a_turn_that_fails_is_taken_back() -> None:
+    doc = letter()
+    before = shown(doc)
+
+    with pytest.raises(ZeroDivisionError):
+        await fail(doc)
+
+    assert shown(doc) == before
+
+
+async def fail(doc: Doc) -> None:
+    async with doc.turn(rollback=True) as turn:
+        await turn.replace("Dear all.", "Dear\nall of\nyou")
+        await turn.delete(doc.find("Yours\nA.")[0])
+        raise ZeroDivisionError
+
+
+# Conflicts
+
+
+async def test_what_changed_since_it_was_read_is_rejected_or_merged() -> None:
+    doc = letter()
+    doc.read()
+    other = Other(doc)
+    fragment(other.raw).children[2].children[0].insert(5, "you ")
+    other.say()
+
+    async with doc.turn(on_conflict="reject") as turn:
+        with pytest.raises(StaleVersion):
+            await turn.replace("Dear all.", "Dear Ada.")
+    async with doc.turn() as turn:
+        result = await turn.replace("Dear all.", "Dear Ada.")
+
+    assert [one.text for one in result.conflict if hasattr(one, "text")] == ["you "]
+    assert "Dear you Ada." in shown(doc)
+
+
+async def test_own_edits_are_no_conflict() -> None:
+    doc = letter()
+    doc.read()
+
+    async with doc.turn(on_conflict="reject") as turn:
+        await turn.insert("start", "Before\n")
+        await turn.insert(doc.find("Letter")[0], "head")
+        await turn.delete(doc.find("Before\n")[0])
+        await turn.replace("Yours", "Mine\nand yours")
+        await turn.delete(doc.find("Mine\n")[0])
+        await turn.rewrite(doc.read().text.replace("Letterhead\n", ""))
+
+    assert shown(doc) == "## Greeting\n\nDear all.\n\n## End\n\n- and yours\n- A."
+
+
+@pytest.mark.parametrize("seed", range(15))
+async def test_what_a_person_types_meanwhile_is_kept(seed: int) -> None:
+    """Whatever an agent makes of the paragraph that it has read, as long as the paragraph stays."""
+    chance = random.Random(seed)
+    doc = rich(heading(1, "T"), paragraph("one two three four five"), paragraph("end"))
+    other = Other(doc)
+
+    for number in range(12):
+        doc.read()
+        other.hear()
+        text = fragment(other.raw).children[1].children[0]
+        text.insert(chance.randint(0, len(text)), f"<{number}>")
+        if chance.random() < 0.5:
+            other.say()
+        async with doc.turn() as turn:
+            line = doc.read(path="/1").text
+            letters = [at for at, sign in enumerate(line) if sign.isalpha()]
+            match chance.randrange(3):
+                case 0 if letters:
+                    at = chance.choice(letters) + 2
+                    await turn.delete((at, at + 1))
+                case 1:
+                    await turn.insert(chance.randint(2, 2 + len(line)), "new ")
+                case _:
+                    word = chance.choice([each for each in line.split() if each])
+                    if word.isalpha():
+                        await turn.replace(doc.find(word, path="/1")[0], "word")
+        other.say()
+
+    said = doc.read(path="/1").text
+    assert problems(doc.raw) == []
+    assert said.count("<") == said.count(">") == 12
+
+
+# Texts inside of maps and lists
+
+
+def nested() -> Doc:
+    doc = rich()
+    other = Other(doc)
+    other.raw["board"] = Map({"title": Text("Plan"), "cards": Array([Map({"text": Text("one")})])})  # fmt: skip
+    other.raw["board"]["n"] = 1
+    other.say()
+    return doc
+
+
+async def test_a_text_inside_of_a_map_is_edited_by_its_path() -> None:
+    doc = nested()
+    board = {"root": "board", "path": "/title"}
+    card: Any = {"root": "board", "path": "/cards/0/text"}
+
+    async with doc.turn() as turn:
+        await turn.insert("end", " A", **board)
+        await turn.replace("Plan", "The plan", **board)
+        await turn.stream("end", words(" and", " two"), **card)
+        await turn.insert(doc.find("two", **card)[0], "!")
+        await turn.delete((0, 2), **card)
+        await turn.rewrite("e and two!?", **card)
+        await turn.format((0, 1), bold=True, **card)
+
+    assert doc.get("/board/title") == "The plan A"
+    assert doc.get("/board/cards/0/text") == "e and two!?"
+
+
+async def test_what_others_write_in_a_text_inside_of_a_map_is_a_conflict() -> None:
+    doc = nested()
+    doc.read(root="board", path="/title")
+    other = Other(doc)
+    other.raw.get("board", type=Map)["title"].insert(2, "XX")
+    other.say()
+
+    async with doc.turn(on_conflict="reject") as turn:
+        with pytest.raises(StaleVersion):
+            await turn.rewrite("Other", root="board", path="/title")
+
+
+async def test_a_path_to_what_is_no_text_names_what_to_use() -> None:
+    doc = nested()
+
+    async with doc.turn() as turn:
+        with pytest.raises(Invalid, match="set"):
+            await turn.insert("end", "x", root="board", path="/n")
+        with pytest.raises(NotFound):
+            await turn.insert("end", "x", root="board", path="/none")
+        with pytest.raises(Invalid, match="root"):
+            await patch_a_part(letter())
+
+
+async def patch_a_part(doc: Doc) -> None:
+    async with doc.turn() as turn:
+        await turn.patch("@@\n-Dear all.\n+Hi\n", path="/2")
+
+
+async def test_a_list_in_a_document_stays_one() -> None:
+    doc = rich(node("taskList", node("taskItem", paragraph("t"), checked=True)))
+
+    async with doc.turn() as turn:
+        await turn.insert("end", "\nu")
+
+    assert shown(doc) == "- [x] t\n- [ ] u"
