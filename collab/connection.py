@@ -7,7 +7,7 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -16,7 +16,7 @@ from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode, PipelineCommand
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
@@ -51,6 +51,11 @@ MAX_WAIT_SECONDS = 10.0  # for one, while Redis answers others
 _MAX_CONNECTIONS = 2 * MAX_IN_FLIGHT  # with those that listen
 _OLDEST_VERSION = 7
 
+
+class _SentinelsRefuse(RedisConnectionError):
+    """None of them has told who the primary is, and not for want of an answer."""
+
+
 # uvloop raises a RuntimeError at who writes to a connection that was reset while nobody used it.
 _FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
@@ -65,6 +70,7 @@ _ELSEWHERE = (
     RuntimeError,
 )
 _SAID: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (_SentinelsRefuse, "the sentinels of Redis do not accept our password"),
     (
         (AuthenticationError, AuthorizationError),
         "Redis does not accept our user and password",
@@ -110,6 +116,7 @@ class Endpoint:
     database: int = 0
     user: str = ""
     password: str = field(default="", repr=False)
+    sentinel_password: str = field(default="", repr=False)
     is_secure: bool = False
     ca: Path | None = None
     certificate: Path | None = None
@@ -123,23 +130,34 @@ def endpoint(
     address: str,
     *,
     password_file: Path | None = None,
+    sentinel_password_file: Path | None = None,
     ca: Path | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> Endpoint:
     """From the settings. Raises ConfigurationError, which never repeats the address: a password may stand in it."""
     try:
-        return _endpoint(address, _read_password(password_file), ca, certificate, key)
+        found = _endpoint(address, ca, certificate, key)
     except (ValueError, KeyError):
         raise ConfigurationError(
             "redis: expected redis://host:port/0, rediss:// with TLS, redis+sentinel://host:port,host:port/service"
             " or redis+cluster://host:port,host:port"
         ) from None
+    if sentinel_password_file is not None and found.kind != "sentinel":
+        raise ConfigurationError(
+            "redis_sentinel_password_file is for sentinels, and the address names none: say redis+sentinel://"
+        )
+    return replace(
+        found,
+        password=_read_password(password_file, "redis_password_file"),
+        sentinel_password=_read_password(
+            sentinel_password_file, "redis_sentinel_password_file"
+        ),
+    )
 
 
 def _endpoint(
     address: str,
-    password: str,
     ca: Path | None,
     certificate: Path | None,
     key: Path | None,
@@ -177,7 +195,6 @@ def _endpoint(
         service=path if kind == "sentinel" else "",
         database=int(path or 0) if kind == "single" else 0,
         user=unquote(user),
-        password=password,
         is_secure=is_secure,
         ca=ca,
         certificate=certificate,
@@ -192,17 +209,17 @@ def _place(text: str, port: int) -> tuple[str, int]:
     return parts.hostname, parts.port or port
 
 
-def _read_password(file: Path | None) -> str:
+def _read_password(file: Path | None, setting: str) -> str:
     if file is None:
         return ""
     try:
         password = file.read_text().strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"redis_password_file cannot be read: {getattr(error, 'strerror', error)}"
+            f"{setting} cannot be read: {getattr(error, 'strerror', error)}"
         ) from None
     if not password:
-        raise ConfigurationError("redis_password_file is empty")
+        raise ConfigurationError(f"{setting} is empty")
     return password
 
 
@@ -262,6 +279,10 @@ class _Sentinels(Sentinel):
     async def discover_master(self, service_name: str) -> Any:
         try:
             return await super().discover_master(service_name)
+        except MasterNotFoundError as error:
+            if AuthenticationError.__name__ in str(error):
+                raise _SentinelsRefuse from None
+            raise
         finally:
             for one in self.sentinels:
                 await one.connection_pool.disconnect(inuse_connections=False)
@@ -590,6 +611,7 @@ def _connect(place: Endpoint) -> _Lone | _Nodes:
                 sentinel_kwargs={
                     **{name: options[name] for name in shared},
                     **theirs,
+                    "password": place.sentinel_password or None,
                     "ssl": place.is_secure,
                     **secure,
                 },
@@ -618,6 +640,8 @@ def _never(error: BaseException) -> str:
         match chain:
             case AuthenticationError() | AuthorizationError():
                 return "redis: it does not accept our user and password: see redis_password_file, and the user in its address"
+            case _SentinelsRefuse():
+                return "redis: its sentinels do not accept our password: see redis_sentinel_password_file"
             case NoPermissionError():
                 return f"redis: our user lacks a permission: {chain}; deploy/README.md lists what it needs"
         if "certificate verify failed" in str(chain).lower():

@@ -55,6 +55,9 @@ class Settings(BaseModel):
         None,
         description="File of the password for Redis; a user stands in its address.",
     )
+    redis_sentinel_password_file: Path | None = Field(
+        None, description="File of the password for the sentinels, where they want one."
+    )
     redis_ca: Path | None = Field(
         None, description="PEM file of those who issue Redis' certificate."
     )

@@ -192,19 +192,26 @@ class Redis(Process):
 class _Sentinel(Redis):
     """Watches the primary of a `Sentinels`."""
 
-    def __init__(self, service: str, primary: int) -> None:
-        super().__init__()
+    def __init__(self, service: str, primary: Redis, password: str) -> None:
+        super().__init__(password=password)
         self.service, self.primary = service, primary
 
     def command(self) -> list[str]:
         settings = self.directory / "sentinel.conf"
         if not settings.exists():  # it writes down there what it learns
-            settings.write_text(
-                f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
-                f"sentinel monitor {self.service} 127.0.0.1 {self.primary} 2\n"
-                f"sentinel down-after-milliseconds {self.service} 1000\n"
-                f"sentinel failover-timeout {self.service} 3000\n"
-            )
+            lines = [
+                f"port {self.port}",
+                "bind 127.0.0.1",
+                f"dir {self.directory}",
+                f"sentinel monitor {self.service} 127.0.0.1 {self.primary.port} 2",
+                f"sentinel down-after-milliseconds {self.service} 1000",
+                f"sentinel failover-timeout {self.service} 3000",
+            ]
+            if self.password:  # with which they speak to each other, too
+                lines.append(f'requirepass "{self.password}"')
+            if word := self.primary.password:
+                lines.append(f'sentinel auth-pass {self.service} "{word}"')
+            settings.write_text("\n".join(lines) + "\n")
         return ["redis-server", str(settings), "--sentinel"]
 
     def start(self) -> None:
@@ -218,8 +225,8 @@ class Sentinels:
 
     service = "primary"
 
-    def __init__(self, **options: str) -> None:
-        self._options = options
+    def __init__(self, *, sentinel_password: str = "", **options: str) -> None:
+        self._options, self._password = options, sentinel_password
         self._stack = ExitStack()
         self.nodes: list[Redis] = []
         self.sentinels: list[Redis] = []
@@ -241,12 +248,14 @@ class Sentinels:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             first = stack.enter_context(Redis(**self._options))
-            follows = ("--replicaof", f"127.0.0.1 {first.port}")
+            follows = ["--replicaof", f"127.0.0.1 {first.port}"]
+            if first.password:
+                follows += ["--masterauth", first.password]
             second = stack.enter_context(Redis(**self._options, options=follows))
             self.nodes = [first, second]
             for _ in range(3):
                 self.sentinels.append(
-                    stack.enter_context(_Sentinel(self.service, first.port))
+                    stack.enter_context(_Sentinel(self.service, first, self._password))
                 )
             assert wait_for(self._is_ready), "the sentinels did not find each other"
             self._stack = stack.pop_all()

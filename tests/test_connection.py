@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from certificates import Files
+from processes import Server
 from services import Cluster, Redis, Sentinels, free_port, wait_for
 
 from collab import connection
@@ -388,6 +390,93 @@ async def test_behind_sentinels_the_new_primary_is_found() -> None:
 
             for one in group.sentinels:
                 assert "sentinel|masters" not in str(one.do("CLIENT", "LIST"))
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Sentinels]:
+    """Sentinels that want another password than the servers that they watch."""
+    with Sentinels(password="of redis", sentinel_password="of sentinels") as group:
+        yield group
+
+
+@pytest.fixture
+def passwords(tmp_path: Path) -> dict[str, Path]:
+    """Files of the passwords of `guarded`, and of a wrong one."""
+    known = {"redis": "of redis", "sentinels": "of sentinels", "wrong": "wrong secret"}
+    files = {name: tmp_path / name for name in known}
+    for name, password in known.items():
+        files[name].write_text(f"{password}\n")
+    return files
+
+
+async def test_sentinels_with_a_password_of_their_own_are_asked_with_it(
+    guarded: Sentinels, passwords: dict[str, Path]
+) -> None:
+    known = endpoint(
+        guarded.url,
+        password_file=passwords["redis"],
+        sentinel_password_file=passwords["sentinels"],
+    )
+
+    async with client(known) as ours:
+        await ours.check()
+
+        assert await ours.run("ECHO", "hello") == b"hello"
+
+
+@pytest.mark.parametrize("name", ["wrong", ""])
+async def test_who_the_sentinels_do_not_accept_is_told_which_password_it_is(
+    guarded: Sentinels, passwords: dict[str, Path], name: str
+) -> None:
+    known = endpoint(
+        guarded.url,
+        password_file=passwords["redis"],
+        sentinel_password_file=passwords[name] if name else None,
+    )
+
+    async with client(known) as ours:
+        with pytest.raises(ConfigurationError) as refused:
+            await ours.check()
+        with pytest.raises(BusUnavailable) as later:
+            await ours.run("PING")
+
+    assert "redis_sentinel_password_file" in str(refused.value)
+    assert str(later.value) == "the sentinels of Redis do not accept our password"
+    assert "secret" not in f"{refused.value!r}{later.value!r}{known}{known!r}"
+
+
+def test_a_server_says_no_password_of_sentinels(
+    guarded: Sentinels, passwords: dict[str, Path], serve: Callable[..., Server]
+) -> None:
+    redis = "--redis", guarded.url, "--redis-password-file", str(passwords["redis"])
+
+    server = serve(
+        *redis,
+        *("--redis-sentinel-password-file", str(passwords["sentinels"])),
+        *("--log-level", "debug"),
+    )
+    edited = httpx2.patch(
+        f"{server.url}/v1/rooms/r/document",
+        json={"splices": [{"root": "text", "index": 0, "insert": "hello"}]},
+    )
+    server.terminate()
+    refused = server.run(
+        *("key", "list", *redis),
+        *("--redis-sentinel-password-file", str(passwords["wrong"])),
+    )
+
+    assert edited.status_code == 200, edited.text
+    assert "of sentinels" not in server.logs()
+    assert refused.returncode == 2
+    assert "redis_sentinel_password_file" in refused.stderr
+    assert "secret" not in refused.stderr
+
+
+def test_a_password_for_sentinels_is_refused_where_there_are_none(
+    passwords: dict[str, Path],
+) -> None:
+    with pytest.raises(ConfigurationError, match="redis\\+sentinel"):
+        endpoint("redis://r", sentinel_password_file=passwords["wrong"])
 
 
 async def test_a_cluster_answers_for_all_its_slots_and_after_a_failover() -> None:

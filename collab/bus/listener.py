@@ -70,7 +70,7 @@ class Listener:
         """Why something may not be heard, as far as is known."""
         found = {ear.trouble for ear in self._ears.values() if ear.trouble}
         if not self._ears or self._placeless:
-            found.add("no_server")
+            found.add(self.slots.trouble)
         return found
 
     def subscriber(self, channel: str) -> Subscriber | None:

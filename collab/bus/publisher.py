@@ -98,7 +98,7 @@ class Publisher:
         """Why something does not get through, as far as is known."""
         found = {lane.trouble for lane in self._lanes.values() if lane.trouble}
         if self._placeless:
-            found.add("no_server")
+            found.add(self.slots.trouble)
         return found
 
     def publish(self, channel: str, body: bytes) -> None:

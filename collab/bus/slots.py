@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import hiredis
 
-from collab.bus.wire import Dialer, Place, pack
+from collab.bus.wire import Dialer, Place, pack, reason_of
 from collab.connection import COMMAND_SECONDS
 
 SLOTS = 16384
@@ -41,6 +41,7 @@ class Slots:
         self._doubted = asyncio.Event()
         self._shares: list[_Share] = []
         self._moved: dict[int, Place] = {}  # as a server said, since the last answer
+        self.trouble = "no_server"  # why nobody is known to have a slot
         self._others: set[Place] = set()  # nodes that may be asked when others are gone
         if self._endpoint.kind == "single":
             self._shares = [_Share(0, SLOTS - 1, self._endpoint.places[0])]
@@ -90,14 +91,20 @@ class Slots:
 
     async def _ask(self) -> list[_Share]:
         """The first answer that is one."""
+        trouble = "no_server"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COMMAND_SECONDS):
                 candidates = list(self._others | set(self._endpoint.places))
                 for place in random.sample(candidates, len(candidates)):
-                    with contextlib.suppress(OSError, hiredis.HiredisError, *_ODD):
+                    try:
                         async with asyncio.timeout(_ASK_SECONDS):
                             if shares := await self._ask_one(place):
                                 return shares
+                    except hiredis.ReplyError as error:
+                        trouble = reason_of(error)
+                    except (OSError, hiredis.HiredisError, *_ODD):
+                        pass
+        self.trouble = trouble
         return []
 
     async def _ask_one(self, place: Place) -> list[_Share]:
@@ -113,8 +120,10 @@ class Slots:
             (answer,) = await wire.ask(command)
         finally:
             wire.close()
+        if isinstance(answer, hiredis.ReplyError):
+            raise answer
         if not isinstance(answer, list):
-            return []  # an error, or a service the sentinel does not know
+            return []  # or a service the sentinel does not know
         if self._endpoint.kind == "sentinel":
             host, port = answer
             return [_Share(0, SLOTS - 1, (host.decode(), int(port)))]

@@ -175,8 +175,18 @@ class Dialer:
         return wire
 
     async def dial_sentinel(self, place: Place) -> Wire:
-        """Sentinels have no users of ours."""
-        return await self._connect(place, lambda _: None)
+        """Sentinels have a password of their own, and no users of ours."""
+        wire = await self._connect(place, lambda _: None)
+        if not self.endpoint.sentinel_password:
+            return wire
+        try:
+            (answer,) = await wire.ask(pack("AUTH", self.endpoint.sentinel_password))
+            if isinstance(answer, hiredis.ReplyError):
+                raise answer
+        except BaseException:
+            wire.close()
+            raise
+        return wire
 
     async def _connect(self, place: Place, heard: Callable[[Any], None]) -> Wire:
         host, port = place

@@ -20,6 +20,7 @@ PLACES = (
     "store",
     "redis",
     "redis_password_file",
+    "redis_sentinel_password_file",
     "redis_ca",
     "redis_certificate",
     "redis_key",

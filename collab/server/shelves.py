@@ -44,6 +44,7 @@ def make_endpoint(settings: Settings) -> Endpoint:
     return endpoint(
         settings.redis,
         password_file=settings.redis_password_file,
+        sentinel_password_file=settings.redis_sentinel_password_file,
         ca=settings.redis_ca,
         certificate=settings.redis_certificate,
         key=settings.redis_key,

@@ -82,10 +82,15 @@ async def test_behind_sentinels_the_new_primary_is_found() -> None:
             assert bodies == [*(b"%d" % n for n in range(100)), b"after"]
 
 
-async def test_an_old_primary_that_lives_on_is_left() -> None:
-    """Sentinel makes a follower of it, which still takes connections."""
-    with Sentinels() as group:
-        async with make(group.url) as first, make(group.url) as second:
+async def test_an_old_primary_that_lives_on_is_left(tmp_path: Path) -> None:
+    """Sentinel makes a follower of it, which still takes connections. Here the sentinels want a password."""
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    with Sentinels(sentinel_password="secret") as group:
+        known = endpoint(group.url, sentinel_password_file=password)
+        async with make(group.url) as stranger:
+            await eventually(lambda: stranger.troubles == ["auth"])
+        async with make(known) as first, make(known) as second:
             ear = await listen(second)
             await goes_on(first, {"notes": ear}, b"before")
             old = group.primary
