@@ -240,6 +240,13 @@ class Awareness:
             (client, state.clock, state.json) for client, state in self._states.items()
         )
 
+    def shown(self, owner: Owner) -> bytes:
+        """What the others see of a connection."""
+        return _encode(
+            (client, self._states[client].clock, self._states[client].json)
+            for client in owner.clients
+        )
+
     def states(self) -> list[tuple[int, bytes, Owner, str]]:
         """Client, JSON, connection and principal of everybody who is here."""
         return [

@@ -99,7 +99,7 @@ def _defined(node: ast.stmt) -> list[str]:
 
 def blocking(annotation: str) -> str:
     """What stands for a type of the asynchronous client."""
-    annotation = annotation.replace("AsyncIterable", "Iterator")
+    annotation = annotation.replace("AsyncIterable", "Iterable")
     annotation = annotation.replace("AsyncIterator", "Iterator")
     return _WORD.sub(
         lambda word: f"Blocking{word[0]}" if word[0] in FACES else word[0], annotation
@@ -123,7 +123,7 @@ class Stub:
 
         def known(word: re.Match[str]) -> str:
             name = word[0]
-            if name == "Iterator":
+            if name in ("Iterable", "Iterator"):
                 self.imports["collections.abc"].add(name)
             if name not in module.names:
                 return name

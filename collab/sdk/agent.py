@@ -10,21 +10,24 @@ from typing import Any, Literal, Self
 
 from collab.document.anchor import Anchor
 from collab.sdk.connection import base_url
+from collab.sdk.credential import Token
 from collab.sdk.doc import Doc
-from collab.sdk.errors import SdkError, Unavailable
+from collab.sdk.errors import Conflict, Invalid, SdkError, Unavailable
 from collab.sdk.presence import STATUSES, checked
-from collab.sdk.provider import FLUSH_SECONDS, Phase, Provider, Token
+from collab.sdk.provider import FLUSH_SECONDS, Phase, Provider
 
 Kind = Literal["agent", "human", "service"]
 Status = Literal["idle", "thinking", "writing", "waiting_approval", "error"]
 
+KINDS = ("agent", "human", "service")
 OPEN_SECONDS = 30.0
 MAX_ROOMS = 1000  # open at once
 MAX_DETAIL_CHARACTERS, MAX_TAIL_CHARACTERS = 256, 256
 
 
 class Agent:
-    """A member, from entering its block to leaving it. Each room has a socket of its own.
+    """A member of the server at an address (http, https, ws or wss), from entering its block to leaving it; `connect` is
+    another name of it. Each room has a socket of its own.
 
     async with collab.connect("https://example.org", token=token, name="Reviewer") as agent:
         doc = await agent.open("room")
@@ -48,6 +51,8 @@ class Agent:
 
         `open_seconds` bounds the wait for a room, `flush_seconds` that on leaving it.
         """
+        if kind not in KINDS:
+            raise Invalid(f"there is no kind {kind!r}")
         self.base_url = base_url(url)
         self.name, self.kind, self.role = name, kind, role
         self._token, self._tls = token, tls
@@ -67,8 +72,12 @@ class Agent:
         self._docs: dict[str, Doc] = {}
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._was_entered = False
 
     async def __aenter__(self) -> Self:
+        if self._was_entered:
+            raise Conflict("an agent's block is entered once: connect anew")
+        self._was_entered = True
         self._tasks = await asyncio.TaskGroup().__aenter__()
         return self
 
@@ -79,8 +88,9 @@ class Agent:
         traceback: TracebackType | None,
     ) -> None:
         """Leave all rooms, each after flushing it for a bounded time. Raises when something is not saved."""
-        assert self._tasks is not None
         tasks, self._tasks = self._tasks, None
+        if tasks is None:
+            return  # it was left before
         faults: list[SdkError] = []
         try:
             async with asyncio.TaskGroup() as leaving:
@@ -164,7 +174,7 @@ class Agent:
         Raises Invalid when it is no text, or too much.
         """
         if status not in STATUSES:
-            raise ValueError(f"there is no status {status!r}")
+            raise Invalid(f"there is no status {status!r}")
         doing = {
             "status": status,
             "task": task,
@@ -203,29 +213,4 @@ async def _leave(provider: Provider, faults: list[SdkError]) -> None:
         faults.append(error)
 
 
-def connect(
-    url: str,
-    *,
-    token: Token = None,
-    name: str = "",
-    kind: Kind = "agent",
-    role: str = "",
-    color: str = "",
-    on_behalf_of: str = "",
-    tls: ssl.SSLContext | None = None,
-    open_seconds: float = OPEN_SECONDS,
-    flush_seconds: float = FLUSH_SECONDS,
-) -> Agent:
-    """A member of the server at this address (http, https, ws or wss), for an `async with`; see `Agent`."""
-    return Agent(
-        url,
-        token=token,
-        name=name,
-        kind=kind,
-        role=role,
-        color=color,
-        on_behalf_of=on_behalf_of,
-        tls=tls,
-        open_seconds=open_seconds,
-        flush_seconds=flush_seconds,
-    )
+connect = Agent

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from random import random
 
 from collab import errors
-from collab.sdk.errors import Forbidden, RateLimited, Refused, SdkError, Unavailable
+from collab.sdk.errors import (
+    Forbidden,
+    NotFound,
+    RateLimited,
+    Refused,
+    SdkError,
+    Unavailable,
+)
 from collab.sdk.errors import error_of as error_of_code
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.2, 30.0
@@ -19,6 +26,16 @@ LIMITED = 4429
 ABNORMAL = 1006
 # The same bytes would be sent again and get the same answer.
 _FINAL_STANDARD_CODES = frozenset({1002, 1003, 1007, 1009})
+
+# What a server of ours does not answer to a handshake, or only for one reason: somebody else may have.
+_PATH = (
+    "check the address: it is the server's own, and its rooms are under /ws/ behind it"
+)
+_CHECK = {
+    401: "check what a proxy before the server asks for",
+    403: f"{_PATH}; and what a proxy before it allows",
+    404: _PATH,
+}
 
 _retry = re.compile(r"retry in (\d{1,4}) s").search
 
@@ -74,8 +91,12 @@ def closing_of_status(status: int, reason: str, retry_after: str | None) -> Clos
     words = reason or f"the server answered with {status}"
     if status == errors.RateLimited.http_status:
         return Closing(LIMITED, words, seconds or LIMITED_SECONDS)
+    if status in _CHECK:
+        words = f"{words} ({status}): {_CHECK[status]}"
     if status in (401, 403):
         return Closing(4400 + status - 400, words, error=Forbidden(words))
+    if status == 404:
+        return Closing(4404, words, error=NotFound(words))
     if status < 300:
         return Closing(ABNORMAL, "what answers there is no such server")
     if status < 500:

@@ -1,6 +1,6 @@
 """The blocking client for type checkers: written by tests/blocking.py."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -208,7 +208,7 @@ class BlockingTurn:
     def stream(
         self,
         where: Where,
-        pieces: Iterator[str],
+        pieces: Iterable[str],
         *,
         replace: Range | None = ...,
         root: str | None = ...,
@@ -289,6 +289,8 @@ class BlockingProvider:
     @property
     def peers(self) -> Mapping[int, Peer]: ...
     @property
+    def unseen(self) -> int: ...
+    @property
     def user(self) -> User: ...
     @property
     def position(self) -> int: ...
@@ -301,7 +303,6 @@ class BlockingProvider:
     def show(self, state: Mapping[str, Any] | None) -> None: ...
     @property
     def shown(self) -> Mapping[str, Any]: ...
-    def next_token(self) -> str: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,

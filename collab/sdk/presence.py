@@ -17,7 +17,8 @@ RENEW_SECONDS = 15.0
 PAUSE_SECONDS = 0.1
 MAX_STATE_BYTES = 4096  # what a server takes of one member, by default
 MAX_PEERS = 5000  # those beyond are not seen
-MAX_HEARD_BYTES = 1 << 16
+MAX_HEARD_BYTES = 1 << 16  # of one member
+MAX_SEEN_BYTES = 8 << 20  # of all together; who shows more than is left is not seen
 MAX_CLOCK = 1 << 53
 
 STATUSES = ("idle", "thinking", "writing", "waiting_approval", "error")
@@ -82,6 +83,9 @@ class Presence:
         self.state: dict[str, Any] | None = None
         self.user = User()  # what the server makes of our own
         self.peers: dict[int, Peer] = {}
+        self.unseen = 0  # states of others that were too many, or too much
+        self._sizes: dict[int, int] = {}
+        self._seen_bytes = 0
         self._clocks: dict[int, int] = {}
         self._clock = 0
         if state is not None:
@@ -107,6 +111,8 @@ class Presence:
         were = bool(self.peers)
         self.peers.clear()
         self._clocks.clear()
+        self._sizes.clear()
+        self._seen_bytes = self.unseen = 0
         return were
 
     def receive(self, states: bytes) -> tuple[bool, bool]:
@@ -141,18 +147,27 @@ class Presence:
         if shown == _NULL:
             if known is None or clock < known:
                 return False
-            del self._clocks[client]
-            del self.peers[client]
-            return True
+            return self._lose(client)
         if known is not None and clock <= known:
             return False
-        if known is None and len(self.peers) >= MAX_PEERS:
-            return False
+        size = len(shown) - self._sizes.get(client, 0)
+        is_one_more = known is None and len(self.peers) >= MAX_PEERS
+        if is_one_more or self._seen_bytes + size > MAX_SEEN_BYTES:
+            self.unseen += 1
+            return self._lose(client)
         self._clocks[client] = clock
+        self._sizes[client] = len(shown)
+        self._seen_bytes += size
         peer = _peer(client, _state(shown))
         has_changed = self.peers.get(client) != peer
         self.peers[client] = peer
         return has_changed
+
+    def _lose(self, client: int) -> bool:
+        """Whoever it was is seen no more; whether it was."""
+        self._clocks.pop(client, None)
+        self._seen_bytes -= self._sizes.pop(client, 0)
+        return self.peers.pop(client, None) is not None
 
 
 def _state(shown: bytes) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from inspect import isawaitable
 from random import random
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
@@ -26,9 +24,10 @@ from collab.protocol.messages import AwarenessUpdate, SyncStep1, SyncStep2, Upda
 from collab.sdk import messages
 from collab.sdk.backoff import Closing, delay
 from collab.sdk.connection import base_url, closing_of, dialled, room_address
+from collab.sdk.credential import Credential, Token
 from collab.sdk.errors import (
     AnotherHistory,
-    Forbidden,
+    Conflict,
     Invalid,
     NotAcknowledged,
     RateLimited,
@@ -46,12 +45,9 @@ from collab.sdk.presence import PAUSE_SECONDS, RENEW_SECONDS, Peer, Presence, Us
 from collab.sdk.requests import Requests
 from collab.turns import MAX_ABOUT_BYTES, checked_turn, read_said
 
-Token = str | Callable[[], str | Awaitable[str]] | None
 Level = Literal["received", "merged", "logged", "stored"]
 
 VERSION = 1
-_TOKEN = re.compile(r"[!-~]{1,16384}").fullmatch
-TOKEN_SECONDS = 15.0  # for the program to bring the next one
 # How long before its end a token is renewed, at most; and how soon again when that failed.
 RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
 FLUSH_SECONDS = 10.0
@@ -169,8 +165,8 @@ class Provider:
         """
         self.room = room
         self._address = room_address(url, room)
-        self.requests = Requests(base_url(url), self._current_token, tls=tls)
-        self._token, self._tls = token, tls
+        self._credential, self._tls = Credential(token), tls
+        self.requests = Requests(base_url(url), self._credential.current, tls=tls)
         self._flush_seconds = flush_seconds
         self._chance = chance
         self._is_own = doc is None
@@ -195,7 +191,6 @@ class Provider:
         self._outgoing: Outgoing | None = None  # of the connection, while there is one
         self._over: Closing | None = None
         self._ledger = Ledger(has_content=not self._mirror.is_empty)
-        self._shown_token = ""
         self._renews_token_at = float("inf")
         self._must_show = asyncio.Event()
 
@@ -222,8 +217,13 @@ class Provider:
         return dict(self._presence.peers)
 
     @property
+    def unseen(self) -> int:
+        """How often somebody was not taken up into `peers` on this connection, because they are too many or show too much."""
+        return self._presence.unseen
+
+    @property
     def user(self) -> User:
-        """Who the server says this member is."""
+        """Who the server says this member is, once it was in step; empty for who shows nothing, or may not be seen."""
         return self._presence.user
 
     @property
@@ -293,7 +293,7 @@ class Provider:
         if level == "stored":
             raise NotAcknowledged("no server says yet when a change is in a checkpoint")
         if level not in ("received", "merged", "logged"):
-            raise ValueError(f"there is no level {level!r}")
+            raise Invalid(f"there is no level {level!r}")
         ledger, point = self._ledger, self._ledger.point
         await self._until(
             lambda: ledger.has_saved(point), timeout, "it was not saved in time"
@@ -364,24 +364,11 @@ class Provider:
         """Ask for somebody's turn to be stopped; False when there is no connection."""
         return self.send(messages.cancel(checked_turn(turn), principal))
 
-    async def next_token(self) -> str:
-        """The token to show now, "" for none. Raises what the program's own function raises."""
-        token = self._token
-        if callable(token):
-            async with asyncio.timeout(TOKEN_SECONDS):
-                found = token()
-                token = await found if isawaitable(found) else found
-        if token and not _TOKEN(token):
-            raise Forbidden("a token is of letters, digits and signs, without spaces")
-        return token or ""
-
-    async def _current_token(self) -> str:
-        """The one that the socket has shown, so that a program is not asked for another with each request."""
-        return self._shown_token or await self.next_token()
-
     # Its life.
 
     async def __aenter__(self) -> Self:
+        if self._life is not None:
+            raise Conflict("a provider's block is entered once: make another")
         self._tasks = await asyncio.TaskGroup().__aenter__()
         self._life = self._tasks.create_task(self.run())
         return self
@@ -392,8 +379,9 @@ class Provider:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._tasks is not None
-        assert self._life is not None
+        tasks, self._tasks = self._tasks, None
+        if tasks is None or self._life is None:
+            return  # it was left before
         try:
             await self.leave(is_failing=kind is not None)
         finally:
@@ -401,7 +389,7 @@ class Provider:
             # An error of the program's own is not one of ours: it goes on as it is.
             is_cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
             given = (kind, error, traceback) if is_cancelled else (None, None, None)
-            await self._tasks.__aexit__(*given)
+            await tasks.__aexit__(*given)
 
     async def leave(self, *, is_failing: bool = False) -> None:
         """Flush, for a bounded time. Raises when something is not saved, unless the program knows or fails already."""
@@ -447,20 +435,18 @@ class Provider:
 
     def _has_another_token(self, closing: Closing) -> bool:
         """A token that has ended may be followed by another, once: the next refusal is final."""
-        return closing.code == 4401 and callable(self._token) and self._attempt == 0
+        return (
+            closing.code == 4401
+            and self._credential.is_renewable
+            and self._attempt == 0
+        )
 
     async def _connect(self) -> Closing:
         """One connection, from asking for a token to its end."""
         self._over = None
         try:
-            try:
-                self._shown_token = await self.next_token()
-            except (SdkError, TimeoutError):
-                raise
-            except Exception as error:
-                self._complain("no token", error)
-                raise Unavailable("the program has no token to show") from None
-            async with dialled(self._address, self._shown_token, self._tls) as socket:
+            token = self._credential.shown = await self._credential.next()
+            async with dialled(self._address, token, self._tls) as socket:
                 return await self._carry(socket)
         except SdkError as error:  # of the program's own, when asked for a token
             code = LOCAL if isinstance(error, Unavailable) else 4401
@@ -549,15 +535,13 @@ class Provider:
         loop = asyncio.get_running_loop()
         self._renews_token_at = float("inf")
         try:
-            token = await self.next_token()
-        except Exception as error:
-            self._complain("no next token", error)
+            token = await self._credential.next()
+        except SdkError:
+            token = ""
+        if token in ("", self._credential.shown):
             self._renews_token_at = loop.time() + TOKEN_RETRY_SECONDS
             return
-        if token == self._shown_token:
-            self._renews_token_at = loop.time() + TOKEN_RETRY_SECONDS
-            return
-        self._shown_token = token
+        self._credential.shown = token
         outgoing.message(messages.token(token))
 
     def _go_on(self) -> None:
@@ -670,7 +654,9 @@ class Provider:
         self._outgoing.drop_updates()
         self._go_on()
         error = error_of(refused.code, refused.reason or refused.code)
-        is_asked_again = isinstance(error, RateLimited) and not self._ledger.unsaved_turn.id
+        is_asked_again = (
+            isinstance(error, RateLimited) and not self._ledger.unsaved_turn.id
+        )
         if refused.code in _PASSING or is_asked_again:
             if not is_asked_again:
                 self._is_writable = False
@@ -702,7 +688,7 @@ class Provider:
     def _noticed(self, notice: Notice) -> None:
         if notice.kind == "drain":
             self._asked_seconds = notice.milliseconds / 1000
-        elif notice.kind == "expires" and callable(self._token):
+        elif notice.kind == "expires" and self._credential.is_renewable:
             left = notice.milliseconds / 1000
             early = min(RENEW_TOKEN_SECONDS, left / 4)
             now = asyncio.get_running_loop().time()

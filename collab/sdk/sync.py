@@ -9,26 +9,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 import queue
-import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from functools import cache, update_wrapper
+from types import FunctionType, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from pycrdt import Doc as Raw
 
-from collab.sdk.agent import OPEN_SECONDS, Agent, Kind
-from collab.sdk.errors import Unavailable
-from collab.sdk.provider import FLUSH_SECONDS, Token
+from collab.sdk.agent import Agent
+from collab.sdk.errors import Conflict, Unavailable
 
 if TYPE_CHECKING:
     from collab.sdk.blocking import BlockingAgent
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 END_SECONDS = 15.0  # for all that still runs when the block is over
 CANCEL_SECONDS = 5.0  # for what was interrupted, to put itself in order
@@ -95,13 +95,17 @@ class Loop:
         )
 
     def __enter__(self) -> Self:
+        if self._has_begun.is_set():
+            raise Conflict("an agent's block is entered once: connect anew")
         self._thread.start()
         self._has_begun.wait()
         return self
 
     def __exit__(self, *reason: object) -> None:
-        assert self._is_over is not None
-        self.soon(self._is_over.set)
+        if self._is_over is None:
+            return
+        with suppress(Unavailable):  # it was left before
+            self.soon(self._is_over.set)
         self._thread.join(END_SECONDS)
 
     async def _run(self) -> None:
@@ -302,7 +306,7 @@ class Face:
             )
 
         def blocking(*arguments: Any, **named: Any) -> Any:
-            return self._call(getattr(core, name), *arguments, **named)
+            return self._call(kind, arguments, named)
 
         blocking.__name__, blocking.__doc__ = name, kind.__doc__
         return blocking
@@ -323,13 +327,22 @@ class Face:
         """Call a function with the object of the core, on the loop's thread: the only place for its `raw` document."""
         return self._loop.call(lambda: function(self._core))
 
-    def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        pulls = Pulls()
-        arguments = tuple(_given(argument, pulls) for argument in arguments)
-        named = {name: _given(value, pulls) for name, value in named.items()}
+    def _call(
+        self, method: FunctionType, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        names, pulls, core = _parameters(method), Pulls(), self._core
+        streams = [*names.values(), *(False for _ in arguments)]
+        arguments = tuple(
+            _given(argument, pulls, is_stream=is_stream)
+            for argument, is_stream in zip(arguments, streams, strict=False)
+        )
+        named = {
+            name: _given(value, pulls, is_stream=names.get(name, False))
+            for name, value in named.items()
+        }
 
         def call() -> Any:
-            return function(*arguments, **named)
+            return method(core, *arguments, **named)
 
         if pulls.count:
             return self._show(self._loop.serve(call, pulls))
@@ -348,8 +361,9 @@ class Face:
         return value
 
     def __enter__(self) -> Any:
-        self._visit = Visit(self._loop, self._core)
-        entered = self._visit.enter()
+        visit = Visit(self._loop, self._core)
+        entered = visit.enter()
+        self._visit = visit
         return self if entered is self._core else self._show(entered)
 
     def __exit__(
@@ -358,9 +372,8 @@ class Face:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        assert self._visit is not None
         visit, self._visit = self._visit, None
-        return visit.leave(error)
+        return visit is not None and visit.leave(error)
 
     def __iter__(self) -> Iterator[Any]:
         core, loop = self._core, self._loop
@@ -419,42 +432,34 @@ def waits(kind: type) -> bool:
     return hasattr(kind, "__aenter__") or hasattr(kind, "__anext__")
 
 
-def _given(argument: Any, pulls: Pulls) -> Any:
+@cache
+def _parameters(method: FunctionType) -> dict[str, bool]:
+    """The names of a method's parameters but `self`; whether each takes what comes piece by piece."""
+    _, *parameters = inspect.signature(method).parameters.values()
+    return {
+        each.name: str(each.annotation).startswith("AsyncItera") for each in parameters
+    }
+
+
+def _given(argument: Any, pulls: Pulls, *, is_stream: bool) -> Any:
     """What the core gets for an argument of a blocking program."""
     if isinstance(argument, Face):
         return argument._core
-    if isinstance(argument, Iterator):
-        pulls.count += 1
-        return pulls.read(argument)
-    return argument
+    if not is_stream or hasattr(argument, "__aiter__"):
+        return argument
+    pulls.count += 1
+    return pulls.read(iter((argument,) if isinstance(argument, str) else argument))
 
 
-def connect_sync(
-    url: str,
-    *,
-    token: Token = None,
-    name: str = "",
-    kind: Kind = "agent",
-    role: str = "",
-    color: str = "",
-    on_behalf_of: str = "",
-    tls: ssl.SSLContext | None = None,
-    open_seconds: float = OPEN_SECONDS,
-    flush_seconds: float = FLUSH_SECONDS,
-) -> BlockingAgent:
-    """`connect` for programs that block: `with collab.connect_sync(…) as agent`; see `Agent`."""
-    agent = SyncAgent(
-        Agent(
-            url,
-            token=token,
-            name=name,
-            kind=kind,
-            role=role,
-            color=color,
-            on_behalf_of=on_behalf_of,
-            tls=tls,
-            open_seconds=open_seconds,
-            flush_seconds=flush_seconds,
-        )
-    )
-    return cast("BlockingAgent", agent)  # what its faces look like from outside
+def _blocking(connect: Callable[P, Agent]) -> Callable[P, BlockingAgent]:
+    """`connect` with the same options, for programs that block."""
+
+    def connect_sync(*given: P.args, **named: P.kwargs) -> BlockingAgent:
+        """`connect` for programs that block: `with collab.connect_sync(…) as agent`; see `Agent`."""
+        agent = SyncAgent(connect(*given, **named))
+        return cast("BlockingAgent", agent)  # what its faces look like from outside
+
+    return update_wrapper(connect_sync, connect, assigned=(), updated=())
+
+
+connect_sync = _blocking(Agent)

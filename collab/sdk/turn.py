@@ -69,7 +69,7 @@ class Turn:
         limits: Limits | None = None,
     ) -> None:
         if on_conflict not in ("merge", "reject"):
-            raise ValueError(f"there is no policy {on_conflict!r}")
+            raise Invalid(f"there is no policy {on_conflict!r}")
         self.id = uuid.uuid4().hex
         self.reason, self.task, self.model = reason, task, model
         self.on_conflict = on_conflict

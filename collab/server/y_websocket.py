@@ -299,10 +299,13 @@ class RoomSocket(Socket):
             self.member.room.answer(self.member, state_vector)
 
     def _present(self, states: bytes) -> None:
-        count = len(self.member.clients)
-        reply = self.present(self.member, states)
-        if len(self.member.clients) > count:
+        member, count = self.member, len(self.member.clients)
+        reply = self.present(member, states)
+        if len(member.clients) > count:
             self._remind()
+            if self.is_v1:  # who it is, before the answer to its step 1
+                shown = member.room.awareness.shown(member)
+                member.send(yjs.awareness_message(shown))
         if reply is not None:
             self.member.send(yjs.awareness_message(reply))
 

@@ -13,7 +13,7 @@ from members import SECONDS, text, until
 from processes import Server
 
 import collab
-from collab.sdk import AgentStatus, Invalid, Phase, Unavailable, User
+from collab.sdk import AgentStatus, Conflict, Invalid, Phase, Unavailable, User
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +85,46 @@ async def test_others_see_who_an_agent_is_and_what_it_does(
                 )
             )
         await until(lambda: not seen.peers)
+
+
+async def test_who_has_just_entered_a_room_knows_who_it_is(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with connect(house.url, name="Reviewer", role="executor") as agent:
+        doc = await agent.open(room)
+
+        assert doc.provider.user == User("", "Reviewer", "agent", "executor")
+
+
+async def test_a_block_is_left_as_often_as_one_likes_and_entered_once(
+    house: Server, room: str, connect: Connect
+) -> None:
+    agent = connect(house.url)
+    async with agent:
+        with pytest.raises(Conflict):
+            await agent.__aenter__()
+        await agent.open(room)
+
+    await agent.__aexit__(None, None, None)
+
+    with pytest.raises(Conflict, match="connect anew"):
+        await agent.__aenter__()
+
+
+async def test_a_word_that_is_unknown_is_an_error_of_the_client_and_of_python(
+    house: Server, room: str, connect: Connect
+) -> None:
+    for error in (Invalid, ValueError):
+        with pytest.raises(error, match="kind"):
+            connect(house.url, kind="robot")
+        async with connect(house.url) as agent:
+            doc = await agent.open(room)
+            with pytest.raises(error, match="status"):
+                agent.status("asleep")
+            with pytest.raises(error, match="policy"):
+                doc.turn(on_conflict="perhaps")
+            with pytest.raises(error, match="level"):
+                await doc.provider.flush("soon")
 
 
 async def test_a_server_that_is_not_there_is_told_in_time(

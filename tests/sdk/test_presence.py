@@ -51,6 +51,26 @@ def test_what_is_old_or_says_nothing_new_changes_nothing() -> None:
     assert here.receive(states((3, 5, None))) == (False, False)
 
 
+def test_all_together_show_no_more_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence, "MAX_SEEN_BYTES", 100)
+    here = Presence(ME, None)
+    here.receive(states((2, 1, {"a": "x" * 40}), (3, 1, {"a": "x" * 30})))
+
+    assert here.receive(states((4, 1, {"a": "x" * 40}))) == (False, False)
+    assert here.receive(states((2, 2, {"a": "x" * 80}))) == (True, False)
+
+    assert list(here.peers) == [3]
+    assert here.unseen == 2
+    assert here.receive(states((4, 2, {"a": "x" * 40}))) == (True, False)
+    here.receive(states((4, 3, None), (3, 2, None)))
+    here.receive(states((2, 3, {"a": "x" * 80})))
+    assert list(here.peers) == [2]
+    here.forget()
+    assert here.unseen == 0
+
+
 def test_who_stays_is_seen_again_after_a_connection_was_lost() -> None:
     here = Presence(ME, None)
     here.receive(states((2, 5, {"a": 1})))

@@ -15,7 +15,14 @@ from pycrdt import Doc, Map
 
 from collab.protocol import yjs
 from collab.sdk import Phase, Provider, State
-from collab.sdk.errors import AnotherHistory, Invalid, NotAcknowledged, Unavailable
+from collab.sdk.errors import (
+    AnotherHistory,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotAcknowledged,
+    Unavailable,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +181,27 @@ async def test_an_error_of_the_program_leaves_the_block_as_it_is(
     async with Provider(house.url, room) as two:
         await two.synced(SECONDS)
         assert str(text(two.doc)) == "kept"
+
+
+async def test_a_providers_block_is_left_as_often_as_one_likes_and_entered_once(
+    house: Server, room: str
+) -> None:
+    provider = Provider(house.url, room)
+    async with provider:
+        await provider.synced(SECONDS)
+
+    await provider.__aexit__(None, None, None)
+
+    with pytest.raises(Conflict):
+        await provider.__aenter__()
+
+
+async def test_the_address_of_a_room_instead_of_the_servers_is_told_with_what_to_check(
+    house: Server, room: str
+) -> None:
+    async with Provider(f"{house.url}/rooms", room) as provider:
+        with pytest.raises(Forbidden, match="check the address"):
+            await provider.synced(SECONDS)
 
 
 async def test_a_cancelled_block_ends(house: Server, room: str) -> None:

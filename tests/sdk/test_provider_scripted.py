@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from collab.protocol import yjs
-from collab.protocol.varint import encode_string, encode_varint
+from collab.protocol.varint import encode_bytes, encode_string, encode_varint
 from collab.sdk import Phase, Provider, Replaced, TurnEnded
 from collab.sdk.errors import (
     AnotherHistory,
@@ -23,6 +23,7 @@ from collab.sdk.errors import (
     Forbidden,
     Invalid,
     LeaseLost,
+    NotFound,
     RateLimited,
     Refused,
     Unavailable,
@@ -540,22 +541,82 @@ async def test_what_is_no_token_is_never_sent(server: Scripted, token: str) -> N
         assert server.came == 0
 
 
-async def test_a_function_that_fails_is_asked_again_and_the_program_hears_of_it(
-    server: Scripted,
+async def test_a_function_for_tokens_that_fails_is_asked_again_and_told_of_once(
+    server: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failures: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda loop, context: failures.append(context["exception"])
-    )
     asked: list[int] = []
 
     async def next_token() -> str:
         asked.append(1)
-        if len(asked) == 1:
-            raise ZeroDivisionError
+        if len(asked) < 4:
+            raise ZeroDivisionError("with a secret")
         return "token"
 
     async with Provider(server.url, "room", token=next_token, chance=soon) as provider:
+        await until(lambda: provider.state.error is not None)
+        error = provider.state.error
         await meet(server, provider)
 
-    assert [type(failure) for failure in failures] == [ZeroDivisionError]
+    assert isinstance(error, Unavailable)
+    assert str(error).endswith("its function raised ZeroDivisionError")
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert [record.name for record in caplog.records] == ["collab.sdk.credential"]
+    assert caplog.records[0].exc_info is None
+    assert "secret" not in caplog.text
+
+
+async def test_a_function_that_brings_no_token_in_time_is_not_the_servers_fault(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab.sdk.credential.TOKEN_SECONDS", 0.01)
+
+    async def next_token() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with Provider(server.url, "room", token=next_token, chance=soon) as provider:
+        await until(lambda: provider.state.error is not None)
+
+        assert "TimeoutError" in str(provider.state.error)
+        assert server.came == 0
+
+
+async def test_presence_beyond_what_there_is_room_for_is_counted_and_ends_nothing(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab.sdk.presence.MAX_SEEN_BYTES", 1 << 18)
+    large = b'{"a":"%s"}' % (b"x" * 60_000)
+    async with Provider(server.url, "room", chance=soon) as provider:
+        line = await meet(server, provider)
+
+        for client in range(10):
+            shown = encode_varint(client) + b"\x01" + encode_bytes(large)
+            await line.say(yjs.awareness_message(b"\x01" + shown))
+
+        await until(lambda: provider.unseen == 6)
+        assert len(provider.peers) == 4
+        assert provider.state.phase is Phase.SYNCED
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, Forbidden), (404, NotFound)])
+async def test_a_wrong_path_is_told_with_what_to_check(
+    status: int, kind: type[Exception]
+) -> None:
+    async def refuse(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}/elsewhere"
+    async with Provider(url, "room", token="secret", chance=soon) as provider:
+        await comes_to(provider, Phase.REFUSED)
+    listening.close()
+
+    assert isinstance(provider.state.error, kind)
+    assert "check the address" in str(provider.state.error)
+    assert "secret" not in str(provider.state.error)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -35,8 +36,11 @@ class Core:
         self.log.append(f"left with {kind.__name__ if kind else None}")
         return kind is KeyError
 
-    async def joined(self, pieces: AsyncIterator[str]) -> str:
+    async def joined(self, pieces: AsyncIterable[str]) -> str:
         return "".join([piece async for piece in pieces])
+
+    async def plain(self, words: Any) -> Any:
+        return words
 
     async def counted(self) -> AsyncIterator[int]:
         try:
@@ -86,6 +90,39 @@ def test_an_iterator_is_read_by_the_thread_that_calls(face: Face) -> None:
         yield threading.current_thread().name
 
     assert face.joined(pieces()) == "a" + threading.current_thread().name
+
+
+@pytest.mark.parametrize("pieces", [["a", "b"], ("a", "b"), "ab", {"a": 1, "b": 2}])
+def test_whatever_can_be_iterated_over_is_read_where_pieces_are_asked_for(
+    face: Face, pieces: Iterable[str]
+) -> None:
+    assert face.joined(pieces) == face.joined(pieces=pieces) == "ab"
+
+
+def test_what_comes_in_pieces_already_is_handed_on(face: Face) -> None:
+    async def pieces() -> AsyncIterator[str]:
+        yield "a"
+
+    assert face.joined(pieces()) == "a"
+
+
+def test_a_list_is_a_list_where_no_pieces_are_asked_for(face: Face) -> None:
+    assert face.plain(["a"]) == ["a"]
+    assert face.plain(words="ab") == "ab"
+
+
+def test_a_block_is_left_as_often_as_one_likes(face: Face) -> None:
+    with face:
+        pass
+
+    assert face.__exit__(None, None, None) is False
+
+
+def test_both_ways_to_connect_take_the_same_options() -> None:
+    options = inspect.signature(collab.Agent).parameters
+
+    assert inspect.signature(collab.connect).parameters == options
+    assert inspect.signature(collab.connect_sync).parameters == options
 
 
 def test_an_iterator_that_fails_fails_the_call(face: Face) -> None:
