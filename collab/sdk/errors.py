@@ -18,7 +18,7 @@ class SdkError(CollabError):
 
 
 class NotFound(SdkError):
-    """The text, section, path, anchor, turn or room is not there."""
+    """The text, section, path, anchor, turn, position of the log or room is not there: not any more, or not yet."""
 
     code = "not_found"
 
@@ -49,10 +49,8 @@ class Conflict(SdkError):
     code = "conflict"
 
 
-class Invalid(SdkError, ValueError):
-    """What was asked for makes no sense anywhere: an unknown word, a malformed diff, half a surrogate pair, a place
-    outside.
-    """
+class Invalid(SdkError):
+    """What was asked for makes no sense in any document: a malformed diff, half a surrogate pair, a place outside."""
 
     code = "invalid"
 
@@ -128,6 +126,9 @@ _BY_CODE: dict[str, type[SdkError]] = {
     "text_not_found": NotFound,
     "anchor_not_found": NotFound,
     "history_gone": NotFound,
+    "not_yet": NotFound,
+    "invalid_request": Invalid,
+    "inside_character": Invalid,
     "ambiguous_text": Ambiguous,
     "conflict": Conflict,
     "others_present": Conflict,

@@ -12,7 +12,7 @@ from faults.proxy import Proxy
 from members import SECONDS, reads, text, until
 from processes import Server
 
-from collab.sdk.errors import NotFound
+from collab.sdk.errors import Conflict, Invalid, NotFound
 from collab.sdk.history import History
 from collab.sdk.provider import Provider
 from collab.sdk.requests import Requests
@@ -110,6 +110,27 @@ async def test_activity_names_the_turns(house: Server, room: str) -> None:
     (turn,) = [entry for entry in found.entries if entry.author.turn]
     assert (turn.author.turn, turn.undone_by, turn.inserted) == ("t1", "", 17)
     assert found.next is None
+
+
+async def test_a_place_that_the_log_does_not_have_is_an_error_of_its_own(
+    house: Server, room: str
+) -> None:
+    async with turned(house, room) as (_, history):
+        _, end = await history.position()
+        beyond = [
+            history.at(end + 1),
+            history.blame(at=end + 1),
+            history.changeset(0, end + 1),
+        ]
+        for each in beyond:
+            with pytest.raises(NotFound):
+                await each
+        for each in (history.blame(start=5, end=1), history.changeset(2, 1)):
+            with pytest.raises(Conflict):
+                await each
+        for each in (history.blame(start=-1), history.changeset(-1), history.at(-1)):
+            with pytest.raises(Invalid):
+                await each
 
 
 async def test_a_turn_that_nobody_took_is_not_found(house: Server, room: str) -> None:

@@ -543,6 +543,20 @@ async def test_a_changeset_says_what_came_and_went_and_by_whom() -> None:
         assert none.json()["changes"] == []
 
 
+async def test_what_ends_before_it_begins_is_refused_wherever_it_is_asked() -> None:
+    async with open_api() as call:
+        await member(call, "ada").write(0, 0, "hello")
+
+        answers = [
+            await call("GET", f"{ROOM}/{path}")
+            for path in ("blame?start=5&end=1", "changeset?from=1&to=0")
+        ]
+
+    assert [(each.status_code, each.json()["code"]) for each in answers] == [
+        (409, "conflict")
+    ] * 2
+
+
 async def test_activity_tells_turns_and_sittings_the_newest_first() -> None:
     async with open_api() as call:
         ada, bot = member(call, "ada"), member(call, "bot")

@@ -39,6 +39,8 @@ async def blame(call: Call) -> Response:
     XML is its text, as a document is exported; a line break in it is whose the block is that begins there.
     """
     query: models.BlameQuery = call.query
+    if query.end is not None and query.end < query.start:
+        raise Conflict("`end` comes before `start`")
     room, position = await settled(call)
     historian = call.api.replica.historian
     if query.at is None:

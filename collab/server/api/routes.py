@@ -10,6 +10,7 @@ from starlette.responses import Response
 from collab.auth.permissions import ADMIN, HISTORY, PRESENCE, READ, WRITE
 from collab.errors import (
     AmbiguousText,
+    BusUnavailable,
     ClientIdConflict,
     Conflict,
     HistoryGone,
@@ -107,7 +108,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/v1/rooms/{room}/blame", needs=READ | HISTORY, handler=history.blame,
         summary="Who wrote what", query=models.BlameQuery, gives=json(models.Blame),
-        errors=(RoomNotFound, RootNotFound, NothingHere, NotYet, HistoryGone, RoomUnavailable),
+        errors=(RoomNotFound, RootNotFound, NothingHere, Conflict, NotYet, HistoryGone, RoomUnavailable),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/changeset", needs=READ | HISTORY, handler=history.changeset,
@@ -128,19 +129,19 @@ ROUTES: tuple[Route, ...] = (
         method="POST", path="/v1/rooms/{room}/turns/{turn}/undo", needs=READ | WRITE, handler=history.undo,
         summary="Take a turn back", takes=json(models.TakeBack), gives=json(models.TakenBack),
         shows=(("ETag", "Epoch and position after it."),),
-        errors=(RoomNotFound, NothingHere, HistoryGone, RoomUnavailable),
+        errors=(RoomNotFound, NothingHere, HistoryGone, RoomUnavailable, BusUnavailable),
     ),
     Route(
         method="POST", path="/v1/rooms/{room}/turns/{turn}/redo", needs=READ | WRITE, handler=history.redo,
         summary="Bring back a turn that was taken back", takes=json(models.TakeBack), gives=json(models.TakenBack),
         shows=(("ETag", "Epoch and position after it."),),
-        errors=(RoomNotFound, NothingHere, HistoryGone, RoomUnavailable),
+        errors=(RoomNotFound, NothingHere, HistoryGone, RoomUnavailable, BusUnavailable),
     ),
     Route(
         method="POST", path="/v1/rooms/{room}/undo", needs=READ | WRITE, handler=history.undo_range,
         summary="Take back what somebody did in some time", takes=json(models.TakeBackRange),
         gives=json(models.TakenBack), shows=(("ETag", "Epoch and position after it."),),
-        errors=(RoomNotFound, HistoryGone, RoomUnavailable),
+        errors=(RoomNotFound, HistoryGone, RoomUnavailable, BusUnavailable),
     ),
     Route(
         method="GET", path="/v1/rooms/{room}/presence", needs=READ, handler=presence.read,
