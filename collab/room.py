@@ -21,7 +21,7 @@ from collab.auth.permissions import (
     Principal,
 )
 from collab.awareness import Awareness
-from collab.document.document import Change, Document
+from collab.document.document import Change, Document, TooCostly
 from collab.document.erasure import Erasure
 from collab.errors import (
     CollabError,
@@ -385,7 +385,8 @@ class Room:
     ) -> bool:
         """Take in an update; False when it brought nothing. It reaches the others with the next `take`.
 
-        Raises what `Document.apply` raises, PermissionDenied, or the reason why nothing can be saved now.
+        Raises what `Document.apply` raises (TooCostly when all else is done), PermissionDenied, or the reason why
+        nothing can be saved now.
         """
         if not member.operations & WRITE:
             raise PermissionDenied("this member may only read")
@@ -393,9 +394,14 @@ class Room:
             raise self.unwritable
         if member.is_watched:
             self._watch(member, update, is_ours=is_ours)
-        change = self.document.apply(
-            update, member.owner, precise=precise, is_ours=is_ours
-        )
+        costly: TooCostly | None = None
+        change: Change | bytes | None
+        try:
+            change = self.document.apply(
+                update, member.owner, precise=precise, is_ours=is_ours
+            )
+        except TooCostly as error:
+            costly, change = error, error.kept
         if change is None:
             return False
         if not self._is_changed:
@@ -411,6 +417,8 @@ class Room:
         self._answer = None
         self.version += 1
         self.position += 1
+        if costly is not None:
+            raise costly
         return True
 
     # Turns

@@ -10,6 +10,7 @@ from collab.errors import Refused, TooLarge
 from collab.protocol.rewriting import encode
 from collab.protocol.structs import (
     MAX_CLOCK,
+    MAX_STRUCTS,
     Range,
     Run,
     Scan,
@@ -41,6 +42,11 @@ class Reading(NamedTuple):
     found: Scan
     heads: Sequence[tuple[int, int]]
 
+    @property
+    def size(self) -> int:
+        """How many structs and deleted ranges there are."""
+        return len(self.heads) + len(self.found.deletes)
+
 
 class Indivisible(TooLarge):
     """One value, which cannot be cut, is longer than a part may be."""
@@ -67,23 +73,22 @@ def divide(
     structs wait for each other in a circle.
     """
     if reading is None:
-        reading = read(update)
-    small = len(reading.heads) + len(reading.found.deletes) <= max_structs
-    if small and len(update) <= max_bytes:
+        reading = read(update, max_structs=len(update))
+    if reading.size <= max_structs and len(update) <= max_bytes:
         return [update]
     if len(update) > max_bytes - _AROUND and _longest(reading) > max_bytes - _AROUND:
         update = _cut_long(update, reading, max_bytes)
-        reading = read(update)
+        reading = read(update, max_structs=len(update))
     return [
         *_parts(update, reading, max_bytes, max_structs),
         *_deletions(reading.found.deletes, max_bytes, max_structs),
     ]
 
 
-def read(update: bytes) -> Reading:
+def read(update: bytes, *, max_structs: int = MAX_STRUCTS) -> Reading:
     """What `divide` must know of an update. Raises Refused or TooLarge."""
     heads: list[tuple[int, int]] = []
-    return Reading(scan(update, max_structs=len(update), heads=heads), heads)
+    return Reading(scan(update, max_structs=max_structs, heads=heads), heads)
 
 
 def _spans(reading: Reading) -> Iterator[tuple[int, int]]:

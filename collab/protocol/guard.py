@@ -83,11 +83,14 @@ _keystroke = pattern(rb"""
 _erasure = pattern(rb"\x00 \x01 ID \x01 CLOCK CLOCK").fullmatch
 
 
-def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
+def check(
+    update: bytes, known: Known, found: Scan | None = None
+) -> list[tuple[int, int, int]] | None:
     """The (client, clock, end) runs of an update that can be integrated completely now; [] when it only deletes.
 
     None: it must wait, be split or be mended, which is the gate's work. When runs are returned the caller applies
     the update before anything else: how deep its structs lie and where its pairs are is recorded in `known` already.
+    `found` is what `scan` has found in it, if that was asked before.
     """
     tails = TAILS
     match = _keystroke(update)
@@ -165,7 +168,8 @@ def check(update: bytes, known: Known) -> list[tuple[int, int, int]] | None:
                 return None
         return []
     notes = Notes() if known.depths or known.pairs else None
-    found = scan(update, notes)
+    if found is None or notes is not None:
+        found = scan(update, notes)
     if not is_ready(found, known):
         return None
     if notes is None and not found.is_plain:
