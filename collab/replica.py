@@ -1,6 +1,6 @@
 """One server process: opens, feeds and evicts rooms, and carries out what they bring about.
 
-socket → room (synchronous) → once per loop turn: broadcast + journal → once per commit: acknowledgements
+socket → room (synchronous) → once per beat: broadcast + journal → once per commit: acknowledgements
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Replica:
         *,
         durability: Literal["eager", "strict"] = "eager",
         binding: Binding = "audit",
+        beat_seconds: float = 0.0,
         idle_room_seconds: float = 60.0,
         compact_rows: int = 1000,
         compact_bytes: int = 1 << 18,
@@ -88,6 +89,7 @@ class Replica:
         self.is_leaving = False  # it wants no more traffic, but takes what comes
         self.is_draining = False
         self._durability, self._binding = durability, binding
+        self._beat_seconds = beat_seconds
         self._idle_room_seconds = idle_room_seconds
         self._max_members_per_room = max_members_per_room
         self._document_limits = {
@@ -105,7 +107,9 @@ class Replica:
         self._quarantined: set[str] = set()
         self._deleting: set[str] = set()
         self._idle: dict[str, float] = {}  # rooms without members, since when
-        self._dirty: list[Room] = []
+        self._dirty: list[Room] = []  # changed since the last flush
+        self._due = 0.0  # when the next flush may be, by the loop's clock
+        self._next_flush: asyncio.Handle | None = None
         self._present: dict[Room, None] = {}  # rooms whose presence changed
         self._lag = 0.0
         self._stack = AsyncExitStack()
@@ -603,15 +607,25 @@ class Replica:
                 self.relay.detach(room.name)
         self._idle.pop(room.name, None)
 
-    # Once per loop turn
+    # Once per beat
 
     def changed(self, room: Room) -> None:
-        """A room has its first change of this turn."""
-        if not self._dirty:
-            self._loop.call_soon(self._flush)
+        """A room has its first change of this turn: at once after a pause, else it leaves with the next beat."""
         self._dirty.append(room)
+        if self._next_flush is None:
+            wait = self._due - self._loop.time()
+            if wait > 0:
+                self._next_flush = self._loop.call_later(wait, self.flush)
+            else:
+                self._next_flush = self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Broadcast what has come, and hand it to the log: for what must not overtake it, before its time."""
+        if self._next_flush is None:
+            return
+        self._next_flush.cancel()
+        self._next_flush = None
+        self._due = self._loop.time() + self._beat_seconds
         rooms, self._dirty = self._dirty, []
         milliseconds = int(time.time() * 1000)
         entries = []
@@ -693,6 +707,7 @@ class Replica:
             self._present[room] = None
 
     def _flush_awareness(self) -> None:
+        self.flush()  # a cursor may stand behind what has just been written
         rooms, self._present = self._present, {}
         for room in rooms:
             changed = room.awareness.take()
@@ -739,7 +754,7 @@ class Replica:
 
     async def settle(self) -> bool:
         """Wait until everything that has come is logged and acknowledged; False when it cannot be."""
-        self._flush()
+        self.flush()
         return await self.journal.flush()
 
 

@@ -95,6 +95,42 @@ async def test_a_failed_load_is_told_to_everybody_and_tried_again() -> None:
         assert (await replica.open("r")).state is RoomState.DRAINING
 
 
+async def test_what_comes_between_two_beats_leaves_with_the_next() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make(beat_seconds=3600.0) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        replica.join(room, bob.member)
+
+        room.update(ada.member, ada.write("a"))
+        await asyncio.sleep(0)
+        after_a_pause = len(bob.written)
+        room.update(ada.member, ada.write("b"))
+        room.update(ada.member, ada.write("c"))
+        await asyncio.sleep(0)
+        before_the_beat = len(bob.written)
+        is_settled = await replica.settle()
+
+        assert is_settled
+        assert (after_a_pause, before_the_beat, len(bob.written)) == (1, 1, 2)
+        assert replica.journal.unsaved_updates == 0
+
+
+async def test_presence_does_not_overtake_what_was_written_before_it() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    async with make(beat_seconds=3600.0) as replica:
+        room = await replica.open("r")
+        replica.join(room, ada.member)
+        replica.join(room, bob.member)
+        room.update(ada.member, ada.write("a"))
+        await replica.settle()
+
+        room.update(ada.member, ada.write("b"))
+        replica._flush_awareness()
+
+        assert len(bob.written) == 2
+
+
 async def test_an_edit_survives_the_eviction_of_its_room() -> None:
     ada, bob = Client("ada"), Client("bob")
     async with make(idle_room_seconds=0) as replica:

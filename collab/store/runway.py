@@ -1,0 +1,48 @@
+"""Zeros ahead of the end of the write-ahead log: a commit then writes into blocks that the file has already.
+
+A sync of a file that has grown waits for its inode and its block map too, which takes two to three times as long.
+SQLite takes zeros behind its last frame for the end of the log.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_FIRST_BYTES = 256 << 10
+_MAX_STEP = 1 << 20  # a few milliseconds of a slow disk
+MAX_BYTES = 20 << 20  # more than the log takes before it begins anew
+
+
+class Runway:
+    """For the thread that writes the database, between its commits."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_name(f"{database.name}-wal")
+        self._size = 0  # that the file has
+        self._mark = 0  # once something is written here, more is laid
+
+    def lay(self) -> None:
+        """Make the file longer when the log has come near its end; does nothing where that cannot be done."""
+        if self._size > MAX_BYTES:
+            return
+        try:
+            log = os.open(self._path, os.O_RDWR)
+        except OSError:
+            return
+        try:
+            self._lay(log)
+        except OSError:  # a full disk: the commits will say so
+            self._size = MAX_BYTES + 1
+        finally:
+            os.close(log)
+
+    def _lay(self, log: int) -> None:
+        if self._size and not any(os.pread(log, 4096, self._mark)):
+            return
+        size = os.fstat(log).st_size
+        step = min(max(size, _FIRST_BYTES), _MAX_STEP)
+        os.pwrite(log, bytes(step), size)
+        os.fdatasync(log)
+        self._size = size + step
+        self._mark = size + step // 2
