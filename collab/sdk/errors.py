@@ -49,8 +49,10 @@ class Conflict(SdkError):
     code = "conflict"
 
 
-class Invalid(SdkError):
-    """What was asked for makes no sense in any document: a malformed diff, half a surrogate pair, a place outside."""
+class Invalid(SdkError, ValueError):
+    """What was asked for makes no sense anywhere: an unknown word, a malformed diff, half a surrogate pair, a place
+    outside.
+    """
 
     code = "invalid"
 
