@@ -8,7 +8,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from typing import Any, Literal, Self
 
@@ -45,6 +52,9 @@ AWARENESS_SECONDS = (
 )
 PULSE_SECONDS = 1.0
 REBUILD_SECONDS = 10.0
+LOADING_SECONDS = (
+    0.02  # that a room takes of the loop in one go while its log is replayed
+)
 LOGGED_SECONDS = 5.0  # that a request waits for its edit to be saved
 # Loads that took the process down, although a child process tried the log before every further one.
 MAX_CRASHED_LOADS = 4
@@ -489,13 +499,14 @@ class Replica:
             if info is not None and info.deleted_milliseconds is not None:
                 # Its members come back with all that was in it; only `create` or `restore` lets them in.
                 raise RoomNotFound("this room was deleted")
-        document = Document.load(
+        loading = Document.loading(
             stored.checkpoint.snapshot if stored.checkpoint else None,
             [update for _, update in stored.tail],
             owners=stored.owners,
             binding=self._binding,
             **self._document_limits,
         )
+        document = await _ended(loading)
         return (
             document,
             stored.epoch or stored.next_epoch,
@@ -756,6 +767,20 @@ class Replica:
         """Wait until everything that has come is logged and acknowledged; False when it cannot be."""
         self.flush()
         return await self.journal.flush()
+
+
+async def _ended(loading: Generator[None, None, Document]) -> Document:
+    """What it returns; meanwhile the loop gets its turns."""
+    begun = time.thread_time()
+    while True:
+        try:
+            next(loading)
+        except StopIteration as end:
+            document: Document = end.value
+            return document
+        if time.thread_time() - begun > LOADING_SECONDS:
+            await asyncio.sleep(0)
+            begun = time.thread_time()
 
 
 async def _contained(work: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,7 @@ yet waits in the gate, since yrs loses content that arrives out of causal order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from time import thread_time
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,14 @@ from collab.document.deletions import Ranges, deletions, hashed
 from collab.document.erasure import Erasure
 from collab.document.gate import Gate
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
-from collab.protocol.division import Reading, divide, read
+from collab.protocol.division import (
+    LONG_BYTES,
+    PART_STRUCTS,
+    Reading,
+    divide,
+    read,
+    steps,
+)
 from collab.protocol.guard import check
 from collab.protocol.statevector import encode_state_vector, state_vector
 from collab.protocol.structs import Range, scan
@@ -39,12 +46,10 @@ _CANARY_EVERY = 1000
 # saw nothing there, so these are what others have put there meanwhile. Made for the purpose they can be the whole
 # document, for each of thousands. So what is longer than a few keystrokes goes in by parts, and the time is looked at
 # in between: the largest bound is ten times what honest updates need.
-LONG_BYTES = 256
 COSTLY_SECONDS = 0.05
 STRUCT_SECONDS = 5e-6
 UNBLOCKED_SECONDS = 0.5  # for what has waited for an update and goes in with it
-# Structs in a part: the fewer the more there is to be compared with.
-PART_STRUCTS = 64
+# Parts have fewer structs the more there is to be compared with.
 LEAST_PART_STRUCTS = 4
 PART_WORK = 3_000_000  # in structs times bytes of the document
 
@@ -105,16 +110,33 @@ class Document:
         snapshot: bytes | None,
         tail: Iterable[bytes],
         *,
-        owners: dict[int, str] | None = None,
-        binding: Binding = "audit",
-        max_update_bytes: int = 1 << 19,
-        max_document_bytes: int = 50 << 20,
         max_stash_bytes: int = 1 << 20,
     ) -> Document:
         """Rebuild a document from a verified checkpoint and the log after it.
 
         Raises DocumentBroken when native code panics, Refused when a row of the log cannot be read.
         """
+        loading = cls.loading(snapshot, tail, max_stash_bytes=max_stash_bytes)
+        while True:
+            try:
+                next(loading)
+            except StopIteration as end:
+                document: Document = end.value
+                return document
+
+    @classmethod
+    def loading(
+        cls,
+        snapshot: bytes | None,
+        tail: Iterable[bytes],
+        *,
+        owners: dict[int, str] | None = None,
+        binding: Binding = "audit",
+        max_update_bytes: int = 1 << 19,
+        max_document_bytes: int = 50 << 20,
+        max_stash_bytes: int = 1 << 20,
+    ) -> Generator[None, None, Document]:
+        """`load` in small steps, for whoever has other things to do in between."""
         document = cls(
             binding=binding,
             max_update_bytes=max_update_bytes,
@@ -129,8 +151,10 @@ class Document:
         gate = document.gate
         gate.max_bytes = gate.max_updates = 1 << 40
         for update in tail:
-            for part in gate.admit(update):
-                document._integrate(part)
+            for ready in gate.admit(update):
+                for part in steps(ready):
+                    document._integrate(part)
+                    yield
         gate.max_bytes, gate.max_updates = max_stash_bytes, MAX_STASHED_UPDATES
         document.owners.update(owners or {})
         return document
@@ -271,9 +295,10 @@ class Document:
                 except TooCostly:
                     raise DocumentBroken("what waited takes too long") from None
             else:
-                changed = self._integrate_watched(update)
-                if changed is not None:
-                    changes.append(changed)
+                for part in steps(update):
+                    changed = self._integrate_watched(part)
+                    if changed is not None:
+                        changes.append(changed)
             if is_bounded and self._clock() - begun > UNBLOCKED_SECONDS:
                 raise DocumentBroken("what waited takes too long")
         if changes:

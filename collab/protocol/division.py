@@ -20,6 +20,10 @@ from collab.protocol.structs import (
 )
 from collab.protocol.varint import Reader, encode_varint
 
+# Longer than a few keystrokes: native code gets it by parts, of at most so many structs.
+LONG_BYTES = 256
+PART_STRUCTS = 64
+
 # What `encode` adds at most: to an update, to the structs of one client, for a hole between them, to a further
 # client's deletions; and a deleted range.
 _UPDATE = 6
@@ -83,6 +87,16 @@ def divide(
         *_parts(update, reading, max_bytes, max_structs),
         *_deletions(reading.found.deletes, max_bytes, max_structs),
     ]
+
+
+def steps(update: bytes) -> list[bytes]:
+    """What native code gets of an update that was let in before. In one transaction it would choose an order of its own,
+    in which the same structs can take a thousand times as long.
+    """
+    if len(update) <= LONG_BYTES:
+        return [update]
+    reading = read(update, max_structs=len(update))
+    return divide(update, max_bytes=1 << 40, max_structs=PART_STRUCTS, reading=reading)
 
 
 def read(update: bytes, *, max_structs: int = MAX_STRUCTS) -> Reading:

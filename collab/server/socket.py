@@ -45,6 +45,7 @@ WASTE_BURST = 400.0
 WASTE_PER_SECOND = 20.0
 RENEWAL_COST = 20.0  # of a new token for a live member: to verify one is work
 CHARGED_BYTES = 4096
+CHARGED_SECONDS = 0.002  # hundred times what a keystroke takes
 MAX_CLAIMED_NAME = (
     100  # characters that are written beside what a member without an account writes
 )
@@ -308,8 +309,11 @@ class Socket(asyncio.Protocol):
         if not self._has_spoken:
             self._has_spoken = True
             self.sockets.heard(self)
-        # Few bytes can ask for much work, but not much work each; long ones are charged for what they took.
-        begun = thread_time() if len(message) > CHARGED_BYTES else 0.0
+        # Long ones are charged for what they took, short ones only when that was long: to ask how much of it was work
+        # would cost more than they do.
+        is_long = len(message) > CHARGED_BYTES
+        clock = thread_time if is_long else perf_counter
+        begun = clock()
         try:
             self.receive(message)
         except CollabError as error:
@@ -317,8 +321,8 @@ class Socket(asyncio.Protocol):
         except Exception:
             log.exception("a bug met a message", address=self.address)
             self.close(CollabError("an error on our side"))
-        if begun:
-            seconds = thread_time() - begun
+        seconds = clock() - begun
+        if is_long or seconds > CHARGED_SECONDS:
             self._budget -= seconds / CPU_SHARE * self.sockets.messages_per_second
         self._spend(len(message))
 
