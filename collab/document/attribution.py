@@ -7,10 +7,11 @@ it was sent is not taken for its author.
 
 from __future__ import annotations
 
+import re
 import zlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ MAX_DECODED_BYTES = 256 << 20
 MAX_SAID_BYTES = 2 << 20
 NOBODY = 0  # the author of what was there before the log began
 _UNBOUNDED = 1 << 40  # what the log holds was checked when it came in
+
+_varints = re.compile(rb"[\x80-\xff]*+[\x00-\x7f]").findall
 
 # Part of a client's ids: from, up to, number of the author, minutes since 1970.
 Run = tuple[int, int, int, int]
@@ -111,6 +114,20 @@ class Runs:
             start = run[1]
         if start < end:
             yield start, end, NOBODY, 0
+
+    def finder(self) -> Callable[[int, int], Iterable[Run]]:
+        """The same as `whole`, for who asks often while nothing changes."""
+        runs, starts = self._runs, [run[0] for run in self._runs]
+
+        def find(start: int, end: int) -> Iterable[Run]:
+            at = bisect_right(starts, start) - 1
+            if at >= 0:
+                _, until, author, minute = runs[at]
+                if until >= end:  # as nearly always
+                    return ((start, end, author, minute),)
+            return self.whole(start, end)
+
+        return find
 
     def _first(self, start: int) -> int:
         """The first that ends behind an id."""
@@ -237,13 +254,15 @@ class Attribution:
                 runs.renumber(numbers)
 
     @classmethod
-    def decode(cls, encoded: bytes) -> Attribution:
-        """What `encode` wrote. Raises InvalidMessage for anything else."""
+    def decode(cls, encoded: bytes, *, is_whole: bool = True) -> Attribution:
+        """What `encode` wrote. Raises InvalidMessage for anything else. If it need not be whole, only who inserted what is
+        read: mostly that is the smaller part.
+        """
         found, reader = cls(), _inflated(encoded)
         for credit in _decode_credits(reader):
             found._numbers[credit.author] = len(found.credits)
             found.credits.append(credit)
-        _decode_runs(found, reader)
+        _decode_runs(found, reader, is_whole=is_whole)
         return found
 
 
@@ -291,23 +310,35 @@ def _encode_runs(runs: Runs, columns: list[list[int]]) -> None:
         at, then = end, minute
 
 
-def _decode_runs(found: Attribution, reader: Reader) -> None:
-    read = reader.read_varint
+class _Numbers(dict[bytes, int]):
+    """Varint → number: most of them come many times."""
+
+    def __missing__(self, varint: bytes) -> int:
+        number = self[varint] = Reader(varint).read_varint()
+        return number
+
+
+def _decode_runs(found: Attribution, reader: Reader, *, is_whole: bool) -> None:
+    varints = _varints(reader.frame[reader.at :])
+    if reader.frame[-1] > 127:
+        raise InvalidMessage("an attribution that cannot be read")
+    numbers = map(_Numbers().__getitem__, varints)
     sizes = []
-    left = len(reader.frame)
+    left = len(varints)
     for clients in (found.inserted, found.deleted):
-        for _ in range(read()):
-            client, count = read(), read()
+        for _ in range(next(numbers, 0)):
+            client, count = next(numbers, MAX_CLIENT), next(numbers, 0)
             left -= count
             if client >= MAX_CLIENT or client in clients or left < 0:
                 raise InvalidMessage("an attribution that cannot be read")
             clients[client] = Runs()
             sizes.append((clients[client], count))
     total = sum(count for _, count in sizes)
-    gaps, lengths, authors, minutes = ([read() for _ in range(total)] for _ in range(4))
-    reader.expect_end()
+    gaps, lengths, authors, minutes = (list(islice(numbers, total)) for _ in range(4))
+    if len(minutes) < total or next(numbers, None) is not None:
+        raise InvalidMessage("an attribution that cannot be read")
     columns = zip(gaps, lengths, authors, minutes, strict=True)
-    for runs, count in sizes:
+    for runs, count in sizes if is_whole else sizes[: len(found.inserted)]:
         end = minute = 0
         for gap, length, author, more in islice(columns, count):
             start = end + gap

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from pycrdt import Doc
 
 from collab.document.anchor import Id, Root
-from collab.document.attribution import MINUTE, Attribution
+from collab.document.attribution import MINUTE, NOBODY, Attribution, Run
 from collab.document.export import load
+from collab.document.markdown import TEXT_BLOCKS, tag_of
 from collab.document.order import Order, Span
 from collab.document.people import Owners, People
 from collab.document.pieces import Lines, Piece
 from collab.document.shared import (
+    ELEMENT,
     XML_TEXT,
     Shared,
     children,
@@ -65,37 +67,38 @@ def blame(
     people = People()
     spans: list[dict[str, Any]] = []
     numbers: dict[tuple[int, str | None], int] = {}
-    last: tuple[object, ...] | None = None
-    for part, (client, clock, units, at, size) in _spans(order, place, start, end):
-        owner = owners.get(client)
-        wide = units // size  # units of each character
-        runs = found.inserted.get(client)
-        for first, until, credit, minute in (
-            runs.whole(clock, clock + units)
-            if runs
-            else ((clock, clock + units, 0, 0),)
-        ):
-            number = numbers.get((credit, owner))
-            if number is None:
-                author = found.credits[credit].author
-                number = numbers[credit, owner] = people.number(author, owner)
-            stop = at + (until - clock) // wide
-            said = number, minute, part.path, part.key
-            if last == said:
-                spans[-1]["end"] = stop
-                continue
-            last = said
-            span: dict[str, Any] = {
-                "start": at + (first - clock) // wide,
-                "end": stop,
-                "author": number,
-                "time": minute * MINUTE,
-            }
-            if part.path is not None:
-                span["path"] = part.path
-            if part.key is not None:
-                span["key"] = part.key
-            spans.append(span)
+    credited = found.credits
+    finders = {client: runs.finder() for client, runs in found.inserted.items()}
+    for part, some in _spans(order, place, start, end):
+        number, minute = -1, 0  # of the last span
+        more = {
+            name: value
+            for name, value in (("path", part.path), ("key", part.key))
+            if value is not None
+        }
+        for client, clock, units, at, size in some:
+            owner = owners.get(client)
+            find_runs = finders.get(client, _nobody)
+            for first, until, credit, then in find_runs(clock, clock + units):
+                by = numbers.get((credit, owner))
+                if by is None:
+                    author = credited[credit].author
+                    by = numbers[credit, owner] = people.number(author, owner)
+                stop = at + (until - clock) * size // units
+                if by == number and then == minute:
+                    spans[-1]["end"] = stop
+                    continue
+                number, minute = by, then
+                begin = at + (first - clock) * size // units
+                spans.append(
+                    {
+                        "start": begin,
+                        "end": stop,
+                        "author": by,
+                        "time": then * MINUTE,
+                        **more,
+                    }
+                )
     return {
         "root": root,
         "path": path,
@@ -105,9 +108,13 @@ def blame(
     }
 
 
+def _nobody(start: int, end: int) -> Iterable[Run]:
+    return ((start, end, NOBODY, 0),)
+
+
 def _spans(
     order: Order, place: Shared, start: int, end: int | None
-) -> Iterator[tuple[Part, Span]]:
+) -> Iterator[tuple[Part, list[Span]]]:
     """The ids of what stands between two places, part by part."""
     base = 0
     for part in _parts(order, place):
@@ -118,8 +125,9 @@ def _spans(
                 spans = [Span(*part.ids, 1, 0, 1)]
             else:
                 spans = order.spans(part.name, first, last)
-            for span in spans:
-                yield part, span._replace(start=base + span.start) if base else span
+            if base:
+                spans = [span._replace(start=base + span.start) for span in spans]
+            yield part, spans
         base += part.size
 
 
@@ -138,9 +146,18 @@ def _parts(order: Order, place: Shared) -> Iterator[Part]:
 
 
 def _text_parts(order: Order, lines: Lines, path: str) -> list[Part]:
-    """XML as `markdown.text_of_xml` reads it: a line break is whose the block is that begins with it."""
+    """XML as `markdown.text_of_xml` reads it: a line break is whose the block is that begins with it, and what is in a line
+    without being text is one character.
+    """
     parts: list[Part] = []
     is_first, is_open = True, False
+    is_line = tag_of(lines.tag) in TEXT_BLOCKS or (
+        lines.kind == ELEMENT
+        and any(
+            piece.lines is not None and piece.lines.kind == XML_TEXT
+            for piece in children(lines)
+        )
+    )
     at = -1
     for piece in children(lines):
         at += 1
@@ -150,7 +167,7 @@ def _text_parts(order: Order, lines: Lines, path: str) -> list[Part]:
         if held is None:
             continue  # a value, which no editor puts here
         is_text = held.kind == XML_TEXT
-        is_break = _is_break(held)
+        is_break = not is_text and (is_line or tag_of(held.tag) == BREAK)
         if not is_first and not (is_open and (is_text or is_break)):
             parts.append(_one(piece, where))
         is_first, is_open = False, is_text or is_break
@@ -162,10 +179,6 @@ def _text_parts(order: Order, lines: Lines, path: str) -> list[Part]:
         else:
             parts += _text_parts(order, held, where)
     return parts
-
-
-def _is_break(lines: Lines) -> bool:
-    return lines.tag.replace("_", "").replace("-", "").lower() == BREAK
 
 
 def _one(piece: Piece, path: str) -> Part:

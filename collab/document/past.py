@@ -495,7 +495,11 @@ def answer(
             return update or b""
         case Question.BLAME:
             attributed = parts[0]
-            found = Attribution.decode(attributed) if attributed else Attribution()
+            found = (
+                Attribution.decode(attributed, is_whole=False)
+                if attributed
+                else Attribution()
+            )
             if not attributed and checkpoint is not None:
                 found.take_unknown(checkpoint)
             for row in rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from collab.document.units import bytes_of, cut_at_unit, units_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collab.document.order import Block, Line
 
 ROOT = -1  # the kind of a shared type that does not say it
+MANY = 500  # structs of one client for which it is worth while to look for its own id
 MAX_PIECE = 4096  # units of text: what is looked through for one character
 
 Ref = tuple[int, int]  # a client and a clock
@@ -176,6 +179,7 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
         seen.add(client)
         pieces: list[Piece] = []
         needs: list[Need] = []
+        match_own = _between_own(own) if structs >= MANY else None
         for _ in range(structs):
             info = update[p]
             kind = info & 31
@@ -183,7 +187,17 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
             right_origin: Ref | None = None
             parent: str | Ref | None = None
             key: str | None = None
-            if info > 63:
+            match = match_own(update, p) if match_own is not None else None
+            if match is not None:
+                left_at, right_at, value_bytes = match.groups()
+                p = match.end()
+                before = left_at[0] + tails[left_at[1:]]
+                behind = right_at[0] + tails[right_at[1:]]
+                if before >= clock or behind >= clock:
+                    raise Refused("self reference")
+                origin, right_origin = (client, before), (client, behind)
+                value = value_bytes[0] if len(value_bytes) == 1 else number_of(value_bytes)  # fmt: skip
+            elif info > 63:
                 match = match_joined(update, p)
                 if match is None:
                     raise Refused("struct")
@@ -300,6 +314,15 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
     if p != size:
         raise Refused("trailing bytes")
     return sections, deletes
+
+
+def _between_own(own: bytes) -> Callable[[bytes, int], re.Match[bytes] | None]:
+    """Matches what `match_joined` does, in half of the time, where both neighbours are of this client."""
+    clock = rb"([\x80-\xff]{1,4}+[\x01-\x7f]|[\x00-\x7f])"
+    id_ = re.escape(own)
+    return re.compile(
+        rb"[\xc0-\xff]" + id_ + clock + id_ + clock + clock, re.DOTALL
+    ).match
 
 
 def _parts(
