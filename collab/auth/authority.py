@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from collab.auth.base import Credential, Rechecker, Verifier
+from collab import logs
+from collab.auth.base import INVALID, Credential, Rechecker, Verifier
 from collab.auth.failures import Failures
 from collab.auth.permissions import ANONYMOUS, Grant, Principal
 from collab.auth.tickets import TICKET_PREFIX
 from collab.errors import Unauthenticated
 
 MAX_TOKEN_CHARACTERS = 16_384
+
+log = logs.logger(__name__)
 
 
 class Overrides(Protocol):
@@ -72,7 +75,9 @@ class Authority:
 
     async def _verified(self, credential: Credential, room: str) -> Principal:
         if len(credential.token) > MAX_TOKEN_CHARACTERS:
-            raise Unauthenticated("this token is too long")
+            raise Unauthenticated(
+                f"this token is too long: at most {MAX_TOKEN_CHARACTERS} characters are read"
+            )
         for verifier in self._verifiers:
             principal = await verifier.verify(credential, room)
             if principal is None:
@@ -81,9 +86,16 @@ class Authority:
                 # With a ticket one can get the next: what a backend said before the first is not believed for ever.
                 principal = self.recheck(principal, principal.room)
             if principal is None or self.has_ended(principal):
+                log.debug("token refused", reason="it has expired or was revoked")
                 break
             return principal
-        raise Unauthenticated("a valid token is needed here")
+        else:
+            if not credential.token:
+                raise Unauthenticated(
+                    "no token was shown: send Authorization: Bearer …, or what PROTOCOL.md says of sockets"
+                )
+            log.debug("token refused", reason="none of --auth knows its kind")
+        raise Unauthenticated(INVALID)
 
     @property
     def version(self) -> int:

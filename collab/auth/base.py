@@ -6,6 +6,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from collab.auth.permissions import Principal
 
+# To whoever has shown a token. Why it is worth nothing, is for the log.
+INVALID = (
+    "this token is not valid here: get a new one; at debug the server's log says why"
+)
+
 
 class Certificate(NamedTuple):
     """What is known of a client certificate that the handshake has verified."""

@@ -63,7 +63,9 @@ class Failures:
         left = ends - self._clock()
         if left > 0 and len(shown) >= self._per_minute > 0:
             self._metrics.limited["failures_per_address"] += 1
-            raise RateLimited("too many bad credentials", max(1.0, left))
+            raise RateLimited(
+                "too many bad tokens from this address: wait a minute", max(1.0, left)
+            )
 
     def note(self, address: str, token: str) -> None:
         """A credential was worth nothing."""

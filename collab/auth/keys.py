@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collab.auth.base import Credential
+from collab import logs
+from collab.auth.base import INVALID, Credential
 from collab.auth.permissions import Principal
 from collab.auth.registry import KEY_PREFIX, Registry
 from collab.errors import Unauthenticated
+
+log = logs.logger(__name__)
 
 
 class Keys:
@@ -23,5 +26,6 @@ class Keys:
             await self._registry.poll()
             principal = self._registry.holder(credential.token)
         if principal is None:
-            raise Unauthenticated("this key is not valid here")
+            log.debug("token refused", reason="there is no such key")
+            raise Unauthenticated(INVALID)
         return principal

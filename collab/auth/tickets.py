@@ -37,7 +37,9 @@ MAX_TICKETS_PER_PRINCIPAL = 200  # so that nobody can crowd out the others' tick
 
 _CHARACTERS = len(TICKET_PREFIX) + 43  # 256 bits
 _NONCE = bytes(12)  # each key seals once
-_INVALID = "this ticket is not valid, or was used before"
+_INVALID = (
+    "this ticket is not valid, or was used before: get another (POST /v1/tickets)"
+)
 
 
 class Cloakroom(Protocol):

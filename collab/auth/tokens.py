@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from collab import logs
 from collab.auth import claims as read
-from collab.auth.base import Credential
+from collab.auth.base import INVALID, Credential
 from collab.auth.claims import MAX_TEXT_BYTES, Unfit
 from collab.auth.permissions import Principal
 from collab.auth.signing import Keyring, SigningKey
@@ -65,7 +65,7 @@ class Tokens:
             return known.principal
         except Unfit as error:
             log.debug("token refused", reason=str(error))
-            raise Unauthenticated("this token is not valid here") from None
+            raise Unauthenticated(INVALID) from None
 
     def _known(self, digest: bytes) -> _Verified | None:
         known = self._verified.get(digest)

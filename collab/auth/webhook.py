@@ -22,7 +22,7 @@ import orjson
 
 from collab import logs
 from collab.auth import claims as read
-from collab.auth.base import Credential
+from collab.auth.base import INVALID, Credential
 from collab.auth.claims import Unfit
 from collab.auth.egress import Answer as Reply
 from collab.auth.egress import Backend, Crowded, Flights, Unreachable, checked_url
@@ -96,9 +96,9 @@ class Webhook:
         try:
             content = token.encode()
         except UnicodeEncodeError:
-            raise Unauthenticated("this token is not valid here") from None
+            raise Unauthenticated(INVALID) from None
         if len(content) > MAX_TOKEN_BYTES:
-            raise Unauthenticated("this token is not valid here")
+            raise Unauthenticated(INVALID)
         # Keyed, so that what an operator sees in the audit log is no way to guess a token.
         mac = hmac.digest(self._secret, b"token " + content, "sha256").hex()
         key = f"wh_{mac[:32]}", room
@@ -218,7 +218,7 @@ class Webhook:
         return answer
 
     def _read(self, found: Reply, asked: float, token: str, room: str) -> _Answer:
-        invalid = Unauthenticated("this token is not valid here")
+        invalid = Unauthenticated(INVALID)
         if found.status == 401:
             return _Answer(asked, None, invalid)
         if found.status == 403:

@@ -26,7 +26,7 @@ from collab.room import Member, Room
 
 REVIEW_SECONDS = 1.0
 LEAST_SECONDS = 0.2  # between two looks at the registry, however much is changed there
-ENDED = "this credential has expired or was revoked"
+ENDED = "this token has expired or was revoked: get a new one"
 
 log = logs.logger(__name__)
 
@@ -80,7 +80,9 @@ class Access:
             return Credential(address=address)
         shown = [*_in_headers(connection), *self._in_address(connection)]
         if len(shown) > 1:
-            raise Unauthenticated("two tokens were shown where one is wanted")
+            raise Unauthenticated(
+                "two tokens were shown where one is wanted: leave one out"
+            )
         return Credential(
             token=shown[0] if shown else "",
             certificate=connection.scope.get("extensions", {}).get(CERTIFICATE),
@@ -98,7 +100,9 @@ class Access:
         for token in shown:
             is_allowed = self._allow_query_token and not token.startswith(KEY_PREFIX)
             if not (is_allowed or token.startswith(TICKET_PREFIX)):
-                raise Unauthenticated("a token in the address is not taken here")
+                raise Unauthenticated(
+                    "a token in the address is not taken here: send Authorization: Bearer …, or get a ticket (POST /v1/tickets)"
+                )
         return shown
 
     # Coming in
@@ -150,7 +154,9 @@ class Access:
         principal = await self.authority.authenticate(credential, name)
         before = member.principal
         if _who(principal) != _who(before):
-            raise PermissionDenied("a member stays who it is")
+            raise PermissionDenied(
+                "a member stays who it is: this token is somebody else's"
+            )
         member.speak_for(principal)
         if member in member.room:
             self._review(member, name)

@@ -159,7 +159,9 @@ def _registry(call: Call) -> Registry:
 
 def _expect_control(call: Call) -> None:
     if call.api.access.authority.is_open:
-        raise Conflict("there is no access control on this server")
+        raise Conflict(
+            "there is no access control on this server: start it with --auth"
+        )
 
 
 def _allowed(call: Call, scope: models.Scope) -> Grant:
@@ -175,5 +177,8 @@ def _expect_own(call: Call, grant: Grant) -> Grant:
     probe = grant.room + SEPARATOR if grant.is_prefix else grant.room
     has = call.api.access.authority.operations(call.principal, probe)
     if has & grant.operations != grant.operations:
-        raise PermissionDenied("nobody can grant more than it has")
+        lacking = " and ".join(names_of(grant.operations & ~has))
+        raise PermissionDenied(
+            f"nobody can grant more than it has: you lack the right to {lacking} there"
+        )
     return grant
