@@ -71,7 +71,7 @@ class TooLarge(Refused):
 
 
 class InvalidRoomName(InvalidMessage):
-    """Room names are 1 to 256 bytes of UTF-8 in normal form C without control characters."""
+    """Room names are 1 to 256 bytes of UTF-8 in normal form C without control characters, and not `.` or `..`."""
 
     code = "invalid_room_name"
 

@@ -22,7 +22,13 @@ def room_name(name: str) -> str:
     Nothing is folded silently: a name that is not in Unicode normal form C is refused rather than
     normalised, so two spellings can never mean one room to one client and two rooms to another.
     """
-    fault = _fault(name)
+    # Clients leave both out of an address, in whatever way they are spelt, and would come with no name at all.
+    unnamed = name in ("", ".", "..")
+    fault = (
+        "not be empty, . or .., which addresses cannot hold"
+        if unnamed
+        else _fault(name)
+    )
     if fault:
         raise InvalidRoomName(f"a room name must {fault}")
     return name

@@ -22,6 +22,7 @@ from collab.names import room_name
         "x" * 256,
         "A",
         " a",
+        "...",
     ],
 )
 def test_names_are_opaque(name: str) -> None:
@@ -32,6 +33,8 @@ def test_names_are_opaque(name: str) -> None:
     "name",
     [
         "",
+        ".",
+        "..",
         " ",
         "\t",
         "a\x00b",

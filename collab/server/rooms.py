@@ -35,6 +35,10 @@ RETRY_AFTER_SECONDS = 2
 # Who comes back at once with what was refused waits that long for the answer.
 REPEAT_SECONDS = 2.0
 MAX_ASKED_BYTES = 4096  # with which a client token is asked for
+NO_SOCKET_HERE = (
+    "There is no WebSocket under this address. Those of this server: /ws/ROOM (y-websocket), /hocuspocus "
+    "(Hocuspocus), /d/ROOM/ws/ROOM (Y-Sweet, whose clients ask at /doc/ROOM/auth first).\n"
+)
 KEPT_REFUSALS = 10_000  # then the oldest is forgotten
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, section 5.6.2
@@ -80,6 +84,7 @@ class Rooms:
                 )
             ),
             Route("/doc/{room:path}/auth", self.y_sweet_auth, methods=["POST"]),
+            WebSocketRoute("/{elsewhere:path}", no_socket_here),  # the last
         ]
 
     async def y_websocket(self, websocket: WebSocket) -> None:
@@ -262,6 +267,13 @@ def _first_offered(websocket: WebSocket) -> str | None:
     """The subprotocol to answer when it means nothing to us. A token among them is not one."""
     offered: list[str] = websocket.scope["subprotocols"]
     return next((one for one in offered if not one.startswith(TOKEN_PREFIX)), None)
+
+
+async def no_socket_here(websocket: WebSocket) -> None:
+    """A handshake for any other address."""
+    await websocket.send_denial_response(
+        Response(NO_SOCKET_HERE, status_code=404, media_type="text/plain")
+    )
 
 
 async def upgrade_required(request: Request) -> Response:

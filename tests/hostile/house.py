@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from forging import AUDIENCE, ISSUER, Issuer
 from peer import PATIENCE, ask
@@ -62,6 +63,9 @@ class House:
         found = re.search(r"listening on http://[^ ]*:(\d+)", line)
         assert found, f"the server said {line!r}"
         self.port = int(found[1])
+        # The REST API is loaded later than the port is open: what that takes is no peer's doing.
+        with urlopen(f"http://127.0.0.1:{self.port}/v1/openapi.json") as answer:
+            answer.read()
 
     def _read(self) -> None:
         assert self.process.stderr is not None

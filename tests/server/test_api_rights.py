@@ -33,6 +33,7 @@ WAYS = {
     "/hocuspocus/": "hocuspocus",
     "/d/{twice:path}": "y-sweet",
     "/doc/{room:path}/auth": "y-sweet token",
+    "/{elsewhere:path}": "no socket",
 }
 
 SETS = [0, *(int(one) for one in Operation), EVERYTHING]

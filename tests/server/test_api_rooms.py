@@ -87,7 +87,7 @@ async def test_a_name_that_no_room_may_have_is_not_looked_up(path: str) -> None:
 
 async def test_names_are_opaque() -> None:
     names = [
-        "..",
+        "../..",
         "*",
         "a/b",
         "a%2Fb",

@@ -16,7 +16,7 @@ import pytest
 from processes import ROOT, Server, close_code
 from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from collab.protocol.varint import Reader, encode_bytes
 
@@ -81,6 +81,32 @@ async def test_health_and_metrics_answer(house: Server) -> None:
     assert alive.json() == {"status": "ok"}
     assert ready.json() == {"status": "ready", "reasons": []}
     assert "collab_logged_seconds_bucket" in figures.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/room", "/ws", "/ws-/r", "/v1/rooms/r", "/docs"]
+)
+async def test_a_socket_under_no_address_of_one_is_told_those_that_there_are(
+    house: Server, path: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(house.url.replace("http", "ws") + path)
+
+    assert refused.value.response.status_code == 404
+    assert b"/ws/ROOM" in refused.value.response.body
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_a_name_that_no_address_can_hold_is_refused_with_that_reason(
+    house: Server, name: str
+) -> None:
+    async with connect(f"{house.url.replace('http', 'ws')}/ws/{name}") as socket:
+        with pytest.raises(ConnectionClosed) as refused:
+            await socket.recv()
+
+    assert refused.value.rcvd is not None
+    assert refused.value.rcvd.code == 4400
+    assert "which addresses cannot hold" in refused.value.rcvd.reason
 
 
 async def test_an_edit_is_acknowledged_and_still_there_after_a_crash(
