@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from costly import before_each, plain, slow
 from rooms import Client, update_message
 
 from collab.auth.permissions import EVERYTHING, READ, Principal
 from collab.awareness import Awareness
-from collab.document.document import Document
+from collab.document.document import Document, TooCostly
 from collab.errors import PermissionDenied, Refused, StoreUnavailable, TurnCancelled
 from collab.protocol import yjs
 from collab.room import MAX_CANCELLED, Room, RoomState, Visitor
@@ -551,3 +552,21 @@ def test_all_updates_of_a_turn_have_one_author() -> None:
         room.update(bot.member, bot.write(word))
 
     assert len({id(author) for author in room.take(0).authors}) == 1
+
+
+def test_what_is_kept_of_a_refused_update_is_logged_and_reaches_the_members() -> None:
+    ada, bob = Client("ada"), Client("bob")
+    room = Room("r", Document(clock=slow()), Awareness(), epoch="e")
+    room.join(ada.member)
+    room.join(bob.member)
+    room.update(ada.member, plain(1000))
+
+    with pytest.raises(TooCostly) as refusal:
+        room.update(ada.member, before_each(1000))
+
+    entry = room.take(0)
+    kept = refusal.value.kept.log
+    assert entry is not None
+    assert entry.updates == [plain(1000), kept]
+    assert bob.messages == [update_message(plain(1000)), update_message(kept)]
+    assert room.position == 2

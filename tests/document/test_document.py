@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from costly import before_each, plain, slow
 from pycrdt import Doc, Text
 
-from collab.document.document import Change, Document
+from collab.document.document import Change, Document, TooCostly
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
 from collab.protocol.structs import scan
 
@@ -446,3 +447,104 @@ def test_documents_with_the_same_deletions_have_the_same_hash() -> None:
 
     assert one.deletes() == other.deletes()
     assert one.deletes() != before.deletes()
+
+
+# What takes too long
+
+
+def test_what_takes_out_of_proportion_long_is_refused_and_a_part_of_it_kept() -> None:
+    document = Document(clock=slow())
+    document.apply(plain(1000), "ada")
+
+    with pytest.raises(TooCostly, match="too costly") as refusal:
+        document.apply(before_each(1000), "eve")
+
+    kept = refusal.value.kept
+    assert kept.forward == (kept.log,)
+    assert 100 < len(read(document)) - 1000 < 900
+    again = Document.load(None, [plain(1000), kept.log])
+    assert again.snapshot() == document.snapshot()
+    assert again.state_vector() == document.state_vector()
+
+
+def test_a_document_goes_on_after_a_refusal_of_that_kind() -> None:
+    document, ada = Document(clock=slow()), Writer()
+    document.apply(plain(1000), "ada")
+    with pytest.raises(TooCostly):
+        document.apply(before_each(1000), "eve")
+    length = len(read(document))
+
+    apply_all(document, ada.write("b", "c"))
+
+    assert len(read(document)) == length + 2
+
+
+def test_an_answer_that_takes_too_long_is_refused_too() -> None:
+    document = Document(clock=slow())
+    document.apply(plain(1000), "ada")
+
+    with pytest.raises(TooCostly) as refusal:
+        document.apply(before_each(1000), "eve", precise=True)
+
+    again = Document.load(None, [plain(1000), refusal.value.kept.log])
+    assert again.snapshot() == document.snapshot()
+
+
+def test_whoever_lets_in_what_takes_too_long_leaves_the_document_to_be_rebuilt() -> (
+    None
+):
+    document, bob = Document(clock=slow()), Writer()
+    first = bob.write("b")
+    document.apply(plain(1000), "ada")
+    document.apply(before_each(1000, after=bob.doc.client_id), "eve")
+
+    with pytest.raises(DocumentBroken, match="too long"):
+        apply_all(document, first)
+
+
+def test_what_is_long_and_quick_goes_in_whole() -> None:
+    document, ada = Document(clock=lambda: 0.0), Writer()
+    for word in ("one ", "two ") * 500:
+        ada.text.insert(0, word)
+        del ada.text[0:1]
+    whole = ada.doc.get_update()
+
+    assert document.apply(whole, "ada") is whole
+    assert read(document) == str(ada.text)
+    assert document.gate.known == {ada.doc.client_id: 4000}
+
+
+def test_a_precise_apply_of_much_that_is_known_forwards_what_is_new_alone() -> None:
+    document, ada = Document(clock=lambda: 0.0), Writer()
+    for _ in range(300):
+        ada.text.insert(0, "one ")
+        del ada.text[0:1]
+    document.apply(ada.doc.get_update(), "ada")
+    ada.write("new")
+
+    change = document.apply(ada.doc.get_update(), "ada", precise=True)
+
+    assert isinstance(change, Change)
+    assert change.forward == (change.log,)
+    assert [run.clock for run in scan(change.log).runs] == [1200]
+    assert read(document) == str(ada.text)
+
+
+def test_what_was_let_in_elsewhere_or_is_ours_may_take_as_long_as_it_does() -> None:
+    document, ours = Document(clock=slow()), Document(clock=slow())
+    for each in (document, ours):
+        each.apply(plain(1000), "ada")
+
+    document.merge(before_each(1000), "eve")
+    ours.apply(before_each(1000), "eve", is_ours=True)
+
+    assert len(read(document)) == len(read(ours)) == 2000
+
+
+def test_a_log_is_loaded_in_small_steps() -> None:
+    ada = Writer()
+    updates = [*ada.write("a", "b", "c"), plain(300), before_each(300)]
+
+    steps = sum(1 for _ in Document.loading(None, updates))
+
+    assert steps >= 4 + 300 // 64

@@ -203,3 +203,14 @@ def test_a_watching_child_names_each_row_before_it_is_applied() -> None:
         (Answer.AT, 4),
         (Answer.FAILED, 0),
     ]
+
+
+def test_a_snapshot_that_takes_too_long_to_load_is_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, log = typed(3, 50)
+    monkeypatch.setattr(replay, "LOAD_SECONDS", -1.0)
+    monkeypatch.setattr(replay, "LOAD_BYTE_SECONDS", 0.0)
+
+    with pytest.raises(NotVerified, match="too long"):
+        replay.replay(None, log)

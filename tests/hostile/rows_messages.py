@@ -385,6 +385,38 @@ async def many_writers(field: Field) -> None:
         assert await peer.closed() == 4413
 
 
+def _before_each(characters: int) -> bytes:
+    """Insertions at the beginning, each before another character of a text: every one is compared with all others."""
+    crafted = [item(STRING, string("x"), right=(100, at)) for at in range(characters)]
+    return update(section(200, 0, *crafted))
+
+
+TEXT = "some words that are there "  # 26 characters
+
+
+@story(
+    "S25",
+    "an insertion before each of 9,000 characters",
+    lines=(1,),
+    counter=counted(4413),
+)
+async def insertions_before_each(field: Field) -> None:
+    """Native code would take 10 s for these 54 KB."""
+    witness, peer = await field.join(), await field.join()
+    witness.say(update_of(insertion(100, 0, TEXT * 350)))
+    await peer.until(lambda: bool(peer.updates()))
+    worked = field.house.cpu_seconds()
+
+    peer.say(update_of(_before_each(9_000)))
+
+    assert await peer.closed() == 4413
+    assert field.house.cpu_seconds() - worked < 2
+    fresh = await field.join()
+    kept = await fresh.document()
+    assert kept.count(b"\x01x") > 64
+    assert len(await witness.document()) == len(kept)
+
+
 @story("S26", "a surrogate pair split by two members")
 async def split_pair(field: Field) -> None:
     one, two = await field.join(), await field.join()
@@ -731,6 +763,7 @@ S_ROWS = [
         for name in ("\0", "__proto__", "constructor", "x" * 256, "")
     ),
     many_writers,
+    insertions_before_each,
     split_pair,
     repeats,
     mass_deletion,
