@@ -84,6 +84,7 @@ def test_every_block_is_tried() -> None:
         "python",
         "curl",
         "agent",
+        "blocking",
         "key",
         "auth",
         "revoke",
@@ -129,6 +130,9 @@ def test_the_readme_works_word_by_word(tmp_path: Path) -> None:
         browser(BLOCKS["browser"].replace(ADDRESS, here), here, tmp_path)
         python(BLOCKS["python"].replace(ADDRESS, here), tmp_path)
         assert "Gardener  A bench" in agent(BLOCKS["agent"].replace(ADDRESS, here))
+        said = agent(BLOCKS["blocking"].replace(ADDRESS, here))
+        assert "under the apple tree" in said
+        assert "{'apple': {'age': 12}}" in said
         told = operate(BLOCKS["curl"].replace(ADDRESS, here), tmp_path)
         assert told.count("Hello, curl!") == 1
         assert "event: update" in told
