@@ -60,6 +60,8 @@ class Doc(Observed):
         Invalid for a map or a list and when it is not clear which root is meant, Ambiguous when several sections bear
         that title.
         """
+        if format not in ("text", "markdown"):
+            raise Invalid(f"there is no format {format!r}")
         memory = self.memory
         with translated():
             within, version = Within(root, path), self.version()

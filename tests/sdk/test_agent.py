@@ -121,6 +121,8 @@ async def test_a_word_that_is_unknown_is_an_error_of_the_client_and_of_python(
             doc = await agent.open(room)
             with pytest.raises(error, match="status"):
                 agent.status("asleep")
+            with pytest.raises(error, match="format"):
+                doc.read(format="prose")
             with pytest.raises(error, match="policy"):
                 doc.turn(on_conflict="perhaps")
             with pytest.raises(error, match="level"):

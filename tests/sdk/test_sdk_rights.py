@@ -28,9 +28,18 @@ class Door:
     def __init__(self, server: Server, issuer: Issuer) -> None:
         self.url, self.port, self._issuer = server.url, server.port, issuer
 
-    def token(self, who: str, room: str, may: list[str], seconds: float = 600) -> str:
+    def token(
+        self,
+        who: str,
+        room: str,
+        may: list[str],
+        seconds: float = 600,
+        *,
+        kind: str = "human",
+    ) -> str:
         return self._issuer.token(
             sub=who,
+            kind=kind,
             name=who.title(),
             rooms={room: may},
             prefixes=None,
@@ -46,7 +55,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         home / "data",
         *("--auth", "jwt", "--jwt-keys", str(issuer.write(home / "keys.json"))),
         *("--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER),
-        *("--binding", "enforce"),
+        *("--binding", "enforce", "--agent-characters-per-minute", "60000"),
     )
     server.start()
     yield Door(server, issuer)
@@ -192,6 +201,26 @@ async def test_a_programs_own_document_is_left_alone_when_it_is_refused(
         text(ada.doc).insert(0, "theirs ")
         await until(lambda: "theirs" in str(text(doc)))  # it reads on
         assert "mine" not in str(text(ada.doc))
+
+
+async def test_an_agent_that_writes_more_than_it_may_outside_of_a_turn_loses_nothing(
+    door: Door, room: str
+) -> None:
+    """The server asks for the rest when there may be more: here after about a second."""
+    heard: list[object] = []
+    token = door.token("bot", room, WRITER, kind="agent")
+    async with Provider(door.url, room, token=token) as bot:
+        await bot.synced(SECONDS)
+        bot.observe(heard.append)
+        text(bot.doc).insert(0, "x" * 61_000)
+        await bot.flush(timeout=SECONDS)
+        text(bot.doc).insert(0, "and on ")
+        await until(lambda: isinstance(bot.state.error, RateLimited))
+
+        await bot.flush(timeout=SECONDS)
+
+        assert str(text(bot.doc)) == "and on " + "x" * 61_000
+        assert not any(isinstance(event, Replaced) for event in heard)
 
 
 async def test_a_client_id_of_somebody_else_is_refused_by_name(
