@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from certificates import Files
 from processes import Server
 from services import Cluster, Redis, Sentinels, free_port, wait_for
+from tls_redis import TlsRedis
 
 from collab import connection
 from collab.connection import (
@@ -350,28 +350,18 @@ async def test_full_memory_is_unavailable() -> None:
 
 
 async def test_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    ca = tmp_path / "ca.pem"
-    files.ca.cert_pem.write_to_path(str(ca))
-    port = free_port()
-    tls = {
-        "tls-port": port,
-        "tls-cert-file": files.certificate,
-        "tls-key-file": files.key,
-        "tls-ca-cert-file": ca,
-        "tls-auth-clients": "yes",
-    }
-    options = [
-        word for name, value in tls.items() for word in (f"--{name}", f"{value}")
-    ]
-    with Redis(options=options):
-        url = f"rediss://127.0.0.1:{port}/0"
-        known = endpoint(url, ca=ca, certificate=files.certificate, key=files.key)
+    with TlsRedis(tmp_path) as server:
+        known = endpoint(
+            server.url,
+            ca=server.ca,
+            certificate=server.certificate,
+            key=server.key,
+        )
         async with client(known) as ours:
             await ours.check()
 
             assert await ours.run("ECHO", "hello") == b"hello"
-        async with client(url) as ours:
+        async with client(server.url) as ours:
             with pytest.raises(ConfigurationError, match="redis_ca"):
                 await ours.check()
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import Files
 from hearing import Ear, eventually
-from services import Cluster, Redis, Sentinels, free_port, wait_for
+from services import Cluster, Redis, Sentinels, wait_for
+from tls_redis import TlsRedis
 
 from collab.bus.base import EVERYBODY
 from collab.bus.keys import names
@@ -259,28 +259,18 @@ async def test_a_user_without_its_permissions_is_told(tmp_path: Path) -> None:
 
 
 async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    ca = tmp_path / "ca.pem"
-    files.ca.cert_pem.write_to_path(str(ca))
-    port = free_port()
-    tls = {
-        "tls-port": port,
-        "tls-cert-file": files.certificate,
-        "tls-key-file": files.key,
-        "tls-ca-cert-file": ca,
-        "tls-auth-clients": "yes",
-    }
-    options = [
-        word for name, value in tls.items() for word in (f"--{name}", f"{value}")
-    ]
-    with Redis(options=options):
-        url = f"rediss://127.0.0.1:{port}/0"
-        known = endpoint(url, ca=ca, certificate=files.certificate, key=files.key)
+    with TlsRedis(tmp_path) as server:
+        known = endpoint(
+            server.url,
+            ca=server.ca,
+            certificate=server.certificate,
+            key=server.key,
+        )
         async with make(known) as bus:
             ear = await listen(bus)
             bus.publish("notes", bytes(3 << 20))
             await ear.until(lambda: bool(ear.entries))
-        async with make(url) as bus:
+        async with make(server.url) as bus:
             await eventually(lambda: bus.troubles == ["tls"])
 
 

@@ -54,6 +54,9 @@ def main() -> int:
             results.append(result)
             say(f"{number:4}/{len(jobs)} {line(result)}")
             write(options, results, list(EVERY))
+        # Leaving the block ends whoever is still there by a signal, in the midst of its own end.
+        pool.close()
+        pool.join()
     return 1 if any(result.violations for result in results) else 0
 
 
