@@ -216,15 +216,47 @@ class Prose:
             before = block
         return found
 
-    def freeze(self) -> Prose:
-        """Look at the order for the last time: anchors of this moment can be had later on."""
-        _ = self._spans
-        return self
+    def freeze(self) -> None:
+        """Look at the tree for the last time: what is asked of this moment later on needs no more of it."""
+        _ = self._spans, self.chapters
 
     @cached_property
     def nodes(self) -> frozenset[Id]:
         """The elements on the way to its blocks."""
         return frozenset(step.id for block in self.blocks for step in block.steps)
+
+    def block_at(self, index: int) -> Block:
+        """The one that a place is in."""
+        return self.blocks[self._number(index)]
+
+    def is_bare(self, block: Block) -> bool:
+        """Whether it is an empty paragraph that stands for itself."""
+        steps = block.steps
+        if block.size or block.tag != "paragraph":
+            return False
+        if len(steps) < 2 or steps[-2].tag not in ITEMS:
+            return True
+        first, last = self._ranges[steps[-2].id]
+        return steps[-2].tag == "blockcontainer" and first == last
+
+    def extent(self, root: Root, child: int) -> tuple[int, int]:
+        """From where to where a child of a node stands."""
+        return self._children[root][child]
+
+    def step(self, steps: tuple[Step, ...], child: int) -> Step:
+        """The one to a child of an element."""
+        root = steps[-1].id if steps else self.root
+        for number, piece in enumerate(self._order.children(root)):
+            if number == child and piece.lines is not None:
+                id_ = Id(piece.client, piece.clock)
+                return Step(id_, tag_of(piece.lines.tag), child)
+        raise Problem("there is no such element")
+
+    @cached_property
+    def tags(self) -> frozenset[str]:
+        """Of its elements, as they are written."""
+        ids = {step.id for block in self.blocks for step in block.steps}
+        return frozenset(self._order.lines(id_).tag for id_ in ids)
 
     def spans(self, start: int = 0, end: int | None = None) -> list[Span]:
         """Whose characters stand from one place up to another, in order."""
@@ -493,6 +525,11 @@ class Prose:
     def _edge(self, number: int, is_after: bool) -> int:
         parts = self.blocks[number].parts
         return parts[-1].child + 1 if is_after else parts[0].child
+
+    def splice(self, block: Block, changes: Sequence[Change]) -> None:
+        """Several changes of one block."""
+        for change in reversed(changes):
+            self._splice(block, change, None)
 
     def _splice(
         self, block: Block, change: Change, attributes: Mapping[str, Any] | None

@@ -9,10 +9,12 @@ from itertools import islice
 from typing import Any, Literal
 
 import orjson
-from pycrdt import Array, Map, Text, UndoManager
+from pycrdt import Array, Map, Text, UndoManager, XmlFragment
 
 from collab.document.anchor import Anchor, Root, Side
+from collab.document.blocks import Node, blocks_of, shaped
 from collab.document.budget import Budget
+from collab.document.chapters import Chapters, Line
 from collab.document.characters import Change, Characters, places, word_changes
 from collab.document.edits import Draft
 from collab.document.prose import Prose
@@ -21,7 +23,7 @@ from collab.document.units import bytes_of
 from collab.document.values import check_value, checked
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Ambiguous, Conflict, Invalid, NotFound, StaleVersion
-from collab.sdk.memory import Memory, Spot, Where, Within
+from collab.sdk.memory import Memory, Spot, Where, Within, spans_of
 from collab.sdk.patching import locate, read_diff
 from collab.sdk.reading import Changed, Known, Match, Section, View
 from collab.sdk.values import NOTHING, is_same, steps
@@ -226,9 +228,17 @@ class Edits:
     ) -> EditResult:
         """Change a section, found by its title."""
         name, characters, span = self.section(title, within)
+        if isinstance(characters, Prose):
+            if edit in (markdown.replaced, markdown.appended, markdown.before):
+                return self._edit_chapter(edit, name, characters, span, text)
+            if edit is markdown.renamed:
+                end = span.start + len(span.title)
+                return self._exchange(
+                    name, characters, span.start, end, " ".join(text.split())
+                )
         start, stop, insert = edit(characters.shown, span, self.checked(text))
-        if isinstance(characters, Prose) and edit is markdown.renamed:
-            insert = insert.lstrip("#").strip()
+        if isinstance(characters, Prose) and stop == len(characters.shown):
+            start = max(start - 1, 0)  # the last line goes with the break before it
         known, was = None, None
         if edit is markdown.replaced:
             known, was = self._read_body(name, title, span)
@@ -241,11 +251,138 @@ class Edits:
         known = self.memory.known(root, span.start, span.end)
         if known is None:
             return None, None
-        same = [each for each in markdown.sections(known.text) if each.title == title]
+        prose = known.prose
+        spans = markdown.sections(known.text) if prose is None else spans_of(prose)
+        same = [each for each in spans if each.title == title]
         if len(same) != 1:
             return None, None
+        if prose is not None:
+            return known, markdown.content(prose.shown, same[0])
         start, stop = markdown.content(known.text, same[0])
         return known, (known.start + start, known.start + stop)
+
+    def _edit_chapter(
+        self,
+        edit: SectionChange,
+        root: Root,
+        prose: Prose,
+        span: markdown.Span,
+        text: str,
+    ) -> EditResult:
+        """The same in an XML tree, where Markdown becomes blocks."""
+        nodes = self._nodes(prose, text)
+        chapter = next(each for each in prose.chapters if each.start == span.start)
+        chapters = self._chapters(root, prose)
+        conflict: Conflicts = ()
+        if edit is markdown.appended:
+            return self._arrange(
+                root, prose, text, conflict, lambda: chapters.append(chapter, nodes)
+            )
+        if edit is markdown.before:
+            return self._arrange(
+                root, prose, text, conflict, lambda: chapters.before(chapter, nodes)
+            )
+        start, stop = markdown.content(prose.shown, span)
+        if start < stop:
+            known, was = self._read_body(root, span.title, span)
+            conflict = self._conflict(root, prose.shown, start, stop, known, was)
+        return self._arrange(
+            root, prose, text, conflict, lambda: chapters.replace(chapter, nodes)
+        )
+
+    def _nodes(self, prose: Prose, text: str) -> list[Node]:
+        if bytes_of(self.checked(text)) > MAX_EDIT_BYTES:
+            raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
+        return shaped(blocks_of(text), prose.tags)
+
+    def _chapters(self, root: Root, prose: Prose) -> Chapters:
+        shown = prose.shown
+
+        def line(start: int, stop: int, new: str) -> Line:
+            view = self.memory.view(root, start, stop, shown)
+            now = shown[start:stop]
+            if view is not None and view.base != now:
+                changes = word_changes(view.base, new, Budget())
+                return Line(view.rebased(changes), is_exact=False)
+            return Line(
+                [
+                    Change(start + each.start, start + each.stop, each.insert)
+                    for each in word_changes(now, new, Budget())
+                ],
+                is_exact=True,
+            )
+
+        def is_foreign(start: int, stop: int) -> bool:
+            view = self.memory.view(root, start, stop, shown)
+            return view is not None and any(
+                part.kind == "foreign" for part in view.parts
+            )
+
+        return Chapters(prose, line, is_foreign)
+
+    def line_of(
+        self, root: Root, anchor: Anchor, text: str, *, has_begun: bool
+    ) -> tuple[str, str | None]:
+        """Of what is to be written at an anchor, what goes into the line there; and what is Markdown, behind a line break or
+        where there is no line of text yet: None of a text that is no XML, and of code.
+        """
+        prose = self.memory.places.prose(root)
+        if prose is None:
+            return text, None
+        if not prose.blocks:
+            return "", text
+        block = prose.block_at(self.memory.places.resolve(anchor).index)
+        if not has_begun and (prose.is_bare(block) or not block.holds_text):
+            return "", text
+        if block.keeps_breaks or "\n" not in text:
+            return text, None
+        line, _, rest = text.partition("\n")
+        return line, rest
+
+    def write_blocks(
+        self, root: Root, anchor: Anchor, text: str, conflict: Conflicts
+    ) -> EditResult:
+        """Put Markdown behind the block that an anchor is in."""
+        prose = self._characters(root)
+        if not isinstance(prose, Prose):
+            raise Conflict("what is written into is no XML any more")
+        nodes = self._nodes(prose, text)
+        if not nodes:
+            return EditResult(False, anchor, conflict)
+        index = self.memory.places.resolve(anchor).index
+        chapters = self._chapters(root, prose)
+        return self._arrange(
+            root, prose, text, conflict, lambda: chapters.behind(index, nodes)
+        )
+
+    def _arrange(
+        self,
+        root: Root,
+        prose: Prose,
+        text: str,
+        conflict: Conflicts,
+        change: Callable[[], tuple[Root, int] | None],
+    ) -> EditResult:
+        """Change blocks, in one transaction. `change` tells the node, and which child of it, that was put there last."""
+        memory = self.memory
+        self._scope(root, XmlFragment)
+        last: list[tuple[Root, int] | None] = []
+        memory.rearrange(self._id, lambda: last.append(change()))
+        now = memory.places.prose(root)
+        shown = "" if now is None else now.shown
+        changes = word_changes(prose.shown, shown, Budget())
+        self.inserted += sum(len(each.insert) for each in changes)
+        self.deleted += sum(each.stop - each.start for each in changes)
+        self._counted(bytes_of(text))
+        if now is None:
+            return EditResult(True, None, conflict)
+        end = 0
+        if last[0] is not None:
+            end = now.extent(*last[0])[1]
+        elif changes:
+            at = sum(len(each.insert) - each.stop + each.start for each in changes)
+            end = changes[-1].stop + at
+        return EditResult(True, now.anchor(end, Side.LEFT), conflict)
 
     # Maps and lists
 

@@ -88,6 +88,14 @@ def translated(missing: type[SdkError] = Conflict) -> Iterator[None]:
         raise _KINDS.get(error.code, Invalid)(str(error)) from None
 
 
+def spans_of(prose: Prose) -> list[markdown.Span]:
+    """The sections of an XML tree."""
+    return [
+        markdown.Span(each.level, each.title, each.start, each.body, each.end)
+        for each in prose.chapters
+    ]
+
+
 class Memory:
     """Of one document at a time: with another one after a refusal, nothing is known any more."""
 
@@ -251,6 +259,24 @@ class Memory:
             f"a place is an anchor, a match, start, end, or 0 to {stop - start}"
         )
 
+    def named(
+        self, first: Where, last: Where, root: str | None, path: str | None
+    ) -> tuple[str, str | None, int, int]:
+        """A part of a text in the words of the log: its root, the path inside of that, from where and to where. Raises
+        Invalid when it is not in one text.
+        """
+        within = Within(root, path)
+        start, end = self.spot(first, within), self.spot(last, within)
+        text, begin, _ = (
+            (start.root, 0, 0) if path is None else self.part(self.text(within))
+        )
+        if start.root != text or end.root != text:
+            raise Invalid("both places must be in the text that is meant")
+        name, inside = self.places.named(text)
+        if path is not None:
+            name, inside = self.root(root), path
+        return name, inside or None, start.index - begin, end.index - begin
+
     def _is_taken_away(self, anchor: Anchor, place: Place | Orphaned) -> bool:
         """Whether somebody else has deleted what an anchor holds on to."""
         if anchor.item is None or isinstance(place, Place):
@@ -273,10 +299,7 @@ class Memory:
         prose = self.places.prose(root)
         if prose is None:
             return markdown.sections(self.characters(root).shown)
-        return [
-            markdown.Span(each.level, each.title, each.start, each.body, each.end)
-            for each in prose.chapters
-        ]
+        return spans_of(prose)
 
     def tree(self, doc: Doc[Any]) -> Tree:
         """The maps and lists of this document."""

@@ -169,7 +169,7 @@ class Known:
         prose: Prose | None = None,
     ) -> None:
         self.root, self.start, self.text = root, start, text
-        self._prose = prose  # as it was, of what are not the characters of one text
+        self.prose = prose  # as it was, of what are not the characters of one text
         self.is_whole = is_whole  # all there was: also what comes before and behind
         self.spans = spans
 
@@ -188,8 +188,8 @@ class Known:
 
     def anchor(self, index: int, side: Side) -> Anchor:
         """A place in it, by its index in the root when it was read."""
-        if self._prose is not None:
-            return self._prose.anchor(index, side)
+        if self.prose is not None:
+            return self.prose.anchor(index, side)
         at = index - (side is Side.LEFT)
         if side is Side.LEFT and index == self.start:
             # Before it stands what was not read.
@@ -299,7 +299,7 @@ class Known:
 
     def _had(self, client: int, clock: int) -> bool:
         """Whether it is an element that was there, at the beginning of the one that it is in."""
-        return self._prose is not None and Id(client, clock) in self._prose.nodes
+        return self.prose is not None and Id(client, clock) in self.prose.nodes
 
     def _to_words(
         self, was: tuple[int, int], text: str, start: int, stop: int

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from collab.document.anchor import Anchor, Side
+from collab.document.blocks import complete
 from collab.sdk import sections as markdown
 from collab.sdk.edits import (
     Conflicts,
@@ -348,7 +349,14 @@ class Turn:
         with self._waiting():
             with translated():
                 flow = Flow(self, self.check(), where, replace, Within(root, path))
-            await pour(flow, pieces, self._limits)
+            failure: Exception | None = None
+            try:
+                await pour(flow, pieces, self._limits)
+            except Exception as error:
+                failure = error
+            await flow.end()
+            if failure is not None:
+                raise failure
         return flow.result
 
     def section(
@@ -454,6 +462,8 @@ class Flow:
         side = Side.LEFT if spot.index else Side.RIGHT
         self._root = spot.root
         self._anchor = edits.memory.places.anchor(spot.root, spot.index, side)
+        # Of Markdown for an XML tree, what is no whole block yet; None in a line of it, and in any text.
+        self._block: str | None = None
 
     @property
     def result(self) -> EditResult:
@@ -476,6 +486,29 @@ class Flow:
             target, self._target = self._target, None
             removed = edits.replace(target, "", None, Within())
             self._conflict = removed.conflict
+        if self._block is None:
+            text, rest = edits.line_of(
+                self._root, self._anchor, text, has_begun=self._has_begun
+            )
+            anchor = self._write_line(text) if text else None
+            if rest is None:
+                return anchor
+            self._block, text = "", rest
+        whole, self._block = complete(self._block + text)
+        self._write_blocks(whole)
+        return None if self._has_begun else self._anchor
+
+    def _write_blocks(self, text: str) -> None:
+        if text:
+            result = self._edits.write_blocks(
+                self._root, self._anchor, text, self._conflict
+            )
+            self._has_begun = self._has_begun or result.applied
+            self._anchor = result.anchor or self._anchor
+        self.tail("")
+
+    def _write_line(self, text: str) -> Anchor | None:
+        edits = self._edits
         write = edits.go_on if self._has_begun else edits.begin
         result = write(self._root, self._anchor, text, self._conflict)
         if result.anchor is not None:
@@ -487,9 +520,18 @@ class Flow:
         order = edits.memory.places
         return order.anchor(self._root, order.resolve(self._anchor).index)
 
+    async def end(self) -> None:
+        """Write the last block, which nothing has closed."""
+        if self._block:
+            self._turn.check()
+            text, self._block = self._block, ""
+            with translated():
+                self._write_blocks(text)
+            await self._turn.pace()
+
     def tail(self, text: str) -> None:
         """What has come and is not written yet."""
-        self._turn.show("writing", text)
+        self._turn.show("writing", (self._block or "") + text)
 
 
 class SectionEdit:

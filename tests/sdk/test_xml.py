@@ -290,3 +290,150 @@ async def test_a_list_in_a_document_stays_one() -> None:
         await turn.insert("end", "\nu")
 
     assert shown(doc) == "- [x] t\n- [ ] u"
+
+
+# Sections, by Markdown
+
+
+async def test_markdown_becomes_blocks_of_a_section() -> None:
+    doc = letter()
+
+    async with doc.turn() as turn:
+        greeting = turn.section("Greeting")
+        await greeting.append("How **are** you?\n\n1. well\n2. not so [well](/w)")
+        await greeting.append("3. or\n\n```py\nx = 1\n```")
+        await turn.section("End").insert_before("> a quote")
+        await turn.section("End").append("- PS")
+        result = await turn.section("End").append("Last.")
+
+    assert shown(doc) == (
+        "# Letter\n\n## Greeting\n\nDear all.\n\nHow **are** you?\n\n"
+        "1. well\n2. not so [well](/w)\n3. or\n\n```py\nx = 1\n```\n\n> a quote\n\n"
+        "## End\n\n- Yours\n- A.\n- PS\n\nLast."
+    )
+    assert doc.resolve(result.anchor) == Place(NAME, len(doc.read().text))
+
+
+async def test_a_section_says_something_else_with_few_changes() -> None:
+    doc = rich(
+        heading(1, "T"),
+        paragraph("First words here."),
+        bullets("one", "two"),
+        paragraph("Last."),
+        heading(1, "U"),
+        paragraph("other"),
+    )
+    kept = [doc.find(said)[0].start for said in ("First", "here", "two", "Last")]
+    fragment(doc.raw).children[1].children[0].format(6, 11, {"highlight": {}})
+
+    async with doc.turn() as turn:
+        await turn.section("T").replace(
+            "First *words* **now** here.\n\n- one\n- new\n- two\n\n## Sub\n\nLast."
+        )
+
+    assert shown(doc) == (
+        "# T\n\nFirst *words* **now** here.\n\n- one\n- new\n- two\n\n## Sub\n\nLast.\n\n# U\n\nother"
+    )
+    for said, anchor in zip(("First", "here", "two", "Last"), kept, strict=True):
+        assert doc.resolve(anchor) == Place(NAME, doc.read().text.index(said))
+    marks = dict(fragment(doc.raw).children[1].children[0].diff())["words"]
+    assert marks == {"highlight": {}, "italic": {}}
+
+
+async def test_a_section_without_a_body_gets_one_and_a_whole_section_goes() -> None:
+    doc = rich(heading(1, "T"), heading(2, "A"), heading(2, "B"), paragraph("b"))
+
+    async with doc.turn() as turn:
+        await turn.section("A").replace("now")
+        await turn.section("B").delete()
+        await turn.section("T").rename("Top")
+
+    assert shown(doc) == "# Top\n\n## A\n\nnow"
+
+
+async def test_what_others_wrote_in_a_section_since_it_was_read_stays() -> None:
+    doc = rich(
+        heading(1, "T"), paragraph("one two"), paragraph("to go"), heading(1, "U")
+    )
+    doc.read(section="T")
+    other = Other(doc)
+    fragment(other.raw).children[1].children[0].insert(3, " and a half")
+    fragment(other.raw).children[2].children[0].insert(0, "not ")
+    other.say()
+
+    async with doc.turn(on_conflict="reject") as turn:
+        with pytest.raises(StaleVersion):
+            await turn.section("T").replace("ONE two")
+    async with doc.turn() as turn:
+        result = await turn.section("T").replace("one TWO")
+
+    assert result.conflict
+    assert shown(doc) == "# T\n\none and a half TWO\n\nnot to go\n\n# U"
+
+
+# Streams
+
+
+async def test_a_stream_goes_on_in_the_line_it_is_put_into() -> None:
+    doc = rich(paragraph("before | after"), paragraph("more"))
+
+    async with doc.turn() as turn:
+        await turn.stream(doc.find("| ")[0], words("some ", "wo", "rds **x** "))
+        await turn.stream("end", words("new"), replace=doc.find("more")[0])
+
+    assert doc.read().text == "before | some words **x** after\nnew"
+
+
+async def test_behind_a_line_break_a_stream_is_markdown() -> None:
+    doc = rich(heading(1, "T"), paragraph("so"), heading(1, "U"), paragraph())
+    provider: Any = doc.provider
+
+    async with doc.turn() as turn:
+        end = turn.section("T").end
+        await turn.stream(
+            end,
+            words(" far.\n", "\n## S", "ub\n\n- a", "\n- b\n", "\nlast *wo", "rds*"),
+        )
+        await turn.stream("end", words("```\nco", "de\n\n\nmore\n```\n", "\nend"))
+
+    assert shown(doc) == (
+        "# T\n\nso far.\n\n## Sub\n\n- a\n- b\n\nlast *words*\n\n# U\n\n"
+        "```\ncode\n\n\nmore\n```\n\nend"
+    )
+    assert any("last" in said for said in provider.said)
+    assert turn.inserted == len(" far.\nSub\na\nb\nlast words") + len(
+        "code\n\n\nmore\nend"
+    )
+
+
+async def test_what_came_of_a_stream_that_fails_is_written() -> None:
+    async def failing() -> AsyncIterator[str]:
+        yield "\none\n\ntwo "
+        raise ZeroDivisionError
+
+    doc = rich(paragraph("begin"))
+
+    async with doc.turn() as turn:
+        with pytest.raises(ZeroDivisionError):
+            await turn.stream("end", failing())
+
+    assert shown(doc) == "begin\n\none\n\ntwo"
+
+
+async def test_a_stream_and_a_person_write_in_one_list() -> None:
+    doc = rich(bullets("a"))
+    other = Other(doc)
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "\n- b\n\n"
+        yield "- c\n\nover\n\n"
+        fragment(other.raw).children[0].children[0].children[0].children[0].insert(
+            0, "A"
+        )
+        other.say()
+        yield "end"
+
+    async with doc.turn() as turn:
+        await turn.stream("end", pieces())
+
+    assert shown(doc) == "- Aa\n- b\n- c\n\nover\n\nend"
