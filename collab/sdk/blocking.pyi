@@ -104,10 +104,16 @@ class BlockingDoc:
         range: Match | Section | tuple[Where, Where] | None = ...,
         *,
         root: str | None = ...,
+        path: str | None = ...,
         at: int | None = ...,
     ) -> Blame: ...
     def changeset(
-        self, after: int, to: int | None = ..., *, root: str | None = ...
+        self,
+        after: int,
+        to: int | None = ...,
+        *,
+        root: str | None = ...,
+        path: str | None = ...,
     ) -> Changeset: ...
     def activity(
         self, *, after: int = ..., before: int | None = ..., limit: int = ...

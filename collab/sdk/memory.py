@@ -267,13 +267,14 @@ class Memory:
         """
         within = Within(root, path)
         start, end = self.spot(first, within), self.spot(last, within)
-        text, begin, _ = (
-            (start.root, 0, 0) if path is None else self.part(self.text(within))
-        )
+        text, begin = start.root, 0
+        if path is not None:
+            text, begin, _ = self.part(self.text(within))
         if start.root != text or end.root != text:
             raise Invalid("both places must be in the text that is meant")
-        name, inside = self.places.named(text)
-        if path is not None:
+        if path is None:
+            name, inside = self.places.named(text)
+        else:
             name, inside = self.root(root), path
         return name, inside or None, start.index - begin, end.index - begin
 

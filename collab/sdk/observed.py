@@ -47,32 +47,47 @@ class Observed:
         range: Match | Section | tuple[Where, Where] | None = None,
         *,
         root: str | None = None,
+        path: str | None = None,
         at: int | None = None,
     ) -> Blame:
-        """Who wrote a part of a text, or all of it: each character leads to a principal and, if it was one, a turn.
+        """Who wrote a part of the document, or all of it: each character leads to a principal and, if it was one, a turn.
 
-        With `at` as it was at that position of the log, and then the range is of numbers. What is not saved yet is not known:
-        `flush` first. Raises NotFound, and Forbidden without the right to read history.
+        A root may be of any kind, and a path (a JSON Pointer) leads to what is inside of it. The spans count characters, of
+        XML those of its text, items of a list, and the keys of a map; all that they say is within what was asked for.
+        With `at` as it was at that position of the log, and then the range is of numbers. What is not saved yet is not
+        known: `flush` first. Raises NotFound, and Forbidden without the right to read history.
         """
-        start: int | None = None
-        end: int | None = None
+        if range is None:
+            name = root if root is not None else self._root()
+            return await self.history.blame(name, path=path, at=at)
+        first, last = range if isinstance(range, tuple) else (range.start, range.end)
+        if at is not None or (isinstance(first, int) and isinstance(last, int)):
+            with translated():
+                name = self.memory.root(root)
+            start, end = _number(first), _number(last)
+            return await self.history.blame(name, start, end, path=path, at=at)
         with translated():
-            name = self.memory.root(root)
-            if range is not None:
-                first, last = (
-                    range if isinstance(range, tuple) else (range.start, range.end)
-                )
-                if at is None:
-                    first = self.memory.spot_in(first, name).index
-                    last = self.memory.spot_in(last, name).index
-                start, end = _number(first), _number(last)
-        return await self.history.blame(name, start, end, at=at)
+            name, inside, start, end = self.memory.named(first, last, root, path)
+        return await self.history.blame(name, start, end, path=inside)
+
+    def _root(self) -> str | None:
+        """The text that is meant; None when there is none."""
+        with translated():
+            name = self.memory.root(None)
+        return name if name in self.memory.doc.keys() else None
 
     async def changeset(
-        self, after: int, to: int | None = None, *, root: str | None = None
+        self,
+        after: int,
+        to: int | None = None,
+        *,
+        root: str | None = None,
+        path: str | None = None,
     ) -> Changeset:
-        """What happened after one position of the log, up to another or to the end, and who did it."""
-        return await self.history.changeset(after, to, root=root)
+        """What happened after one position of the log, up to another or to the end, and who did it: anywhere, in one root,
+        or in what is at a path (a JSON Pointer) inside of it.
+        """
+        return await self.history.changeset(after, to, root=root, path=path)
 
     async def activity(
         self, *, after: int = 0, before: int | None = None, limit: int = 50

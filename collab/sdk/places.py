@@ -11,7 +11,8 @@ from collab.document.export import root_of
 from collab.document.order import Order, Span
 from collab.document.prose import Prose
 from collab.document.shared import ELEMENT, FRAGMENT, XML_TEXT, find, kinds_of
-from collab.sdk.errors import Invalid
+from collab.document.values import pointer
+from collab.sdk.errors import Invalid, NotFound
 
 
 class Places:
@@ -57,15 +58,12 @@ class Places:
 
     def shared(self, root: Root) -> Any:
         """The shared type itself; None when it is not there."""
-        steps: list[Any] = []
-        while isinstance(root, Id):
-            step = self.order.step(root)
-            if step is None:
-                return None
-            root, key = step
-            steps.append(key)
-        shared: Any = root_of(self._doc, root)
-        for key in reversed(steps):
+        way = self._way(root)
+        if way is None:
+            return None
+        name, steps = way
+        shared: Any = root_of(self._doc, name)
+        for key in steps:
             match shared:
                 case XmlFragment() | XmlElement():
                     shared = shared.children[int(key)]
@@ -74,6 +72,25 @@ class Places:
                 case _:
                     return None
         return shared
+
+    def named(self, root: Root) -> tuple[str, str]:
+        """The root that it is or lies in, and the path to it there. Raises NotFound."""
+        way = self._way(root)
+        if way is None:
+            raise NotFound("that text is gone")
+        name, steps = way
+        return name, pointer(tuple(map(str, steps)))
+
+    def _way(self, root: Root) -> tuple[str, list[Any]] | None:
+        """A root, and what leads from there to what lies in it; None when that is gone."""
+        steps: list[str | int] = []
+        while isinstance(root, Id):
+            step = self.order.step(root)
+            if step is None:
+                return None
+            root, key = step
+            steps.append(key)
+        return root, steps[::-1]
 
     def inside(self, root: str, path: str) -> Root:
         """The text or the XML at a path inside of a root. Raises NotFound, and Invalid for anything else."""

@@ -16,6 +16,7 @@ from faults.proxy import Proxy
 from forging import AUDIENCE, ISSUER, Issuer
 from members import SECONDS, text
 from processes import Server
+from pycrdt import Map, Text, XmlElement, XmlFragment, XmlText
 
 import collab
 from collab.sdk import Agent, Doc, Phase, connect_sync
@@ -25,10 +26,11 @@ from collab.sdk.errors import (
     Cancelled,
     Conflict,
     Forbidden,
+    Invalid,
     NotFound,
     StaleVersion,
 )
-from collab.sdk.history import History
+from collab.sdk.history import History, TextChange
 from collab.sdk.provider import Provider
 from collab.sdk.sync import Face, Loop, waits
 from collab.sdk.turn import SectionEdit, Turn
@@ -425,6 +427,68 @@ async def test_the_past_is_told_and_taken_back(
         everything = await doc.undo_by(principal, since)
         assert everything.is_changed
         await says(doc, "")
+
+
+async def test_the_past_of_what_is_inside_of_a_root_is_told(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with (
+        ada(house, room, "Human. ") as person,
+        connect(house.url, name="Bot") as agent,
+    ):
+        page = person.raw.get("page", type=XmlFragment)
+        for at, line in enumerate(("One line.", "Another one.")):
+            page.children.append(XmlElement("paragraph"))
+            page.children[at].children.append(XmlText(line))
+        person.raw.get("board", type=Map)["note"] = Text("To do")
+        await person.provider.flush(timeout=SECONDS)
+        doc = await agent.open(room)
+        await says(doc, "Human. ")
+        written = (await doc.activity()).position
+        async with doc.turn() as turn:
+            await turn.insert(7, " more", root="page", path="/1")
+            await turn.insert("start", "Still ", root="board", path="/note")
+
+        whole = await doc.blame(root="page")
+        found = await doc.blame(doc.find("er more", root="page")[0])
+        note = await doc.blame(("start", 8), root="board", path="/note")
+        keys = await doc.blame(root="board")
+        changed = await doc.changeset(written)
+        of_note = await doc.changeset(written, root="board", path="/note")
+
+        assert (whole.kind, keys.kind) == ("xml", "map")
+        assert [(each.start, each.end, each.path) for each in whole.spans] == [
+            (0, 9, "/0/0"),
+            (9, 10, "/1"),
+            (10, 17, "/1/0"),
+            (17, 22, "/1/0"),
+            (22, 27, "/1/0"),
+        ]
+        assert [
+            (each.start, each.end, bool(each.author.turn)) for each in found.spans
+        ] == [
+            (15, 17, False),
+            (17, 22, True),
+        ]
+        assert [
+            (each.start, each.end, bool(each.author.turn)) for each in note.spans
+        ] == [
+            (0, 6, True),
+            (6, 8, False),
+        ]
+        assert [each.key for each in keys.spans] == ["note"]
+        assert [
+            (type(each), each.root, each.path, each.old, each.new)
+            for each in changed.changes
+        ] == [
+            (TextChange, "board", "/note", "", "Still "),
+            (TextChange, "page", "/1/0", "", " more"),
+        ]
+        assert of_note.changes == changed.changes[:1]
+        with pytest.raises(NotFound):
+            await doc.blame(root="board", path="/nothing")
+        with pytest.raises(Invalid):
+            await doc.blame((0, 1), root="board")
 
 
 # What others do
