@@ -349,6 +349,11 @@ class Settings(BaseModel):
     child_processes: int = Field(
         1, ge=1, le=16, description="Child processes for compaction and verification."
     )
+    demo: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether the playground's demo agent, a child process of the server, can be sent for. auto: where only "
+        "this machine reaches the server, without access control and TLS.",
+    )
 
     @property
     def audit_path(self) -> Path | None:
@@ -366,6 +371,13 @@ class Settings(BaseModel):
         if self.postgres:
             return "postgres"
         return "redis" if self.redis else "sqlite"
+
+    @property
+    def has_demo(self) -> bool:
+        """Whether the demo agent can be sent for, once `auto` is decided."""
+        if self.demo != "auto":
+            return self.demo == "on"
+        return self.is_loopback and not self.auth and self.tls_certificate is None
 
     @property
     def is_loopback(self) -> bool:
@@ -466,6 +478,11 @@ def _check_replicas(settings: Settings) -> None:
 def _check_tls(settings: Settings) -> None:
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise ConfigurationError("tls_certificate and tls_key go together")
+    if settings.demo == "on" and settings.tls_certificate:
+        raise ConfigurationError(
+            "demo on: the agent comes over the loopback, for which tls_certificate is not made; "
+            "end TLS at a proxy, or leave demo off"
+        )
     if (settings.tls_client == "off") != (settings.tls_client_ca is None):
         raise ConfigurationError(
             "tls_client_ca and tls_client (optional or required) go together"

@@ -140,3 +140,30 @@ def test_a_file_that_is_not_text_is_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="settings cannot be read"):
         load({}, file)
+
+
+KEYS = {"auth": ("keys",)}
+TLS = {"tls_certificate": Path("c"), "tls_key": Path("k")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_demo"),
+    [
+        ({}, True),
+        ({"demo": "off"}, False),
+        (KEYS, False),
+        (KEYS | {"demo": "on"}, True),
+        ({"host": "0.0.0.0", "insecure_no_auth": True}, False),
+        ({"host": "0.0.0.0", "insecure_no_auth": True, "demo": "on"}, True),
+        (TLS, False),
+    ],
+)
+def test_the_demo_agent_comes_by_itself_only_to_a_server_of_one_machine(
+    flags: dict[str, Any], has_demo: bool
+) -> None:
+    assert load(flags).has_demo == has_demo
+
+
+def test_the_demo_agent_does_not_come_over_tls() -> None:
+    with pytest.raises(ConfigurationError, match="demo on"):
+        load(TLS | {"demo": "on"})

@@ -310,8 +310,7 @@ def _make_docs() -> ASGIApp:
 def make_demo(
     settings: Settings, access: Access, limits: Limits, listening: socket.socket
 ) -> Demo | None:
-    """None with TLS in this process: the agent comes over the loopback, for which no certificate is made."""
-    if settings.tls_certificate is not None:
+    if not settings.has_demo:
         return None
     host, port = listening.getsockname()[:2]
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

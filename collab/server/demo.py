@@ -90,7 +90,7 @@ class Demo:
         key = room_key(principal.tenant, room)
         if key not in self._here:
             raise NothingHere(
-                "nobody has sent for it by this process; it leaves when nothing changes for ten minutes"
+                "only the process by which it was sent for can send it away; it leaves when nothing changes for ten minutes"
             )
         self._unwanted.add(key)
         _send_away(self._here[key])

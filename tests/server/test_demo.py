@@ -284,7 +284,7 @@ def is_alive(pid: int) -> bool:
 def test_it_mends_the_text_for_who_sent_for_it_and_ends_with_the_server(
     serve: Callable[..., Server],
 ) -> None:
-    server = serve("--auth", "keys")
+    server = serve("--auth", "keys", "--demo", "on")
     ada = keyed(server, "read,write,presence,history")
     room = f"{server.url}/v1/rooms/r"
     with httpx2.Client(headers=ada) as client:
@@ -315,3 +315,12 @@ def test_it_mends_the_text_for_who_sent_for_it_and_ends_with_the_server(
     assert by["reason"] == "“the” was there twice"
     assert len(pids) == 1
     assert eventually(lambda: not is_alive(pids[0]))
+
+
+def test_where_it_is_off_nobody_can_send_for_it(serve: Callable[..., Server]) -> None:
+    server = serve("--demo", "off")
+
+    answer = httpx2.post(f"{server.url}{AGENT}")
+
+    assert answer.status_code == 404
+    assert children(server.pid) == []

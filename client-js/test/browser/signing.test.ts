@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest
 import { Server } from "./serving.ts";
 import { focused, launch, myName, state, text, Visitors } from "./visiting.ts";
 
-const server = new Server("--auth", "keys");
+const server = new Server("--auth", "keys", "--demo", "on");
 let browser: Browser;
 let visitors: Visitors;
 let rooms = 0;
