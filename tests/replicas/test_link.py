@@ -12,12 +12,13 @@ from rooms import Client
 from collab.awareness import Awareness
 from collab.bus.base import MAX_BODY_BYTES, Published
 from collab.document.document import Document
-from collab.errors import TurnCancelled
+from collab.errors import PermissionDenied, TurnCancelled
 from collab.metrics import Metrics
 from collab.protocol.envelope import (
     Cancelled,
     Difference,
     Digest,
+    Disconnected,
     Ended,
     Message,
     Presence,
@@ -613,6 +614,19 @@ def test_a_turn_that_is_stopped_elsewhere_ends_here() -> None:
 
     with pytest.raises(TurnCancelled):
         room.update(bot.member, bot.write("x"))
+
+
+def test_a_connection_that_is_ended_elsewhere_ends_here_without_the_others() -> None:
+    link, room, _ = make()
+    ada, eve = Client("ada"), Client("eve")
+    room.join(ada.member)
+    room.join(eve.member)
+
+    link.word(encode(Disconnected("other", "connection-eve"), "r", None))
+    link.word(encode(Disconnected("other", "nobody"), "r", None))
+
+    assert isinstance(eve.line.closed, PermissionDenied)
+    assert ada.line.closed is None
 
 
 def test_more_words_than_replicas_say_are_dropped_and_counted() -> None:
