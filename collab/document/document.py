@@ -19,6 +19,7 @@ from collab.document.gate import Gate
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
 from collab.protocol.division import (
     LONG_BYTES,
+    PART_RANGES,
     PART_STRUCTS,
     Reading,
     divide,
@@ -322,8 +323,9 @@ class Document:
         is_first = True
         for part in divide(
             update,
-            max_bytes=2 * len(update) + 100,
+            max_bytes=1 << 40,
             max_structs=min(PART_STRUCTS, most),
+            max_ranges=PART_RANGES,
             reading=reading,
         ):
             begun = self._clock()
@@ -446,13 +448,15 @@ class Document:
         return hashed(self._deleted())
 
     def _deleted(self) -> Ranges:
-        return deletions(
-            self._read(lambda: self._doc.get_update(self._native_vector()))
-        )
+        return deletions(self._deletions())
+
+    def _deletions(self) -> bytes:
+        """All of them, as an update."""
+        return self._read(lambda: self._doc.get_update(self._native_vector()))
 
     def erasure(self) -> Erasure:
-        """To count what is deleted from now on; takes about a microsecond for each range that was deleted before."""
-        return Erasure(self.gate.known, self._deleted())
+        """To count what is deleted from now on; takes less than half a microsecond for each range that was deleted before."""
+        return Erasure(self.gate.known, self._deletions())
 
     def measure(
         self, update: bytes, *, is_ours: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
-from collab.document.deletions import Ranges, joined
+from collab.document.deletions import Ranges, counted, deletions, joined
 from collab.protocol.structs import Range
 
 # Deleted ranges that are remembered; beyond, what is deleted twice may count twice.
@@ -14,18 +14,21 @@ FEW = 16  # ranges that are put in one by one; more are sorted in
 
 
 class Erasure:
-    """Begins with what had been deleted before; counts what was there then and goes. Characters count as in Yjs: by
-    UTF-16 units, and one for each format or embedded thing. `work` is how many ranges it took to begin.
+    """Begins with what had been deleted before, as an update says it; counts what was there then and goes. Characters
+    count as in Yjs: by UTF-16 units, and one for each format or embedded thing. `work` is how many ranges it took to
+    begin.
     """
 
     __slots__ = ("_deleted", "_known", "_ranges", "gone", "live", "work")
 
-    def __init__(self, known: Mapping[int, int], deleted: Ranges) -> None:
-        self._known, self._deleted = dict(known), deleted
-        self._ranges = self.work = sum(map(len, deleted.values()))
-        self.live = sum(known.values()) - sum(map(_size, deleted.values()))
+    def __init__(self, known: Mapping[int, int], update: bytes) -> None:
+        self.work, units = counted(update)
+        self._known, self.live = dict(known), sum(known.values()) - units
+        # More of them are not remembered, nor read.
+        is_few = self.work <= MAX_RANGES
+        self._deleted: Ranges = deletions(update) if is_few else {}
+        self._ranges = self.work if is_few else 0
         self.gone = 0
-        self._bound()
 
     def add(self, ranges: Iterable[Range]) -> None:
         """These are to be deleted; what was deleted before, or came later than the beginning, does not count."""

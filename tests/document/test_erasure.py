@@ -9,6 +9,7 @@ from pycrdt import Doc, Text
 from collab.document.deletions import Ranges
 from collab.document.document import Document
 from collab.document.erasure import MAX_RANGES, Erasure
+from collab.protocol.varint import encode_varint
 
 ranges = st.lists(
     st.tuples(st.integers(1, 2), st.integers(0, 40), st.integers(0, 12)).map(
@@ -18,8 +19,16 @@ ranges = st.lists(
 )
 
 
-def copied(deleted: Ranges) -> Ranges:
-    return {client: list(ranges) for client, ranges in deleted.items()}
+def update_of(deleted: Ranges) -> bytes:
+    """As native code writes it."""
+    numbers = [0, len(deleted)]
+    for client, ranges in deleted.items():
+        numbers += [client, len(ranges)]
+        numbers += [each for start, end in ranges for each in (start, end - start)]
+    return b"".join(map(encode_varint, numbers))
+
+
+NOTHING = update_of({})
 
 
 @given(before=ranges, during=ranges)
@@ -30,11 +39,11 @@ def test_what_was_there_counts_once_however_it_is_cut(
     there = {(client, clock) for client, end in known.items() for clock in range(end)}
     gone = {(client, at) for client, clock, end in before for at in range(clock, end)}
     taken = {(client, at) for client, clock, end in during for at in range(clock, end)}
-    earlier = Erasure(known, {})
+    earlier = Erasure(known, NOTHING)
     earlier.add(before)
-    deleted = copied(earlier._deleted)
+    deleted = update_of(earlier._deleted)
 
-    erasure, at_once = Erasure(known, deleted), Erasure(known, copied(deleted))
+    erasure, at_once = Erasure(known, deleted), Erasure(known, deleted)
     for each in during:
         erasure.add([each])
     at_once.add(during)
@@ -45,7 +54,7 @@ def test_what_was_there_counts_once_however_it_is_cut(
 
 
 def test_no_more_is_remembered_than_a_bound() -> None:
-    erasure = Erasure({1: 10 * MAX_RANGES}, {})
+    erasure = Erasure({1: 10 * MAX_RANGES}, NOTHING)
 
     for at in range(2):
         every_other = range(at * 3 * MAX_RANGES, (at * 3 + 2) * MAX_RANGES, 3)
@@ -53,6 +62,18 @@ def test_no_more_is_remembered_than_a_bound() -> None:
 
     assert erasure._ranges == 0
     assert erasure.gone == 2 * len(every_other)
+
+
+def test_what_was_deleted_in_very_many_places_is_counted_and_not_remembered() -> None:
+    places = [(1 << 20 | 3 * at, 1 << 20 | 3 * at + 2) for at in range(MAX_RANGES + 1)]
+    known = {1: 1 << 22, 2: 100}
+
+    erasure = Erasure(known, update_of({1: places, 2: [(5, 95)]}))
+    erasure.add([(2, 0, 50)])
+
+    assert erasure.live == (1 << 22) + 10 - 2 * len(places)
+    assert erasure.gone == 50
+    assert erasure.work == len(places) + 1
 
 
 def test_a_document_begins_to_count_where_it_stands() -> None:
