@@ -20,9 +20,10 @@ from collab.protocol.structs import (
 )
 from collab.protocol.varint import Reader, encode_varint
 
-# Longer than a few keystrokes: native code gets it by parts, of at most so many structs.
+# Longer than a few keystrokes: native code gets it by parts, of at most so many structs or deleted ranges.
 LONG_BYTES = 256
 PART_STRUCTS = 64
+PART_RANGES = 1024
 
 # What `encode` adds at most: to an update, to the structs of one client, for a hole between them, to a further
 # client's deletions; and a deleted range.
@@ -64,9 +65,10 @@ def divide(
     *,
     max_bytes: int,
     max_structs: int = 1 << 40,
+    max_ranges: int = 1 << 40,
     reading: Reading | None = None,
 ) -> list[bytes]:
-    """The update in parts of at most so many bytes, and so many structs and deleted ranges; itself if it is one.
+    """The update in parts of at most so many bytes, structs and deleted ranges; itself if it is one.
 
     Whoever can take the whole can take each part once it has those before: no struct comes before one that it refers
     to, and the deletions come last. Texts and lists that are too long are cut as Yjs does it when somebody has the
@@ -78,14 +80,16 @@ def divide(
     """
     if reading is None:
         reading = read(update, max_structs=len(update))
-    if reading.size <= max_structs and len(update) <= max_bytes:
+    found, heads = reading
+    is_small = len(heads) <= max_structs and len(found.deletes) <= max_ranges
+    if is_small and len(update) <= max_bytes:
         return [update]
     if len(update) > max_bytes - _AROUND and _longest(reading) > max_bytes - _AROUND:
         update = _cut_long(update, reading, max_bytes)
         reading = read(update, max_structs=len(update))
     return [
         *_parts(update, reading, max_bytes, max_structs),
-        *_deletions(reading.found.deletes, max_bytes, max_structs),
+        *_deletions(reading.found.deletes, max_bytes, max_ranges),
     ]
 
 
@@ -96,7 +100,13 @@ def steps(update: bytes) -> list[bytes]:
     if len(update) <= LONG_BYTES:
         return [update]
     reading = read(update, max_structs=len(update))
-    return divide(update, max_bytes=1 << 40, max_structs=PART_STRUCTS, reading=reading)
+    return divide(
+        update,
+        max_bytes=1 << 40,
+        max_structs=PART_STRUCTS,
+        max_ranges=PART_RANGES,
+        reading=reading,
+    )
 
 
 def read(update: bytes, *, max_structs: int = MAX_STRUCTS) -> Reading:
@@ -265,7 +275,7 @@ def _encode(update: bytes, runs: dict[int, list[Run]]) -> bytes:
 
 
 def _deletions(
-    deletes: list[Range], max_bytes: int, max_structs: int
+    deletes: list[Range], max_bytes: int, max_ranges: int
 ) -> Iterator[bytes]:
     """Deleted ranges, as many in each part as there is room for."""
     mine: list[Range] = []
@@ -273,7 +283,7 @@ def _deletions(
     size = _UPDATE
     for each in deletes:
         more = _RANGE if each[0] in clients else _RANGE + _DELETIONS
-        if mine and (size + more > max_bytes or len(mine) == max_structs):
+        if mine and (size + more > max_bytes or len(mine) == max_ranges):
             yield encode(b"", (), mine)
             mine, clients, size = [], set(), _UPDATE
             more = _RANGE + _DELETIONS

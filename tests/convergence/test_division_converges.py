@@ -37,7 +37,7 @@ def test_each_part_is_ready_and_all_of_them_are_the_whole(
     wrong = []
 
     for stream, whole in zip(streams, wholes(streams), strict=True):
-        parts = divide(whole, max_bytes=most, max_structs=bound)
+        parts = divide(whole, max_bytes=most, max_structs=bound, max_ranges=bound)
         doc: Doc = Doc()
         known = Known()
         for part in parts:
@@ -60,7 +60,8 @@ def test_yjs_shows_the_same_after_all_parts(
 
     shown = shown_by_yjs([[whole] for whole in some], tmp_path)
     in_parts = shown_by_yjs(
-        [divide(whole, max_bytes=160, max_structs=5) for whole in some], tmp_path
+        [divide(whole, max_bytes=160, max_structs=5, max_ranges=5) for whole in some],
+        tmp_path,
     )
 
     assert in_parts == shown

@@ -35,7 +35,7 @@ def test_no_part_has_more_structs_and_deleted_ranges_than_it_may() -> None:
     for at in range(0, 50, 2):
         del text[at : at + 1]
 
-    parts = divide(doc.get_update(), max_bytes=1 << 20, max_structs=10)
+    parts = divide(doc.get_update(), max_bytes=1 << 20, max_structs=10, max_ranges=10)
 
     found = [scan(part) for part in parts]
     assert sum(run.last - run.first for each in found for run in each.runs) == 100
