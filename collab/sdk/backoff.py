@@ -27,7 +27,7 @@ ABNORMAL = 1006
 # The same bytes would be sent again and get the same answer.
 _FINAL_STANDARD_CODES = frozenset({1002, 1003, 1007, 1009})
 
-# What a server of ours does not answer to a handshake, or only for one reason: somebody else may have.
+# Where whoever answers to a handshake does not say more. A server of ours does, so it may be somebody else.
 _PATH = (
     "check the address: it is the server's own, and its rooms are under /ws/ behind it"
 )
@@ -88,11 +88,10 @@ def closing_of_status(status: int, reason: str, retry_after: str | None) -> Clos
     seconds = (
         float(retry_after) if retry_after and retry_after.strip().isdecimal() else 0.0
     )
-    words = reason or f"the server answered with {status}"
+    hint = f": {_CHECK[status]}" if status in _CHECK else ""
+    words = reason or f"the server answered with {status}{hint}"
     if status == errors.RateLimited.http_status:
         return Closing(LIMITED, words, seconds or LIMITED_SECONDS)
-    if status in _CHECK:
-        words = f"{words} ({status}): {_CHECK[status]}"
     if status in (401, 403):
         return Closing(4400 + status - 400, words, error=Forbidden(words))
     if status == 404:

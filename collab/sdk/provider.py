@@ -14,16 +14,22 @@ from typing import Any, Literal, Self
 
 import orjson
 from pycrdt import Doc
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 
 from collab.document.document import NOTHING
-from collab.errors import CollabError, DocumentBroken, InvalidMessage
+from collab.errors import DocumentBroken, InvalidMessage
 from collab.protocol import yjs
 from collab.protocol.messages import AwarenessUpdate, SyncStep1, SyncStep2, Update
 from collab.sdk import messages
 from collab.sdk.backoff import Closing, delay
-from collab.sdk.connection import base_url, closing_of, dialled, room_address
+from collab.sdk.connection import (
+    LOCAL,
+    Connection,
+    base_url,
+    closing_of,
+    dialled,
+    room_address,
+)
 from collab.sdk.credential import Credential, Token
 from collab.sdk.errors import (
     AnotherHistory,
@@ -38,22 +44,25 @@ from collab.sdk.errors import (
     error_of,
 )
 from collab.sdk.ledger import Ledger
-from collab.sdk.messages import Ack, EndedTurn, Hello, Notice, RefusedUpdate
+from collab.sdk.messages import (
+    Ack,
+    EndedTurn,
+    Hello,
+    Notice,
+    RefusedUpdate,
+    ServerMessage,
+)
 from collab.sdk.mirror import Mirror
-from collab.sdk.outgoing import Answer, Outgoing, Stretch
-from collab.sdk.presence import PAUSE_SECONDS, RENEW_SECONDS, Peer, Presence, User
+from collab.sdk.presence import Peer, Presence, User
 from collab.sdk.requests import Requests
 from collab.turns import MAX_ABOUT_BYTES, checked_turn, read_said
 
 Level = Literal["received", "merged", "logged", "stored"]
 
 VERSION = 1
-# How long before its end a token is renewed, at most; and how soon again when that failed.
-RENEW_TOKEN_SECONDS, TOKEN_RETRY_SECONDS = 30.0, 5.0
 FLUSH_SECONDS = 10.0
 WAIT_SECONDS = 60.0  # for what a program waits for and does not bound itself
 LEAST_UPDATE_BYTES = 1024  # that every server takes
-LOCAL = 4000  # this side gave the connection up, and comes back
 
 # Refusals that end by themselves; all others concern what was written, or who wrote it.
 _PASSING = frozenset(
@@ -127,13 +136,6 @@ class PeersChanged:
 Event = State | Replaced | TurnEnded | PeersChanged
 
 
-class _Over(Exception):
-    """This side ends the connection."""
-
-    def __init__(self, closing: Closing) -> None:
-        self.closing = closing
-
-
 class Provider:
     """Keeps a document in step with a room for as long as its block lasts.
 
@@ -188,11 +190,8 @@ class Provider:
         self._final: SdkError | None = None  # it does not come back
         self._fault: SdkError | None = None  # of the last connection
 
-        self._outgoing: Outgoing | None = None  # of the connection, while there is one
-        self._over: Closing | None = None
+        self._connection: Connection | None = None  # while there is one
         self._ledger = Ledger(has_content=not self._mirror.is_empty)
-        self._renews_token_at = float("inf")
-        self._must_show = asyncio.Event()
 
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -327,7 +326,8 @@ class Provider:
     def show(self, state: Mapping[str, Any] | None) -> None:
         """Set what others see of this member, None to be seen no more. Raises Invalid when it is no JSON, or too much."""
         self._presence.show(state)
-        self._must_show.set()
+        if self._connection is not None:
+            self._connection.show()
 
     @property
     def shown(self) -> Mapping[str, Any]:
@@ -336,10 +336,9 @@ class Provider:
 
     def send(self, frame: bytes) -> bool:
         """Send a message in order with the updates. False when there is no connection: it is not sent later."""
-        if self._outgoing is None:
+        if self._connection is None:
             return False
-        self._outgoing.message(frame)
-        self._check_full()
+        self._connection.message(frame)
         return True
 
     def turn(self, id: str, about: Mapping[str, str] | None = None) -> None:
@@ -443,141 +442,50 @@ class Provider:
 
     async def _connect(self) -> Closing:
         """One connection, from asking for a token to its end."""
-        self._over = None
         try:
             token = self._credential.shown = await self._credential.next()
             async with dialled(self._address, token, self._tls) as socket:
-                return await self._carry(socket)
+                return await self._begin().carry(socket)
         except SdkError as error:  # of the program's own, when asked for a token
             code = LOCAL if isinstance(error, Unavailable) else 4401
             return Closing(code, str(error), error=error)
         except (OSError, TimeoutError, ValueError, WebSocketException) as error:
             return closing_of(error)
 
-    async def _carry(self, socket: ClientConnection) -> Closing:
-        """Say and hear until either side ends it."""
-        self._outgoing = Outgoing()
-        self._begin()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write(socket, self._outgoing))
-                tasks.create_task(self._keep(self._outgoing))
-                await self._read(socket)
-        except* _Over as over:
-            closing: Closing = _first(over).closing
-        except* ConnectionClosed as lost:
-            closing = closing_of(_first(lost))
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            # A group that has errors of its own to raise forgets that it was cancelled meanwhile.
-            raise asyncio.CancelledError
-        return self._over or closing
-
-    async def _read(self, socket: ClientConnection) -> None:
-        while True:
-            frame = await socket.recv()
-            try:
-                if not isinstance(frame, bytes):
-                    raise Refused("the server sent a text frame")
-                self._receive(frame)
-            except DocumentBroken:
-                self._reject(
-                    Refused("the document could not take what the server sent")
-                )
-            except CollabError as error:
-                fault = error if isinstance(error, SdkError) else Refused(str(error))
-                self._end(Closing(4400, "this client cannot go on", error=fault))
-            if self._over is not None:
-                raise _Over(self._over)
-
-    async def _write(self, socket: ClientConnection, outgoing: Outgoing) -> None:
-        while True:
-            await outgoing.wait()
-            while self._over is None and not self._ledger.is_window_full:
-                item = outgoing.take()
-                if item is None:
-                    break
-                if isinstance(item, SdkError):
-                    self._reject(item)
-                    break
-                await socket.send(self._frame(item))
-            if self._over is not None:
-                raise _Over(self._over)
-            if self._ledger.is_window_full:
-                outgoing.rest()
-
-    def _frame(self, item: bytes | Stretch | Answer | Callable[[], bytes]) -> bytes:
-        if isinstance(item, bytes):
-            return item
-        if not isinstance(item, Stretch | Answer):
-            return item()
-        self._ledger.send(item.changes, item.size)
-        return item.frame()
-
-    async def _keep(self, outgoing: Outgoing) -> None:
-        """Renew what must not grow old: our presence, and the token."""
-        now = asyncio.get_running_loop().time
-        renew_at = now() + RENEW_SECONDS
-        while True:
-            try:
-                async with asyncio.timeout_at(min(renew_at, self._renews_token_at)):
-                    await self._must_show.wait()
-            except TimeoutError:
-                if self._renews_token_at <= now():
-                    await self._renew_token(outgoing)
-                    continue
-            self._must_show.clear()
-            outgoing.latest(self._encode_presence)
-            renew_at = now() + RENEW_SECONDS
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _renew_token(self, outgoing: Outgoing) -> None:
-        loop = asyncio.get_running_loop()
-        self._renews_token_at = float("inf")
-        try:
-            token = await self._credential.next()
-        except SdkError:
-            token = ""
-        if token in ("", self._credential.shown):
-            self._renews_token_at = loop.time() + TOKEN_RETRY_SECONDS
-            return
-        self._credential.shown = token
-        outgoing.message(messages.token(token))
-
-    def _go_on(self) -> None:
-        """There may be room for more on the way."""
-        if self._outgoing is not None:
-            self._outgoing.wake()
-
     def _encode_presence(self) -> bytes:
         return yjs.awareness_message(self._presence.encode())
 
-    def _end(self, closing: Closing) -> None:
-        """End the connection soon, from wherever this is called."""
-        if self._over is None and self._outgoing is not None:
-            self._over = closing
-            self._outgoing.wake()
-
-    def _begin(self) -> None:
+    def _begin(self) -> Connection:
         """The socket is open."""
-        assert self._outgoing is not None
+        connection = self._connection = Connection(
+            self._ledger,
+            self._credential,
+            receive=self._receive,
+            reject=self._reject,
+            presence=self._encode_presence,
+        )
         if self._presence.state is not None:
-            self._outgoing.latest(self._encode_presence)
-        self._outgoing.message(yjs.sync_step_1(self._mirror.state_vector()))
+            connection.outgoing.latest(self._encode_presence)
+        connection.message(yjs.sync_step_1(self._mirror.state_vector()))
+        return connection
 
     def _forget_connection(self) -> None:
         """What was not acknowledged goes out again in the next connection's step 2."""
-        self._outgoing = None
+        self._connection = None
         self._is_synced = self._may_send = self._has_probed = False
         self._ledger.forget_connection()
-        self._renews_token_at = float("inf")
         if self._presence.forget():
             self._tell_peers()
 
     # What the server says.
 
     def _receive(self, frame: bytes) -> None:
-        message = messages.decode(frame)
+        try:
+            self._hear(messages.decode(frame))
+        except DocumentBroken:
+            self._reject(Refused("the document could not take what the server sent"))
+
+    def _hear(self, message: ServerMessage | None) -> None:
         match message:
             case Update(update):
                 self._mirror.apply(update)
@@ -606,9 +514,9 @@ class Provider:
             raise AnotherHistory("the room has another history than before")
         self._epoch = hello.epoch
         self._is_writable = hello.is_writable
-        if self._outgoing is not None:
+        if self._connection is not None:
             least = max(hello.max_update_bytes, LEAST_UPDATE_BYTES)
-            self._outgoing.max_update_bytes = least
+            self._connection.outgoing.max_update_bytes = least
 
     def _synchronised(self) -> None:
         self._is_synced = True
@@ -618,41 +526,41 @@ class Provider:
         self._probe()
 
     def _answer(self, state_vector: bytes) -> None:
-        assert self._outgoing is not None
-        ledger = self._ledger
+        assert self._connection is not None
+        outgoing, ledger = self._connection.outgoing, self._ledger
         if ledger.rejection is not None and not self._is_writable:
             return
         ledger.rejection = None
         self._fault = None
-        self._outgoing.drop_updates()
+        outgoing.drop_updates()
         now, then = ledger.turn, ledger.unsaved_turn
         if then.id:
-            self._outgoing.message(messages.turn(then.id, then.about))
+            outgoing.message(messages.turn(then.id, then.about))
         try:
-            self._outgoing.answer(self._mirror.diff(state_vector), ledger.changes)
+            outgoing.answer(self._mirror.diff(state_vector), ledger.changes)
         except TooLarge as error:
             self._reject(error)
             return
         if now.id != then.id:
-            self._outgoing.message(messages.turn(now.id, now.about))
+            outgoing.message(messages.turn(now.id, now.about))
         self._may_send = True
-        self._check_full()
         self._report()
 
     def _acknowledged(self, ack: Ack) -> None:
         if ack.level < yjs.LOGGED:
             return
         has_saved = self._ledger.acknowledge(ack.sequence, ack.position)
-        self._go_on()
+        if self._connection is not None:
+            self._connection.go_on()
         if has_saved:
             self._report()
 
     def _refused(self, refused: RefusedUpdate) -> None:
-        assert self._outgoing is not None
+        assert self._connection is not None
         self._ledger.refuse(refused.sequence)
         self._may_send = False
-        self._outgoing.drop_updates()
-        self._go_on()
+        self._connection.outgoing.drop_updates()
+        self._connection.go_on()
         error = error_of(refused.code, refused.reason or refused.code)
         is_asked_again = (
             isinstance(error, RateLimited) and not self._ledger.unsaved_turn.id
@@ -685,15 +593,16 @@ class Provider:
         self._tell(Replaced(self.doc, error))
         self._report()
 
+    def _end(self, closing: Closing) -> None:
+        if self._connection is not None:
+            self._connection.end(closing)
+
     def _noticed(self, notice: Notice) -> None:
         if notice.kind == "drain":
             self._asked_seconds = notice.milliseconds / 1000
         elif notice.kind == "expires" and self._credential.is_renewable:
-            left = notice.milliseconds / 1000
-            early = min(RENEW_TOKEN_SECONDS, left / 4)
-            now = asyncio.get_running_loop().time()
-            self._renews_token_at = now + max(0.5, left - early)
-            self._must_show.set()  # wakes who keeps it
+            if self._connection is not None:
+                self._connection.renew_token(notice.milliseconds / 1000)
         elif notice.kind in ("read-only", "writable"):
             self._is_writable = notice.kind == "writable"
             self._has_probed = False
@@ -702,8 +611,8 @@ class Provider:
 
     def _see(self, states: bytes) -> None:
         has_changed, must_announce = self._presence.receive(states)
-        if must_announce:
-            self._must_show.set()
+        if must_announce and self._connection is not None:
+            self._connection.show()
         if has_changed:
             self._tell_peers()
 
@@ -717,10 +626,9 @@ class Provider:
         ledger = self._ledger
         was_saved = ledger.is_saved
         ledger.change()
-        if self._outgoing is not None:
+        if self._connection is not None:
             if self._may_send and self._is_writable:
-                self._outgoing.update(update, ledger.changes)
-                self._check_full()
+                self._connection.update(update, ledger.changes)
             else:
                 self._probe()
         if was_saved:
@@ -733,15 +641,10 @@ class Provider:
             and not self._is_writable
             and not self._has_probed
             and not self._ledger.is_saved
-            and self._outgoing is not None
+            and self._connection is not None
         ):
             self._has_probed = True
-            self._outgoing.answer(NOTHING, self._ledger.saved)
-
-    def _check_full(self) -> None:
-        """More waits than is worth keeping: the state vectors of another connection say it in less."""
-        if self._outgoing is not None and self._outgoing.is_full:
-            self._end(Closing(LOCAL, "too much waits to be sent"))
+            self._connection.outgoing.answer(NOTHING, self._ledger.saved)
 
     # Telling.
 
@@ -798,11 +701,3 @@ class Provider:
         asyncio.get_running_loop().call_exception_handler(
             {"message": message, "exception": error}
         )
-
-
-def _first(group: BaseExceptionGroup[Any]) -> Any:
-    """One of the errors that ended a connection: the others are what followed from it."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -18,9 +18,9 @@ from collab.sdk import Phase, Provider, State
 from collab.sdk.errors import (
     AnotherHistory,
     Conflict,
-    Forbidden,
     Invalid,
     NotAcknowledged,
+    NotFound,
     Unavailable,
 )
 
@@ -200,7 +200,7 @@ async def test_the_address_of_a_room_instead_of_the_servers_is_told_with_what_to
     house: Server, room: str
 ) -> None:
     async with Provider(f"{house.url}/rooms", room) as provider:
-        with pytest.raises(Forbidden, match="check the address"):
+        with pytest.raises(NotFound, match="/ws/ROOM"):
             await provider.synced(SECONDS)
 
 

@@ -598,15 +598,17 @@ async def test_presence_beyond_what_there_is_room_for_is_counted_and_ends_nothin
         assert provider.state.phase is Phase.SYNCED
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>of a proxy</html>"])
 @pytest.mark.parametrize(("status", "kind"), [(403, Forbidden), (404, NotFound)])
 async def test_a_wrong_path_is_told_with_what_to_check(
-    status: int, kind: type[Exception]
+    status: int, kind: type[Exception], body: bytes
 ) -> None:
     async def refuse(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
+        head = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+        writer.write(head + body)
         await writer.drain()
         writer.close()
 
@@ -619,4 +621,5 @@ async def test_a_wrong_path_is_told_with_what_to_check(
 
     assert isinstance(provider.state.error, kind)
     assert "check the address" in str(provider.state.error)
+    assert "proxy</html>" not in str(provider.state.error)
     assert "secret" not in str(provider.state.error)
