@@ -7,11 +7,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from pycrdt import XmlElement, XmlFragment, XmlText
 
 from collab.document.markdown import tag_of
+
+Editor = Literal["tiptap", "prosemirror", "blocknote"]
 
 MAX_DEPTH = 12  # of quotes and lists in each other; what is deeper is text
 
@@ -373,14 +375,19 @@ _ITEMS = {
 }
 
 
-def shaped(nodes: Iterable[Node], tags: Iterable[str]) -> list[Node]:
-    """The same by the names that a document has already: those of ProseMirror's own schema, of BlockNote or else of
-    Tiptap. A task list is one only where there is one: an editor that knows none would remove it.
+def shaped(
+    nodes: Iterable[Node], tags: Iterable[str], editor: Editor | None = None
+) -> list[Node]:
+    """The same by the names of an editor, or else by those that a document has already, or else by those of Tiptap.
+
+    A task list is one only where there is one: an editor that knows none would remove it.
     """
     known = set(tags)
-    if "blockContainer" in known:
+    if editor == "blocknote" or (editor is None and "blockContainer" in known):
         return [each for node in nodes for each in _contained(node)]
-    is_snake = any("_" in tag for tag in known)
+    is_snake = editor == "prosemirror" or (
+        editor is None and any("_" in tag for tag in known)
+    )
     has_tasks = any(tag_of(tag) == "tasklist" for tag in known)
     return [_named(node, is_snake, has_tasks) for node in nodes]
 
@@ -398,7 +405,7 @@ def _named(node: Node, is_snake: bool, has_tasks: bool) -> Node:
         elif is_snake:
             children.append(_plain_marks(child))
         else:
-            children.append(child)
+            children.append(_alone(child))
     tag = _SNAKE.get(node.tag, node.tag) if is_snake else node.tag
     return Node(tag, children, attributes)
 
@@ -410,6 +417,11 @@ def _untasked(item: Node | Words) -> Node:
     assert isinstance(first, Node)
     box = Words("[x] " if item.attributes["checked"] else "[ ] ")
     return Node("listItem", [replace(first, children=[box, *first.children]), *more])
+
+
+def _alone(words: Words) -> Words:
+    """For Tiptap, code has no other mark."""
+    return Words(words.text, {"code": {}}) if "code" in words.marks else words
 
 
 def _plain_marks(words: Words) -> Words:

@@ -67,6 +67,8 @@ class Chapters:
         """Put blocks behind the one that a place is in, or in its place if it is empty; where the last of them is."""
         prose, rest = self._prose, list(nodes)
         if not prose.blocks:
+            if rest and rest[0].tag == "blockContainer":
+                rest = [Node("blockGroup", rest)]
             return self._put((), 0, rest)
         block = prose.block_at(index)
         depth = len(block.steps)

@@ -337,8 +337,8 @@ class Prose:
     def change_all(
         self, changes: Sequence[Change], attributes: Mapping[str, Any] | None = None
     ) -> None:
-        """Several changes of the text as it is, in order, none of which overlap. What is inserted takes the formats of
-        what it replaces or follows, if not told others.
+        """Several changes of a text that is not empty, in order, none of which overlap. What is inserted takes the formats
+        of what it replaces or follows, if not told others.
         """
         plan = _Plan()
         for group in self._groups(changes):
@@ -368,11 +368,6 @@ class Prose:
 
     def _plan(self, group: Sequence[Change], plan: _Plan) -> None:
         first, last = self._number(group[0].start), self._number(group[-1].stop)
-        if not self.blocks:
-            lines = "".join(change.insert for change in group).split("\n")
-            plan.before[0] = lines
-            plan.touched.add(0)
-            return
         block = self.blocks[first]
         breaks = any("\n" in change.insert for change in group)
         if first == last and block.holds_text and (block.keeps_breaks or not breaks):
@@ -500,9 +495,6 @@ class Prose:
 
     def _add(self, number: int, text: str, *, is_after: bool) -> None:
         """A line beside another, of the same kind."""
-        if not self.blocks:
-            self.node(()).children.insert(0, _element("paragraph", text))
-            return
         steps = self.blocks[number].steps
         if not steps or self._is_beside(self.blocks[number]):
             steps = (*steps, Step(Id(0, 0), "", self._edge(number, is_after)))
@@ -536,6 +528,8 @@ class Prose:
     ) -> None:
         """Within a block. First in, then out, as in a text."""
         start, stop, insert = change
+        if block.keeps_breaks:
+            attributes = {}  # an editor removes code with formats
         node = self.node(block.steps)
         parts = [
             part
@@ -587,16 +581,19 @@ class Prose:
                 return part
         return None
 
+    def may_format(self, start: int, stop: int) -> bool:
+        """Whether there is anything that is not code."""
+        first, last = self._number(start), self._number(stop)
+        return not all(block.keeps_breaks for block in self.blocks[first : last + 1])
+
     def format(self, start: int, stop: int, attributes: Mapping[str, Any]) -> None:
-        """Give characters formats; None takes one away."""
-        marks = {
-            name: {} if value is True else value for name, value in attributes.items()
-        }
+        """Give characters formats; None takes one away. Code has none."""
+        marks = _marks(attributes)
         for block in self.blocks[self._number(start) : self._number(stop) + 1]:
             for part in block.parts:
                 first = max(start - part.start, 0)
                 last = min(stop - part.start, part.size)
-                if part.text is None or first >= last:
+                if part.text is None or first >= last or block.keeps_breaks:
                     continue
                 text = self.node(block.steps).children[part.child]
                 begin = self._order.bytes_at(part.id, first)

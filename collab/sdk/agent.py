@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from collab.document.anchor import Anchor
+from collab.document.blocks import Editor
 from collab.sdk.connection import base_url
 from collab.sdk.credential import Token
 from collab.sdk.doc import Doc
@@ -111,13 +112,17 @@ class Agent:
         """What is open."""
         return dict(self._docs)
 
-    async def open(self, room: str) -> Doc:
+    async def open(self, room: str, *, editor: Editor | None = None) -> Doc:
         """Enter a room; when this returns the document holds what the room holds. The same again gives the same.
+
+        `editor` says whose document it is, while there is nothing in it that does: then what is empty is XML, and Markdown
+        becomes the blocks of that editor.
 
         Raises the error of a server that refuses, and Unavailable when the room was not reached in time.
         """
         is_new = room not in self._docs
         doc = self._enter(room) if is_new else self._docs[room]
+        doc.memory.editor = editor or doc.memory.editor
         try:
             await doc.provider.synced(self._open_seconds)
         except BaseException:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from collab.document.anchor import Anchor, Orphaned, Place, Side
+from collab.document.blocks import Editor
 from collab.sdk.agent import Agent, Kind, Status
 from collab.sdk.changes import Change, Changes
 from collab.sdk.doc import Doc, Format
@@ -44,7 +45,7 @@ class BlockingAgent:
     ) -> None: ...
     @property
     def rooms(self) -> Mapping[str, BlockingDoc]: ...
-    def open(self, room: str) -> BlockingDoc: ...
+    def open(self, room: str, *, editor: Editor | None = ...) -> BlockingDoc: ...
     def close(self, room: str) -> None: ...
     def status(
         self,

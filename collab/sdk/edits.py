@@ -12,7 +12,7 @@ import orjson
 from pycrdt import Array, Map, Text, UndoManager, XmlFragment
 
 from collab.document.anchor import Anchor, Root, Side
-from collab.document.blocks import Node, blocks_of, shaped
+from collab.document.blocks import Node, Words, blocks_of, shaped
 from collab.document.budget import Budget
 from collab.document.chapters import Chapters, Line
 from collab.document.characters import Change, Characters, places, word_changes
@@ -198,6 +198,9 @@ class Edits:
         name, start, stop = self._range(range, within)
         check_value(attributes)
         conflict = self._conflict(name, self._characters(name).shown, start, stop)
+        characters = self._characters(name)
+        if isinstance(characters, Prose) and not characters.may_format(start, stop):
+            raise Invalid("characters in code have no formats")
         if start < stop and attributes:
             self._scope(name, Text)
             with self.memory.doc.transaction(origin=self._id):
@@ -293,7 +296,7 @@ class Edits:
     def _nodes(self, prose: Prose, text: str) -> list[Node]:
         if bytes_of(self.checked(text)) > MAX_EDIT_BYTES:
             raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
-        return shaped(blocks_of(text), prose.tags)
+        return shaped(blocks_of(text), prose.tags, self.memory.editor)
 
     def _chapters(self, root: Root, prose: Prose) -> Chapters:
         shown = prose.shown
@@ -643,6 +646,8 @@ class Edits:
         size = sum(bytes_of(change.insert) for change in real)
         if size > MAX_EDIT_BYTES:
             raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
+        if isinstance(characters, Prose) and not characters.blocks:
+            return self._begin_tree(root, characters, real, conflict, attributes)
         self._scope(root, Text)
         behind = len(characters.shown) - real[-1].stop
         memory.write(self._id, root, characters, real, attributes)
@@ -653,6 +658,26 @@ class Edits:
         side = Side.LEFT if real[-1].insert else Side.RIGHT
         index = max(memory.places.length(root) - behind, 0)
         return EditResult(True, memory.places.anchor(root, index, side), conflict)
+
+    def _begin_tree(
+        self,
+        root: Root,
+        prose: Prose,
+        changes: Sequence[Change],
+        conflict: Conflicts,
+        attributes: dict[str, Any] | None,
+    ) -> EditResult:
+        """The first lines of an XML tree, as paragraphs."""
+        text = "".join(change.insert for change in changes)
+        lines = [
+            Node("paragraph", [Words(line, dict(attributes or {}))] if line else [])
+            for line in text.split("\n")
+        ]
+        nodes = shaped(lines, (), self.memory.editor)
+        chapters = self._chapters(root, prose)
+        return self._arrange(
+            root, prose, text, conflict, lambda: chapters.behind(0, nodes)
+        )
 
     def _scope(self, root: Root, kind: type[Any]) -> None:
         """What is done in this root can be taken back; one that holds nothing yet becomes of this kind."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from pycrdt import Doc, Subscription, Text, TransactionEvent, XmlFragment
 
 from collab.document.anchor import Anchor, Orphaned, Place, Root, Side
+from collab.document.blocks import Editor
 from collab.document.budget import Budget
 from collab.document.characters import Change, Characters
 from collab.document.document import NOTHING
@@ -30,6 +31,12 @@ from collab.sdk.values import NOTHING as NO_VALUE
 from collab.sdk.values import Values
 
 ROOT = "text"  # the root that is meant where none is named
+# The same in a document of an editor: what its makers call it.
+ROOTS: dict[Editor, str] = {
+    "tiptap": "default",
+    "prosemirror": "prosemirror",
+    "blocknote": "document-store",
+}
 MAX_READINGS = (
     16  # the oldest is forgotten then, and no edit is held against it any more
 )
@@ -101,6 +108,7 @@ class Memory:
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
+        self.editor: Editor | None = None  # whose document it is, if that was said
         self._subscription: Subscription | None = None
         self._doc: Doc[Any] | None = None
         self._begin()
@@ -171,7 +179,7 @@ class Memory:
         """Where what is, as it is now."""
         order = self.order
         if self._places is None:
-            self._places = Places(order, self.doc)
+            self._places = Places(order, self.doc, has_editor=self.editor is not None)
         return self._places
 
     # Roots
@@ -193,7 +201,7 @@ class Memory:
                 raise Invalid(f"there are several roots: {', '.join(named)}")
             if named:
                 return named[0]
-        return ROOT
+        return ROOT if self.editor is None else ROOTS[self.editor]
 
     def text(self, within: Within) -> Root:
         """The text that is meant. Raises NotFound."""

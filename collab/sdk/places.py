@@ -18,8 +18,12 @@ from collab.sdk.errors import Invalid, NotFound
 class Places:
     """An order, with XML trees as `Prose` has them; as it is at one moment."""
 
-    def __init__(self, order: Order, doc: Doc[Any]) -> None:
+    def __init__(
+        self, order: Order, doc: Doc[Any], *, has_editor: bool = False
+    ) -> None:
+        """With an editor, a root that holds nothing is an XML tree."""
         self.order = order
+        self._has_editor = has_editor
         self._doc = doc
         self._prose: dict[Root, Prose | None] = {}
 
@@ -28,6 +32,8 @@ class Places:
         if root not in self._prose:
             is_tree = self._is_tree(root)
             shared = self.shared(root) if is_tree else None
+            if is_tree and shared is None and isinstance(root, str):
+                shared = self._doc.get(root, type=XmlFragment)
             self._prose[root] = (
                 Prose(self.order, root, shared) if shared is not None else None
             )
@@ -38,7 +44,9 @@ class Places:
         if isinstance(root, Id):
             return order.lines(root).kind in (ELEMENT, FRAGMENT)
         first = next(order.children(root), None)
-        lines = None if first is None else first.lines
+        if first is None:
+            return self._has_editor and not order.lines(root)
+        lines = first.lines
         return lines is not None and lines.kind in (ELEMENT, XML_TEXT)
 
     def top(self, root: Root) -> Root:

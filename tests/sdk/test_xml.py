@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from alone import Alone, Other
-from pycrdt import Array, Map, Text, XmlElement
+from pycrdt import Array, Map, Text, XmlElement, XmlFragment
 from tiptap import (
     NAME,
     bullets,
@@ -437,3 +437,66 @@ async def test_a_stream_and_a_person_write_in_one_list() -> None:
         await turn.stream("end", pieces())
 
     assert shown(doc) == "- Aa\n- b\n- c\n\nover\n\nend"
+
+
+# Editors
+
+
+@pytest.mark.parametrize(
+    ("editor", "root", "expected"),
+    [
+        (
+            "tiptap",
+            "default",
+            "<paragraph>one</paragraph><paragraph>two</paragraph>"
+            "<bulletList><listItem><paragraph><bold>a</bold></paragraph></listItem></bulletList>",
+        ),
+        (
+            "prosemirror",
+            "prosemirror",
+            "<paragraph>one</paragraph><paragraph>two</paragraph>"
+            "<bullet_list><list_item><paragraph><strong>a</strong></paragraph></list_item></bullet_list>",
+        ),
+    ],
+)
+async def test_an_empty_document_is_what_its_editor_is_said_to_be(
+    editor: Any, root: str, expected: str
+) -> None:
+    doc = Doc(Alone())
+    doc.memory.editor = editor
+
+    async with doc.turn() as turn:
+        await turn.insert("end", "one\ntwo")
+        await turn.stream("end", words("\n- **a**"))
+
+    assert str(doc.raw.get(root, type=XmlFragment)) == expected
+    assert doc.read().text == "one\ntwo\na"
+
+
+async def test_an_empty_document_of_blocknote_begins_with_a_group() -> None:
+    doc = Doc(Alone())
+    doc.memory.editor = "blocknote"
+
+    async with doc.turn() as turn:
+        await turn.stream("end", words("# T\n\n- a\n  - b"))
+        await turn.insert("end", "\nc")
+
+    top = doc.raw.get("document-store", type=XmlFragment)
+    (group,) = top.children
+    assert [each.children[0].tag for each in group.children] == [
+        "heading",
+        "bulletListItem",
+    ]
+    assert markdown_of(top).split("\n\n") == ["# T", "a", "b", "c"]
+
+
+async def test_code_takes_no_formats() -> None:
+    doc = rich(node("codeBlock", "x = 1"), paragraph("y"))
+
+    async with doc.turn() as turn:
+        with pytest.raises(Invalid):
+            await turn.format((0, 3), bold=True)
+        await turn.format(("start", "end"), bold=True)
+        await turn.insert(1, "x", attributes={"bold": True})
+
+    assert shown(doc) == "```\nxx = 1\n```\n\n**y**"
