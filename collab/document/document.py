@@ -48,7 +48,7 @@ _CANARY_EVERY = 1000
 # document, for each of thousands. So what is longer than a few keystrokes goes in by parts, and the time is looked at
 # in between: the largest bound is ten times what honest updates need.
 COSTLY_SECONDS = 0.05
-STRUCT_SECONDS = 5e-6
+STRUCT_SECONDS = 3e-6
 UNBLOCKED_SECONDS = 0.5  # for what has waited for an update and goes in with it
 # Parts have fewer structs the more there is to be compared with.
 LEAST_PART_STRUCTS = 4
