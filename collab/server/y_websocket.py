@@ -116,7 +116,7 @@ class RoomSocket(Socket):
     def _greet(self) -> None:
         room = self.member.room
         hello = yjs.hello(
-            room.epoch if room.version else "",
+            room.epoch if room.version or room.log_end else "",
             is_writable=self.is_writable,
             max_update_bytes=room.document.max_update_bytes,
         )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from faults.proxy import Proxy
 from members import SECONDS, comes_to, reads, text, until, waits
@@ -151,9 +152,19 @@ async def test_one_transaction_over_the_limit_arrives_whole(
         assert one.state.phase is Phase.SAVED
 
 
-async def test_a_transaction_that_is_more_than_may_wait_arrives_too(
+async def throttled(server: Server) -> float:
+    """How often it has slowed somebody's reading."""
+    async with httpx2.AsyncClient() as client:
+        answer = await client.get(f"{server.url}/metrics")
+    found = re.search(r"^collab_throttles_total (\S+)", answer.text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+async def test_more_than_may_wait_and_than_the_server_reads_at_once_arrives_slowly(
     house: Server, room: str
 ) -> None:
+    before = await throttled(house)
     async with Provider(house.url, room, chance=soon) as one:
         await one.synced(SECONDS)
         text(one.doc).insert(0, "x" * (MAX_WAITING_BYTES + LIMIT))
@@ -162,6 +173,7 @@ async def test_a_transaction_that_is_more_than_may_wait_arrives_too(
         async with Provider(house.url, room) as two:
             await two.synced(SECONDS)
             assert len(text(two.doc)) == MAX_WAITING_BYTES + LIMIT
+    assert await throttled(house) > before
 
 
 async def test_all_parts_of_what_a_turn_wrote_belong_to_it(

@@ -70,7 +70,7 @@ async def test_the_server_says_who_a_member_is(door: Door, room: str) -> None:
     token = door.token("ada", room, WRITER)
 
     async with Provider(door.url, room, token=token, name="Somebody") as provider:
-        await until(lambda: provider.user.id != "")
+        await provider.synced(SECONDS)
 
         assert (provider.user.id, provider.user.name) == ("ada", "Ada")
 
