@@ -6,6 +6,9 @@ from collab.errors import TooLarge
 
 # In units of about 5 ns: longer than 0.3 s a request must not keep the event loop.
 MAX_WORK = 60_000_000
+# To load a snapshot, five times what honest ones need: what was made to be slow to merge is slow again in each copy.
+LOAD_SECONDS = 0.2
+LOAD_BYTE_SECONDS = 1.5e-6
 VALUE_WORK = 1000  # to read or write one value
 COMPARISON_WORK = 60
 

@@ -104,6 +104,7 @@ class Document:
         # New content under somebody else's client id that was let in.
         self.conflicts = 0
         self.mismatches = 0  # times the canary had to correct the gate
+        self.proven = 0  # up to so many bytes a snapshot was quick to load
 
     @classmethod
     def load(

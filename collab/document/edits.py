@@ -6,20 +6,22 @@ U+FFFC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from time import thread_time
 from typing import Any
 
 from pycrdt import Doc
 
-from collab.document.budget import Budget
+from collab.document.budget import LOAD_BYTE_SECONDS, LOAD_SECONDS, Budget
 from collab.document.characters import Characters, places
 from collab.document.document import Document
 from collab.document.export import check_lists
 from collab.document.tree import Patch, Tree
 from collab.document.values import Ambiguous, Problem, check_value, checked
 from collab.errors import AmbiguousText, InvalidRequest, TextNotFound, TooLarge
+from collab.protocol.division import steps
 
 MAX_OPERATIONS = 1000
 MAX_CANDIDATES = 10
@@ -70,9 +72,22 @@ class Draft:
     No second copy may write under that id unless it holds everything that was ever written under it.
     """
 
-    def __init__(self, snapshot: bytes, client: int) -> None:
+    def __init__(
+        self,
+        snapshot: bytes,
+        client: int,
+        *,
+        is_proven: bool = False,
+        clock: Callable[[], float] = thread_time,
+    ) -> None:
+        """Raises TooLarge when it takes out of proportion long to make; not asked of one that `is_proven`."""
         self._doc: Doc[Any] = Doc(client_id=client)
-        self._doc.apply_update(snapshot)
+        until = clock() + LOAD_SECONDS + LOAD_BYTE_SECONDS * len(snapshot)
+        # By parts it takes five times as long.
+        for part in [snapshot] if is_proven else steps(snapshot):
+            if clock() > until:
+                raise TooLarge("too costly")
+            self._doc.apply_update(part)
         self._is_checked = False
         self.bytes = len(snapshot)  # about what it holds
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from collab.document.budget import LOAD_BYTE_SECONDS, LOAD_SECONDS
 from collab.document.deletions import Ranges, deletions
 from collab.document.export import FORMS, encode_error, export, roots
 from collab.document.gate import Gate
@@ -29,11 +30,6 @@ from collab.protocol.lists import has_characters_in_list
 from collab.protocol.statevector import state_vector
 
 Tail = Sequence[tuple[int, bytes]]
-
-# Of a snapshot, which every opening of the room loads in one go: five times what honest ones need. Where insertions were
-# made to be slow, the log can take a hundredth of that, since it has them in another order.
-LOAD_SECONDS = 0.2
-LOAD_BYTE_SECONDS = 1.5e-6
 
 _LENGTH = Struct("<Q")
 _HEAD = Struct(
@@ -88,6 +84,7 @@ def replay(snapshot: bytes | None, tail: Tail, *, start: int = 0) -> Replayed | 
     if clear is None or clear <= start:
         return None
     encoded = doc.get_update()
+    # Every opening of the room would load it in one go; the log has it in another order, and can take a hundredth of that.
     if verify(doc, encoded) > LOAD_SECONDS + LOAD_BYTE_SECONDS * len(encoded):
         raise NotVerified("it takes too long to load; the log is quicker")
     return Replayed(encoded, clear)

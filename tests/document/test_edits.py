@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from costly import before_each, plain, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
@@ -690,3 +691,22 @@ def test_a_list_that_native_code_cannot_read_is_refused() -> None:
     with pytest.raises(Refused, match="characters in a list"):
         to_json(hostile.snapshot())
     assert edit(hostile, 7, [Splice("text", 0, 0, "x")]) is not None
+
+
+def test_a_document_that_takes_too_long_to_copy_is_not_edited() -> None:
+    crafted = Document(clock=lambda: 0.0)
+    crafted.apply(plain(2000), "ada")
+    crafted.apply(before_each(2000), "eve")
+
+    with pytest.raises(TooLarge, match="too costly"):
+        Draft(crafted.snapshot(), 1, clock=slow())
+
+
+def test_a_document_that_was_quick_to_copy_is_copied_in_one_go() -> None:
+    crafted = Document(clock=lambda: 0.0)
+    crafted.apply(plain(2000), "ada")
+    crafted.apply(before_each(2000), "eve")
+
+    draft = Draft(crafted.snapshot(), 1, is_proven=True, clock=slow())
+
+    assert draft.edit([Splice("text", 0, insert="y")]) is not None

@@ -35,6 +35,10 @@ class _Kept(NamedTuple):
     bytes: int
 
 
+# What a document may grow by before it is looked at anew whether it takes long to copy.
+PROVEN_BYTES = 8192
+
+
 class Drafts:
     """The client ids, and the copies of the documents that were edited last: making one takes long."""
 
@@ -79,7 +83,11 @@ class Drafts:
                 client,
             ):
                 return kept.draft
-        return Draft(room.document.snapshot(), client)
+        document = room.document
+        snapshot = document.snapshot()
+        draft = Draft(snapshot, client, is_proven=len(snapshot) <= document.proven)
+        document.proven = max(document.proven, len(snapshot) + PROVEN_BYTES)
+        return draft
 
     def _keep(self, room: Room, client: int, draft: Draft) -> None:
         size = draft.bytes + 1000
