@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from collab import logs
-from collab.store.base import ANSWER_SECONDS, Clock
+from collab.store.base import ANSWER_SECONDS, LANDMARK_ROWS, Clock
 from collab.store.reading import about, checkpoints
+from collab.store.records import Damaged, unpack_entry
 from collab.store.schema import SWEEP
 
 log = logs.logger(__name__)
@@ -64,6 +65,7 @@ class Sweep:
         self._first_row, self._last_row = 1, 0  # of the journal
         self._top: int | None = None  # its last row when the sweep under way began
         self._chunk = _FIRST_CHUNK
+        self._oldest_author = 0  # that a row named which was kept; 0: not known
 
     @property
     def due(self) -> float:
@@ -208,6 +210,8 @@ class Sweep:
         before = self._clock() - seconds * 1000
         while self._trim_chunk(room, before):
             yield
+            while self._forget_authors(room):
+                yield
 
     def _trim_chunk(self, room: int, before: int) -> bool:
         db = self._db
@@ -221,6 +225,7 @@ class Sweep:
         if not removed or not _are_sound(db, room, covered):
             return False
         self._begin()
+        self._oldest_author = _first_author(db, room, last + 1)
         db.execute("DELETE FROM log WHERE room = ? AND position <= ?", (room, row))
         # What is between a landmark before that and the next row is gone.
         db.execute(
@@ -230,6 +235,17 @@ class Sweep:
             "UPDATE room SET bytes = max(0, bytes - ?) WHERE id = ?", (size, room)
         )
         return True
+
+    def _forget_authors(self, room: int) -> bool:
+        """A chunk of those whom no kept row names; False when there is none any more."""
+        if not self._oldest_author:
+            return False
+        self._begin()
+        removed = self._db.execute(
+            "DELETE FROM author WHERE id IN (SELECT id FROM author WHERE room = ? AND id < ? LIMIT ?)",
+            (room, self._oldest_author, self._chunk),
+        ).rowcount
+        return removed == self._chunk
 
     def _forget(self) -> Iterator[None]:
         before = self._clock() - ANSWER_SECONDS * 1000
@@ -250,6 +266,37 @@ def _covered(db: sqlite3.Connection, room: int) -> int | None:
     covered: int | None
     (covered,) = db.execute(_COVERED, {"room": room}).fetchone()
     return covered
+
+
+def band_of(position: int) -> int:
+    """In which band of rows an entry is that begins there. No two bands name one row of `author`."""
+    return position // LANDMARK_ROWS
+
+
+def _first_author(db: sqlite3.Connection, room: int, kept: int) -> int:
+    """The lowest number that rows from a position on may name; 0 where that cannot be told, as in most cases.
+
+    Numbers rise, and the first entry of a band names none of before: it tells while it is in the log, after another.
+    """
+    start = band_of(kept) * LANDMARK_ROWS
+    fields = db.execute(
+        "SELECT room, position, last, milliseconds, crc, updates FROM log"
+        " WHERE room = ? AND position >= ? ORDER BY position LIMIT 1",
+        (room, start),
+    ).fetchone()
+    before = db.execute(
+        "SELECT last FROM log WHERE room = ? AND position < ? ORDER BY position DESC LIMIT 1",
+        (room, start),
+    ).fetchone()
+    if fields is None or fields[1] != (before[0] + 1 if before else start):
+        return 0
+    try:
+        number = min(unpack_entry(fields)[0])
+    except Damaged:
+        return 0
+    # One that a repair has put there may have any number.
+    of_room = db.execute("SELECT room FROM author WHERE id = ?", (number,)).fetchone()
+    return number if of_room == (room,) else 0
 
 
 def _are_sound(db: sqlite3.Connection, room: int, covered: int) -> bool:

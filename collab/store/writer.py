@@ -48,7 +48,7 @@ from collab.store.records import (
 )
 from collab.store.runway import Runway
 from collab.store.schema import migrate
-from collab.store.sweep import Sweep, begin_purge
+from collab.store.sweep import Sweep, band_of, begin_purge
 
 log = logs.logger(__name__)
 
@@ -79,10 +79,12 @@ Refusals = list[tuple[Done, Entry, CollabError]]
 class _Known:
     """A room the writer has seen."""
 
-    __slots__ = ("authors", "epoch", "id", "last")
+    __slots__ = ("authors", "band", "epoch", "id", "last")
 
     def __init__(self, id: int, epoch: str, last: int) -> None:
         self.id, self.epoch, self.last = id, epoch, last
+        # In each band of rows they get new numbers, so that those of rows which were trimmed can go.
+        self.band = 0
         self.authors: dict[Author, int] = {}
 
 
@@ -426,6 +428,10 @@ class Writer(threading.Thread):
             updates, authors, position = updates[seen:], authors[seen:], known.last + 1
         if not updates:
             return
+        if known.band != band_of(position):
+            known.band = band_of(position)
+            self._interned -= len(known.authors)
+            known.authors.clear()
         interned = known.authors
         numbers = [
             interned.get(author) or self._intern(known, author) for author in authors

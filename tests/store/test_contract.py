@@ -726,6 +726,37 @@ async def test_log_is_kept_where_nothing_was_said(store: Store, clock: Hand) -> 
     assert len(await store.history("notes")) == 3
 
 
+async def test_who_wrote_what_is_kept_is_known_however_much_was_trimmed(
+    store: Store, clock: Hand
+) -> None:
+    band, written = base.LANDMARK_ROWS, {}
+    for start in range(1, 3 * band, 500):
+        authors = [BOB._replace(turn=f"t{start}"), *[ALICE, BOB] * 250][:500]
+        await append(
+            store, entry(start, *[b"x"] * 500, authors=authors, milliseconds=clock())
+        )
+        written |= dict(enumerate(authors, start))
+        clock.turn(1)
+    end = max(written)
+
+    for share in (0.2, 0.4, 0.5, 0.9):
+        await checkpointed(store, int(share * end), int(share * end) + 1)
+        await store.retain("notes", 0)
+        await store.tidy()
+        await append(store, entry(end + 1, b"y", authors=[BOB], milliseconds=clock()))
+        end += 1
+        written[end] = BOB
+        first = (await store.history("notes", limit=1))[0].position
+        found = await store.history("notes", limit=end)
+
+        assert first > (share - 0.1) * end
+        assert {row.position: row.author for row in found} == {
+            position: author
+            for position, author in written.items()
+            if position >= first
+        }
+
+
 # Landmarks
 
 

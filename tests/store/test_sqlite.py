@@ -24,7 +24,7 @@ from collab.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from collab.store import reading, schema, writing
+from collab.store import reading, schema, sweep, writing
 from collab.store.base import (
     LANDMARK_ROWS,
     Attributed,
@@ -457,6 +457,39 @@ async def test_a_long_log_is_trimmed_in_chunks(tmp_path: Path) -> None:
         assert info is not None
         assert info.bytes == 100 * 9 + 2
         assert (await store.load("notes")).position == 1000
+
+
+async def test_what_was_said_of_turns_goes_with_the_rows_that_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "LANDMARK_ROWS", 100)
+    steady = Author("ada", "c")
+    counts, named = [], []
+    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+        for position in range(1, 1001):
+            turn = Author("bot", "c", f"t{position}", f"why {position} secret")
+            author = steady if position % 2 else turn
+            await append(store, entry(position, b"x")._replace(authors=[author]))
+        await append(store, entry(1, b"x", room="other")._replace(authors=[turn]))
+        await store.retain("notes", 1)
+        for position in (150, 199, 230, 260, 299, 650):
+            fence = (await store.load("notes")).fence
+            for at in (position, position + 1):
+                await store.checkpoint("notes", Checkpoint(at, b"s"), fence=fence)
+            await store.tidy()
+            found = await store.history("notes", limit=1000)
+            counts.append(len(rows(tmp_path, "SELECT 1 FROM author")))
+            named.append({row.author for row in found})
+            assert found[0].position == position + 1
+            assert found[-1].author == turn
+        again = await append(store, entry(1001, b"x")._replace(authors=[steady]))
+        last = (await store.history("notes", after=1000))[0]
+
+    # 50 turns and one who stays in each band, and the other room's.
+    assert counts == [51 * bands + 2 for bands in (9, 8, 8, 8, 7, 4)]
+    assert all(steady in authors for authors in named)
+    assert (again, last.author) == ([None], steady)
+    assert b"why 598 secret" not in b"".join(files(tmp_path).values())
 
 
 async def test_log_is_kept_where_a_checkpoint_is_damaged(tmp_path: Path) -> None:
