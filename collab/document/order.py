@@ -101,6 +101,12 @@ class Line:
                 block.add(piece)
         return self.blocks
 
+    def size(self) -> int:
+        """How many characters it shows. Its blocks are not made for that."""
+        if self.blocks is None:
+            return sum([piece.size for piece in self.pieces()])
+        return sum([block.size for block in self.blocks])
+
     def pieces(self) -> Iterator[Piece]:
         """All of them, also those deleted."""
         piece = self.first
@@ -317,9 +323,12 @@ class Order:
             left = mine.pieces[-1]  # typed on, which is most of all
         else:
             left = self._ending(*origin)
-        right = (
-            None if piece.right_origin is None else self._starting(*piece.right_origin)
-        )
+        right = None if left is None else left.right
+        behind = piece.right_origin
+        if behind is None:
+            right = None
+        elif right is None or right.clock != behind[1] or right.client != behind[0]:
+            right = self._starting(*behind)
         beside = right if left is None else left
         if beside is None:
             line = self._home(piece.parent, piece.key)
@@ -532,6 +541,11 @@ class Order:
             root = line.name
         return root
 
+    def first(self, root: Root) -> Piece | None:
+        """What is there first in the list of a shared type."""
+        line = self._list(root)
+        return None if line is None else line.find(0)[0]
+
     def children(self, root: Root) -> Iterator[Piece]:
         """What is there in the list of a shared type, piece by piece."""
         line = self._list(root)
@@ -557,7 +571,7 @@ class Order:
     def length(self, root: Root) -> int:
         """How many characters a shared type shows; 0 for a root that holds nothing."""
         line = self._list(root)
-        return 0 if line is None else sum(block.size for block in line.counted())
+        return 0 if line is None else line.size()
 
     def bytes_of(self, root: Root) -> int:
         """The same as native code counts."""
@@ -640,9 +654,13 @@ class Order:
 
     def spans(self, root: Root, start: int = 0, end: int | None = None) -> list[Span]:
         """Whose characters stand from one place up to another, in order. Raises InvalidRequest beyond the end."""
-        end = self.length(root) if end is None else end
-        piece, at, _ = self._at(root, start)
-        self._at(root, end)
+        line = self._list(root)
+        if line is not None and not start and end in (None, line.size()):
+            piece, at, end = line.first, 0, line.size()
+        else:
+            end = self.length(root) if end is None else end
+            piece, at, _ = self._at(root, start)
+            self._at(root, end)
         found: list[Span] = []
         while piece is not None and start < end:
             size = piece.size
