@@ -123,11 +123,41 @@ class Document {
     }[kind]();
   }
 
-  /** One step of an edit: `{text, at, insert}`, `{text, at, remove}`, `{map, key, value}`, `{array, push}`, `{array, at, remove}`. */
+  /** What is at a path inside of the XML that Tiptap's editors share. */
+  node(path) {
+    return path.reduce((node, at) => node.get(at), this.doc.getXmlFragment("default"));
+  }
+
+  /** Nodes as y-prosemirror makes them: `{tag, attributes, children}`, or `[text, marks]`s that are one text. */
+  made(node) {
+    if (node.texts) {
+      const text = new this.Y.XmlText();
+      text.applyDelta(node.texts.map(([insert, attributes = {}]) => ({ insert, attributes })));
+      return text;
+    }
+    const element = new this.Y.XmlElement(node.tag);
+    for (const [name, value] of Object.entries(node.attributes ?? {})) element.setAttribute(name, value);
+    element.insert(
+      0,
+      (node.children ?? []).map((child) => this.made(child)),
+    );
+    return element;
+  }
+
+  /** One step of an edit: `{path, at, nodes}` or `{path, at, insert}` in XML, `{text, at, insert}`, `{text, at, remove}`, `{map, key, value}`, `{array, push}`, `{array, at, remove}`. */
   edit(steps) {
     this.doc.transact(() => {
       for (const step of steps) {
-        if (step.text !== undefined) {
+        if (step.path !== undefined) {
+          const node = this.node(step.path);
+          if (step.remove) node.delete(step.at, step.remove);
+          if (step.insert) node.insert(step.at, step.insert);
+          if (step.nodes)
+            node.insert(
+              step.at,
+              step.nodes.map((each) => this.made(each)),
+            );
+        } else if (step.text !== undefined) {
           const text = this.root("text", step.text);
           const at = step.at < 0 ? text.length : step.at;
           if (step.remove) text.delete(at, step.remove);
@@ -155,6 +185,7 @@ class Document {
           ? Object.fromEntries(sorted(map.attrEntries()))
           : Object.fromEntries(sorted(map.entries())),
       array: this.root("array", "array").toArray(),
+      xml: this.major === 14 ? "" : this.doc.getXmlFragment("default").toString(),
     };
   }
 }

@@ -42,6 +42,7 @@ const CONDITIONS = {
   dead: (all) => all.every((client) => client.cable.isDead),
   equal: (all) => same(all.map((client) => client.document.content)),
   text: (all, text) => all.every((client) => client.document.content.text === text),
+  xml: (all, xml) => all.every((client) => client.document.content.xml === xml),
   scope: (all, scope) => all.every((client) => client.scope === scope),
   present: (all, names) => all.every((client) => same([client.present, [...names].sort()])),
   opened: (all, count) => all.every((client) => client.cable.opened >= count),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiptap
 from faces import run
 from faults.proxy import Proxy
 from forging import AUDIENCE, ISSUER, Issuer
@@ -243,6 +244,53 @@ def is_there(doc: Doc, expected: dict[str, Any]) -> bool:
         return bool(doc.get("/board") == expected)
     except NotFound:
         return False
+
+
+async def test_the_document_of_an_editor_is_edited_by_the_same_words(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room) as person, connect(house.url) as agent:
+        top = tiptap.fragment(person.raw)
+        for each in (tiptap.heading(2, "Part"), tiptap.paragraph("one two")):
+            top.children.append(each)
+        await person.provider.flush(timeout=SECONDS)
+        doc = await agent.open(room, editor="tiptap")
+        (found,) = doc.find("two", path="/1")
+
+        async with doc.turn() as turn:
+            await turn.format(found, bold=True)
+            await turn.insert(doc.anchor(3, path="/1"), " and a half")
+            await turn.replace("two", "three", path="/1")
+            await turn.section("Part").append("- *list*")
+            await turn.stream("end", words(" of\n\n1. m", "any\n"))
+            await turn.delete(doc.find(" of", path="/2")[0])
+
+        assert doc.read().section("Part").text == doc.read(root="default").text
+        assert doc.read(path="/1").text == "one and a half three"
+        await person.wait_for(
+            lambda each: (
+                each.read(format="markdown").text
+                == "## Part\n\none and a half **three**\n\n- *list*\n\n1. many"
+            ),
+            SECONDS,
+        )
+
+
+async def test_a_text_inside_of_a_map_is_edited_by_its_path(
+    house: Server, room: str, connect: Connect
+) -> None:
+    async with ada(house, room) as person, connect(house.url) as agent:
+        person.raw["board"] = Map({"title": Text("Plan")})
+        await person.provider.flush(timeout=SECONDS)
+        doc = await agent.open(room)
+
+        async with doc.turn() as turn:
+            await turn.rewrite("The plan", root="board", path="/title")
+            await turn.patch("@@\n-The plan\n+Our plan\n", root="board", path="/title")
+
+        await person.wait_for(
+            lambda each: each.get("/board/title") == "Our plan", SECONDS
+        )
 
 
 # Conflicts
