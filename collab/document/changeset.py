@@ -305,7 +305,7 @@ def _content(piece: Piece, first: int, last: int, *, is_text: bool) -> Any:
         return EMBED * (last - first)
     if piece.content is None:
         return []
-    return values_of(piece.content)[first - piece.clock : last - piece.clock]
+    return values_of(piece.content, first - piece.clock, last - piece.clock)
 
 
 def _cut(text: str, size: int, units: int, at: int) -> tuple[str, str]:

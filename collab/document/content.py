@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import unpack_from
 from typing import Any
 
@@ -13,9 +14,14 @@ from collab.protocol.varint import Reader
 BINARY, EMBED, VALUES, DOCUMENT = 3, 5, 8, 9  # kinds of content, as updates number them
 
 
-def values_of(content: Content) -> list[Any]:
-    """The values of a piece. The guard has proven that they can be read, and how deep they lie in each other."""
+def values_of(content: Content, first: int, last: int) -> list[Any]:
+    """Some values of a piece. The guard has proven that they can be read, and how deep they lie in each other."""
     kind, encoded, skipped = content
+    return _values(kind, encoded)[skipped + first : skipped + last]
+
+
+@lru_cache(4)  # a piece that is cut is asked for each of its parts
+def _values(kind: int, encoded: bytes) -> list[Any]:
     if kind == BINARY:
         return [{"$bytes": encoded.hex()}]
     if kind == EMBED:
@@ -26,7 +32,7 @@ def values_of(content: Content) -> list[Any]:
     found = []
     while not reader.at_end:
         found.append(_value(reader))
-    return found[skipped:]
+    return found
 
 
 def _value(reader: Reader) -> Any:
@@ -36,7 +42,7 @@ def _value(reader: Reader) -> Any:
         case 119:
             return reader.read_bytes().decode()
         case 125:
-            return reader.read_signed()
+            return _signed(reader)
         case 124:
             return _number(reader, ">f", 4)
         case 123:
@@ -60,6 +66,20 @@ def _value(reader: Reader) -> Any:
 
 def _key(reader: Reader) -> str:
     return reader.read_bytes().decode()
+
+
+def _signed(reader: Reader) -> int:
+    """However it is spelt: clients are not strict about it, and neither is the guard."""
+    frame, at = reader.frame, reader.at
+    first = byte = frame[at]
+    value, shift = first & 63, 6
+    while byte > 127:
+        at += 1
+        byte = frame[at]
+        value |= (byte & 127) << shift
+        shift += 7
+    reader.at = at + 1
+    return -value if first & 64 else value
 
 
 def _number(reader: Reader, form: str, size: int) -> Any:
