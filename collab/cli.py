@@ -19,8 +19,21 @@ from collab.commands.base import EXIT_CONFIGURATION, EXIT_FAILED, AsJson, app
 from collab.commands.flags import CONFIG, flag_of, given, with_flags
 from collab.errors import CollabError, ConfigurationError
 
-# Modules that register further commands. A server that starts does without them.
+SERVING = ("serve", "worker")
+# Modules that register further commands.
 OTHERS = ("auditing", "contents", "keys", "maintenance", "tokens")
+
+# Beside the settings.
+OF_A_CHECK = Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+OF_A_WORKER = [
+    Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, typer.Option()])
+    for name, kind in (
+        ("number", int),
+        ("restarts", int),
+        ("listening", int),
+        ("directory", Path),
+    )
+]
 
 
 def _version(shown: bool) -> None:
@@ -101,41 +114,31 @@ def _chosen(config: Path | None, flags: dict[str, Any]) -> settings.Settings:
 def _register(
     function: Callable[..., None], *others: Parameter, hidden: bool = False
 ) -> None:
-    """A command whose flags are the settings, and others."""
+    """A command whose flags are the settings, and others; once, however often a program calls `main`."""
+    if any(each.callback is function for each in app.registered_commands):
+        return
     fields = settings.Settings.model_fields.items()
     flags = [flag_of(name, field) for name, field in fields]
     with_flags(function, [CONFIG, *others, *flags])
     app.command(hidden=hidden)(function)
 
 
-_register(serve)
-_register(
-    check,
-    Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=AsJson),
-)
-_register(
-    worker,
-    *(
-        Parameter(
-            name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, typer.Option()]
-        )
-        for name, kind in (
-            ("number", int),
-            ("restarts", int),
-            ("listening", int),
-            ("directory", Path),
-        )
-    ),
-    hidden=True,
-)
+def _register_all(asked: str) -> None:
+    """A server that starts makes its own flags alone, and loads the modules of no other command."""
+    if asked != "worker":
+        _register(serve)
+    if asked != "serve":
+        _register(worker, *OF_A_WORKER, hidden=True)
+    if asked not in SERVING:
+        _register(check, OF_A_CHECK)
+        for name in OTHERS:
+            import_module(f"collab.commands.{name}")
 
 
 def main() -> None:
     """The entry point: an expected error is one sentence and an exit code, never a traceback."""
     logs.configure(log_format="console", level="error")  # `serve` sets its own
-    if sys.argv[1:2] not in (["serve"], ["worker"]):
-        for name in OTHERS:
-            import_module(f"collab.commands.{name}")
+    _register_all(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
         app()
     except CollabError as error:
