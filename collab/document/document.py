@@ -6,6 +6,7 @@ yet waits in the gate, since yrs loses content that arrives out of causal order.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from time import thread_time
@@ -39,6 +40,9 @@ Binding = Literal["off", "audit", "enforce"]
 ANONYMOUS = "anonymous:"
 
 MAX_STASHED_UPDATES = 5000
+MAX_OWN_CLIENTS = (
+    1000  # of those for whom something was taken back; the first gets another id then
+)
 
 # Updates between two comparisons of the gate's vector with the document's.
 _CANARY_EVERY = 1000
@@ -101,6 +105,7 @@ class Document:
         self.gate = Gate(max_bytes=max_stash_bytes, max_updates=MAX_STASHED_UPDATES)
         self.owners: dict[int, str] = {}
         self.claimed: dict[int, str] = {}  # owners that are not stored yet
+        self._own: dict[str, tuple[int, int]] = {}  # see `own_client`
         # New content under somebody else's client id that was let in.
         self.conflicts = 0
         self.mismatches = 0  # times the canary had to correct the gate
@@ -454,6 +459,23 @@ class Document:
     def _deletions(self) -> bytes:
         """All of them, as an update."""
         return self._read(lambda: self._doc.get_update(self._native_vector()))
+
+    def own_client(self, principal: str) -> tuple[int, int]:
+        """The client id under which this process writes for a principal, and from where on: the same again and again,
+        for none ever leaves a document, but another one where somebody else has written under it.
+        """
+        known, (client, clock) = self.gate.known, self._own.get(principal, (0, -1))
+        if known.get(client, 0) != clock:
+            clock = 0
+            while client in known or not client:
+                client = secrets.randbits(32)
+        return client, clock
+
+    def keep_client(self, principal: str, client: int) -> None:
+        """This process alone has written under it until now."""
+        if principal not in self._own and len(self._own) >= MAX_OWN_CLIENTS:
+            del self._own[next(iter(self._own))]
+        self._own[principal] = client, self.gate.known.get(client, 0)
 
     def erasure(self) -> Erasure:
         """To count what is deleted from now on; takes less than half a microsecond for each range that was deleted before."""

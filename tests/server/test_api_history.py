@@ -70,6 +70,10 @@ class Agent:
         replica.leave(room, member)
         await replica.logged(room, room.position)
 
+    def forge(self, update: bytes) -> None:
+        """To be sent as if it had been made here."""
+        self._made.append(update)
+
     async def _room(self) -> bytes:
         room = await self._call.house.replica.open(room_key("", "r"))
         return room.document.snapshot()
@@ -680,6 +684,37 @@ async def test_what_an_agent_brings_back_is_charged_to_its_budget() -> None:
         assert [answer.status_code for answer in back] == [200, 429, 200]
         assert back[1].json()["code"] == "rate_limited"
         assert await said(call) == ""
+
+
+async def test_what_is_taken_back_again_and_again_adds_one_client_id() -> None:
+    async with open_api() as call:
+        ada, bot = member(call, "ada"), member(call, "bot")
+        await ada.write(0, 0, "what was there")
+        await bot.hear()
+        bot.turn("t")
+        await bot.write(0, 5, "all that ")
+        room = await call.house.replica.open(room_key("", "r"))
+        before = set(room.document.gate.known)
+
+        said_then = []
+        for verb in ("undo", "redo", "undo", "redo", "undo"):
+            await back(call, "t", verb)
+            said_then.append(await said(call))
+        (own,) = set(room.document.gate.known) - before
+        stranger: Doc[Any] = Doc(client_id=own)
+        stranger.apply_update(room.document.snapshot())
+        made: list[bytes] = []
+        stranger.observe(lambda event: made.append(event.update))
+        stranger.get("text", type=Text).insert(0, "forged ")
+        ada.forge(made[0])
+        await ada.send()
+        await back(call, "t", "redo")
+
+        assert said_then == ["what was there", "all that was there"] * 2 + [
+            "what was there"
+        ]
+        assert await said(call) == "forged all that was there"
+        assert len(set(room.document.gate.known) - before) == 2
 
 
 async def test_nobody_edits_by_request_under_the_name_of_an_undo() -> None:

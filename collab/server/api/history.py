@@ -14,6 +14,7 @@ from collab.auth.permissions import ADMIN
 from collab.document.document import ANONYMOUS
 from collab.document.people import Owners, show
 from collab.errors import (
+    Busy,
     Conflict,
     DocumentBroken,
     Draining,
@@ -209,9 +210,8 @@ async def _take_in(
         return ""
     _check(call, plan)
     replica = call.api.replica
-    client = secrets.randbits(32)
-    while client in room.document.gate.known:
-        client = secrets.randbits(32)
+    document = room.document
+    client, clock = document.own_client(call.principal.id)
     with call.work():
         snapshot = room.document.snapshot()
     update = await replica.historian.take_back(room.name, plan, snapshot, client)
@@ -233,8 +233,11 @@ async def _take_in(
     replica.join(room, visitor)
     try:
         claim.check()
+        if room.document is not document or document.gate.known.get(client, 0) != clock:
+            raise Busy("somebody has written under the client id of this; ask again")
         with call.work():
             is_changed = room.update(visitor, update, is_ours=True)
+        document.keep_client(call.principal.id, client)
         return id if is_changed else ""
     except DocumentBroken:
         await replica.rebuild(room)
