@@ -1,4 +1,5 @@
-"""A reviewer that needs no model: it mends small slips in a text while people write, and lets be what they are typing.
+"""A reviewer that needs no model: it mends small slips in a text, or in the document of a rich editor such as Tiptap, while
+people write, and lets be what they are typing.
 
     python -m examples.reviewer http://127.0.0.1:8000 playground
 
@@ -25,6 +26,7 @@ QUIET_SECONDS = (
     3.0  # since somebody's caret moved: what they write in that line is done
 )
 DEBOUNCE_SECONDS = 1.0
+MAX_DEBOUNCES = 3  # then it looks, though somebody goes on
 MAX_EDITS = 20  # in one turn; the next takes what is left
 MAX_REMEMBERED = 2000  # of what was done already; the oldest is forgotten
 MAX_WORDS = 40  # in a sentence
@@ -126,7 +128,6 @@ class Reviewer:
 
     async def work(self, idle_seconds: float | None = None) -> None:
         """Until nobody has changed anything for so long."""
-        changes = self.doc.changes(debounce=DEBOUNCE_SECONDS)
         while True:
             try:
                 is_waiting = await self.review()
@@ -137,10 +138,20 @@ class Reviewer:
                 async with asyncio.timeout(
                     QUIET_SECONDS if is_waiting else idle_seconds
                 ):
-                    await anext(changes)
+                    await self.moved()
             except TimeoutError:
                 if not is_waiting:
                     return
+
+    async def moved(self) -> None:
+        """Until somebody has changed something, and nobody anything more for a moment; in a text, or in XML."""
+        known = self.doc.read().text
+        await self.doc.wait_for(lambda doc: doc.read().text != known)
+        for _ in range(MAX_DEBOUNCES):
+            known = self.doc.read().text
+            await asyncio.sleep(DEBOUNCE_SECONDS)
+            if self.doc.read().text == known:
+                break
 
     async def review(self) -> bool:
         """One pass, as one turn. Whether something is left since somebody is typing there."""
@@ -156,7 +167,7 @@ class Reviewer:
                             break
             except Cancelled:
                 # Whoever stops it does not want the rest of it either.
-                for slip in slips(self.doc.text):
+                for slip in slips(self.doc.read().text):
                     self.remember(self.sign(slip))
                 detail = "Was stopped, and leaves that alone"
             # When the turn is taken back the lines say again what they said.
@@ -189,7 +200,7 @@ class Reviewer:
 
     def look(self) -> tuple[list[Slip], bool]:
         """What is to be mended now, and whether there is more where somebody is typing."""
-        text = self.doc.text
+        text = self.doc.read().text
         busy = self.busy_lines(text)
         found, is_waiting = [], False
         for slip in slips(text):

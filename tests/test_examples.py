@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from modelling import endpoint, said
 from processes import ROOT, Server, eventually
+from pycrdt import XmlElement, XmlFragment, XmlText
 
 import collab
 from examples import reviewer, writer
@@ -320,6 +321,33 @@ async def test_the_reviewer_leaves_alone_what_a_person_is_typing_and_mends_it_af
     assert (is_waiting, is_waiting_still) == (True, False)
     assert meanwhile == "the shed\nteh fence\nthe gate"
     assert its.text == "the shed\nthe fence\nthe gate"
+
+
+@pytest.mark.anyio
+async def test_the_reviewer_reviews_the_document_of_a_rich_editor_too(
+    server: Server,
+) -> None:
+    async with (
+        collab.connect(server.url, name="Ada", kind="human") as ada,
+        collab.connect(server.url, name="Reviewer", role="reviewer") as agent,
+    ):
+        doc = await ada.open("rich", editor="tiptap")
+        its = await agent.open("rich")
+        working = asyncio.ensure_future(reviewer.Reviewer(agent, its, pace=0).work())
+        top = doc.raw.get("default", type=XmlFragment)
+        top.children.append(XmlElement("paragraph", {}, [XmlText("teh shed")]))
+        async with doc.turn() as turn:
+            await turn.format(doc.find("shed")[0], bold=True)
+            await turn.insert("end", "\nthe the gate")
+
+        async with asyncio.timeout(20):
+            await doc.wait_for(lambda each: each.read().text == "the shed\nthe gate")
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    assert str(top) == (
+        "<paragraph>the <bold>shed</bold></paragraph><paragraph>the gate</paragraph>"
+    )
 
 
 @pytest.mark.anyio
