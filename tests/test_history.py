@@ -256,6 +256,23 @@ async def test_large_rows_are_read_a_few_at_a_time(
     assert max(asked_for[1:]) < 10
 
 
+@pytest.mark.parametrize("is_inline", [True, False])
+async def test_what_is_inside_of_a_root_is_found_in_whichever_process(
+    monkeypatch: pytest.MonkeyPatch, is_inline: bool
+) -> None:
+    monkeypatch.setattr(history, "INLINE_BYTES", 1 << 30 if is_inline else 0)
+    snapshot = WRITER.snapshot()
+    async with asked(WRITER) as historian:
+        for ask in (
+            historian.blame(
+                "r", "e", {}, "text", 0, None, path="/0", snapshot=snapshot
+            ),
+            historian.changeset("r", {}, 0, 20, "text", path="/0"),
+        ):
+            with pytest.raises(NothingHere):
+                await ask
+
+
 def retold(by: dict[int, Author]) -> Writer:
     """A log in which others did what was done."""
     writer = Writer(110)

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from pycrdt import Doc
 
-from collab.document.anchor import Id, Root
 from collab.document.attribution import MINUTE, NOBODY, Attribution, Run
 from collab.document.export import load
 from collab.document.markdown import TEXT_BLOCKS, tag_of
-from collab.document.order import Order, Span
+from collab.document.order import Line, Order, Span
 from collab.document.people import Owners, People
 from collab.document.pieces import Lines, Piece
 from collab.document.shared import (
@@ -39,8 +38,8 @@ class Part(NamedTuple):
     """A text or list, or one thing that counts as a character, and where it is."""
 
     size: int
-    name: Root | None  # of the shared type, all of which it is
-    ids: tuple[int, int]  # else what it is
+    line: Line | None  # all of a shared type
+    ids: tuple[int, int] = (0, 0)  # else what it is
     path: str | None = None  # as an answer says it
     key: str | None = None
 
@@ -69,14 +68,15 @@ def blame(
     numbers: dict[tuple[int, str | None], int] = {}
     credited = found.credits
     finders = {client: runs.finder() for client, runs in found.inserted.items()}
-    for part, some in _spans(order, place, start, end):
+    for part, base, some in _spans(order, place, start, end):
         number, minute = -1, 0  # of the last span
         more = {
             name: value
             for name, value in (("path", part.path), ("key", part.key))
             if value is not None
         }
-        for client, clock, units, at, size in some:
+        for client, clock, units, within, size in some:
+            at = base + within
             owner = owners.get(client)
             find_runs = finders.get(client, _nobody)
             for first, until, credit, then in find_runs(clock, clock + units):
@@ -114,20 +114,18 @@ def _nobody(start: int, end: int) -> Iterable[Run]:
 
 def _spans(
     order: Order, place: Shared, start: int, end: int | None
-) -> Iterator[tuple[Part, list[Span]]]:
-    """The ids of what stands between two places, part by part."""
+) -> Iterator[tuple[Part, int, list[Span]]]:
+    """The ids of what stands between two places, part by part, and where each part begins."""
     base = 0
     for part in _parts(order, place):
         first = max(start - base, 0)
         last = part.size if end is None else min(end - base, part.size)
         if first < last:
-            if part.name is None:
+            if part.line is None:
                 spans = [Span(*part.ids, 1, 0, 1)]
             else:
-                spans = order.spans(part.name, first, last)
-            if base:
-                spans = [span._replace(start=base + span.start) for span in spans]
-            yield part, spans
+                spans = part.line.spans(first, last)
+            yield part, base, spans
         base += part.size
 
 
@@ -140,12 +138,12 @@ def _parts(order: Order, place: Shared) -> Iterator[Part]:
             for key, piece in keys(order.lines(place.name)):
                 yield Part(1, None, (piece.client, piece.end - 1), key=key)
         case "xml":
-            yield from _text_parts(order, order.lines(place.name), place.path)
+            yield from _text_parts(order.lines(place.name), place.path)
         case _:
-            yield Part(order.length(place.name), place.name, (0, 0))
+            yield _all(order.lines(place.name), None)
 
 
-def _text_parts(order: Order, lines: Lines, path: str) -> list[Part]:
+def _text_parts(lines: Lines, path: str) -> list[Part]:
     """XML as `markdown.text_of_xml` reads it: a line break is whose the block is that begins with it, and what is in a line
     without being text is one character.
     """
@@ -172,13 +170,17 @@ def _text_parts(order: Order, lines: Lines, path: str) -> list[Part]:
             parts.append(_one(piece, where))
         is_first, is_open = False, is_text or is_break
         if is_text:
-            name = Id(piece.client, piece.clock)
-            parts.append(Part(order.length(name), name, (0, 0), where))
+            parts.append(_all(held, where))
         elif is_break:
             parts.append(_one(piece, where))
         else:
-            parts += _text_parts(order, held, where)
+            parts += _text_parts(held, where)
     return parts
+
+
+def _all(lines: Lines, path: str | None) -> Part:
+    line = lines.get(None)
+    return Part(0 if line is None else line.size(), line, path=path)
 
 
 def _one(piece: Piece, path: str) -> Part:

@@ -168,6 +168,35 @@ class Line:
             at = _right(at)
         return index
 
+    def spans(self, start: int, end: int) -> list[Span]:
+        """Whose characters stand from one place up to another, both of which there are."""
+        piece, at = self.first, 0
+        if start:  # its blocks need not be made for all of it
+            piece, at, _ = self.find(start)
+        found: list[Span] = []
+        while piece is not None and start < end:
+            size = piece.size
+            if size:
+                text = piece.text
+                size = min(size - at, end - start)
+                if text is None or piece.size == piece.units:
+                    found.append(
+                        Span(piece.client, piece.clock + at, size, start, size)
+                    )
+                    start += size
+                else:
+                    clock = piece.clock + unit_at(text, at)
+                    for stretch in even(text[at : at + size]):
+                        units = units_of(stretch)
+                        found.append(
+                            Span(piece.client, clock, units, start, len(stretch))
+                        )
+                        clock += units
+                        start += len(stretch)
+            at = 0
+            piece = piece.right
+        return found
+
     def find(self, index: int) -> tuple[Piece | None, int, int]:
         """The piece that a character is in, which of its characters it is, and the bytes before the piece.
 
@@ -654,36 +683,11 @@ class Order:
 
     def spans(self, root: Root, start: int = 0, end: int | None = None) -> list[Span]:
         """Whose characters stand from one place up to another, in order. Raises InvalidRequest beyond the end."""
+        end = self.length(root) if end is None else end
+        for place in (start, end):
+            self._at(root, place)
         line = self._list(root)
-        if line is not None and not start and end in (None, line.size()):
-            piece, at, end = line.first, 0, line.size()
-        else:
-            end = self.length(root) if end is None else end
-            piece, at, _ = self._at(root, start)
-            self._at(root, end)
-        found: list[Span] = []
-        while piece is not None and start < end:
-            size = piece.size
-            if size:
-                text = piece.text
-                size = min(size - at, end - start)
-                if text is None or piece.size == piece.units:
-                    found.append(
-                        Span(piece.client, piece.clock + at, size, start, size)
-                    )
-                    start += size
-                else:
-                    clock = piece.clock + unit_at(text, at)
-                    for stretch in even(text[at : at + size]):
-                        units = units_of(stretch)
-                        found.append(
-                            Span(piece.client, clock, units, start, len(stretch))
-                        )
-                        clock += units
-                        start += len(stretch)
-            at = 0
-            piece = piece.right
-        return found
+        return [] if line is None else line.spans(start, end)
 
     def _at(self, root: Root, index: int) -> tuple[Piece | None, int, int]:
         """The piece at a place. Raises InvalidRequest beyond the end."""
