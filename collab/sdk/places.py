@@ -43,7 +43,7 @@ class Places:
         order = self.order
         if isinstance(root, Id):
             return order.lines(root).kind in (ELEMENT, FRAGMENT)
-        first = next(order.children(root), None)
+        first = order.first(root)
         if first is None:
             return self._has_editor and not order.lines(root)
         lines = first.lines
