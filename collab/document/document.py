@@ -53,6 +53,9 @@ _CANARY_EVERY = 1000
 # in between: the largest bound is ten times what honest updates need.
 COSTLY_SECONDS = 0.05
 STRUCT_SECONDS = 3e-6
+# A snapshot that was quick to load stays so while it grows little: each new struct may be compared with all.
+PROVEN_BYTES = 4096
+PROVEN_WORK = 10_000_000  # in bytes times bytes
 UNBLOCKED_SECONDS = 0.5  # for what has waited for an update and goes in with it
 # Parts have fewer structs the more there is to be compared with.
 LEAST_PART_STRUCTS = 4
@@ -109,7 +112,9 @@ class Document:
         # New content under somebody else's client id that was let in.
         self.conflicts = 0
         self.mismatches = 0  # times the canary had to correct the gate
-        self.proven = 0  # up to so many bytes a snapshot was quick to load
+        self.proven = (
+            PROVEN_BYTES  # up to so many a snapshot is quick to load in one go
+        )
 
     @classmethod
     def load(
@@ -153,6 +158,7 @@ class Document:
         if snapshot is not None:
             document._integrate(snapshot)
             document._bytes = document._counted = len(snapshot)
+            document.prove(len(snapshot))
             document.gate.load(snapshot, state_vector(document._native_vector()))
         # What was let in once stays in, whatever the limit is now.
         gate = document.gate
@@ -500,6 +506,11 @@ class Document:
         if self._bytes > share * most and self._bytes > self._counted + most / 100:
             self.snapshot()
         return self._bytes > share * most
+
+    def prove(self, size: int) -> None:
+        """A snapshot of so many bytes was quick to load in one go."""
+        grown = size + min(PROVEN_BYTES, PROVEN_WORK // (size + 1))
+        self.proven = max(self.proven, grown)
 
     def snapshot(self) -> bytes:
         """The whole document as one update; kept until the next change."""

@@ -80,14 +80,14 @@ class Draft:
         is_proven: bool = False,
         clock: Callable[[], float] = thread_time,
     ) -> None:
-        """Raises TooLarge when it takes out of proportion long to make; not asked of one that `is_proven`."""
+        """Raises TooLarge when it takes out of proportion long to make. One that `is_proven` is made in one go."""
         self._doc: Doc[Any] = Doc(client_id=client)
         until = clock() + LOAD_SECONDS + LOAD_BYTE_SECONDS * len(snapshot)
         # By parts it takes five times as long.
         for part in [snapshot] if is_proven else steps(snapshot):
+            self._doc.apply_update(part)
             if clock() > until:
                 raise TooLarge("too costly")
-            self._doc.apply_update(part)
         self._is_checked = False
         self.bytes = len(snapshot)  # about what it holds
 

@@ -548,3 +548,12 @@ def test_a_log_is_loaded_in_small_steps() -> None:
     steps = sum(1 for _ in Document.loading(None, updates))
 
     assert steps >= 4 + 300 // 64
+
+
+def test_a_document_from_a_checkpoint_is_quick_to_copy_until_it_has_grown() -> None:
+    document, ada = Document.load(plain(100_000), []), Writer()
+    size = len(document.snapshot())
+
+    apply_all(document, ada.write("b"))
+
+    assert size < len(document.snapshot()) <= document.proven < size + 200

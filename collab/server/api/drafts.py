@@ -35,10 +35,6 @@ class _Kept(NamedTuple):
     bytes: int
 
 
-# What a document may grow by before it is looked at anew whether it takes long to copy.
-PROVEN_BYTES = 8192
-
-
 class Drafts:
     """The client ids, and the copies of the documents that were edited last: making one takes long."""
 
@@ -85,8 +81,10 @@ class Drafts:
                 return kept.draft
         document = room.document
         snapshot = document.snapshot()
-        draft = Draft(snapshot, client, is_proven=len(snapshot) <= document.proven)
-        document.proven = max(document.proven, len(snapshot) + PROVEN_BYTES)
+        is_proven = len(snapshot) <= document.proven
+        draft = Draft(snapshot, client, is_proven=is_proven)
+        if is_proven:
+            document.prove(len(snapshot))
         return draft
 
     def _keep(self, room: Room, client: int, draft: Draft) -> None:
