@@ -109,6 +109,7 @@ class Prose:
         self._texts: dict[Id, int] = {}  # where each begins
         self._said: list[str] = []
         self._at = 0
+        self._is_frozen = False
         self._walk(root, ())
         self.shown = "".join(self._said)
         self._starts = [block.start for block in self.blocks]
@@ -219,6 +220,7 @@ class Prose:
     def freeze(self) -> None:
         """Look at the tree for the last time: what is asked of this moment later on needs no more of it."""
         _ = self._spans, self.chapters
+        self._is_frozen = True
 
     @cached_property
     def nodes(self) -> frozenset[Id]:
@@ -297,9 +299,18 @@ class Prose:
                 within = part.id
             return Anchor(None, within, side)
         at = index - (side is Side.LEFT)
-        (span,) = self.spans(at, at + 1)
+        span = self._span(block, at)
         last = span.units - 1 if side is Side.LEFT else 0
         return Anchor(Id(span.client, span.clock + last), None, side)
+
+    def _span(self, block: Block, index: int) -> Span:
+        """Of one character of a block."""
+        if not self._is_frozen:  # to look at all of it takes long
+            for part in block.parts:
+                if part.text is not None and 0 <= index - part.start < part.size:
+                    at = index - part.start
+                    return self._order.spans(part.id, at, at + 1)[0]
+        return self.spans(index, index + 1)[0]
 
     def index(self, place: Place) -> int:
         """Where in the text a place is that is somewhere in the tree, or was when what it is in was still there."""
@@ -555,7 +566,7 @@ class Prose:
                 at = self._order.bytes_at(home.id, start - home.start)
                 given = attributes
                 if given is None:
-                    given = _format(text, start - home.start, is_kept=start < stop)
+                    given = format_at(text, start - home.start, is_kept=start < stop)
                 text.insert(at, insert, _marks(given))
                 added, more = home.id, len(insert.encode())
         for part in reversed(parts):
@@ -724,7 +735,7 @@ def _marks(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _format(text: XmlText, index: int, *, is_kept: bool) -> dict[str, Any]:
+def format_at(text: XmlText, index: int, *, is_kept: bool) -> dict[str, Any]:
     """The formats of a character, or of the one before; a link ends where its text does."""
     at = 0
     left: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import orjson
 from pycrdt import Array, Map, Text, UndoManager, XmlFragment
 
-from collab.document.anchor import Anchor, Root, Side
+from collab.document.anchor import Anchor, Place, Root, Side
 from collab.document.blocks import Node, Words, blocks_of, shaped
 from collab.document.budget import Budget
 from collab.document.chapters import Chapters, Line
@@ -125,16 +125,19 @@ class Edits:
     ) -> EditResult:
         """The same, where it has begun: of a text that is known to be one nothing is read, however long it is."""
         memory = self.memory
-        if not isinstance(root, str) or memory.places.prose(root) is not None:
-            return self.begin(root, anchor, text, conflict)
         size = bytes_of(text)
         if size > MAX_EDIT_BYTES:
             raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
-        index = memory.order.resolve(anchor).index
-        memory.insert(self._id, root, index, text)
+        place = memory.order.resolve(anchor)
+        if isinstance(place.root, str) and not memory.places.is_tree(place.root):
+            memory.insert(self._id, place.root, place.index, text)
+        elif isinstance(place, Place) and "\n" not in text and memory.is_line(place):
+            memory.insert_in_line(self._id, place.root, place.index, text)
+        else:
+            return self.begin(root, anchor, text, conflict)
         self.inserted += len(text)
         self._counted(size)
-        end = memory.order.anchor(root, index + len(text), Side.LEFT)
+        end = memory.order.anchor(place.root, place.index + len(text), Side.LEFT)
         return EditResult(True, end, conflict)
 
     def replace(
@@ -329,6 +332,8 @@ class Edits:
         """Of what is to be written at an anchor, what goes into the line there; and what is Markdown, behind a line break or
         where there is no line of text yet: None of a text that is no XML, and of code.
         """
+        if has_begun and "\n" not in text:
+            return text, None
         prose = self.memory.places.prose(root)
         if prose is None:
             return text, None

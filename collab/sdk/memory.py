@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pycrdt import Doc, Subscription, Text, TransactionEvent, XmlFragment
+from pycrdt import Doc, Subscription, Text, TransactionEvent
 
 from collab.document.anchor import Anchor, Orphaned, Place, Root, Side
 from collab.document.blocks import Editor
@@ -18,7 +18,8 @@ from collab.document.document import NOTHING
 from collab.document.export import check_lists, root_of
 from collab.document.order import Order
 from collab.document.pieces import read as read_update
-from collab.document.prose import Prose
+from collab.document.prose import Prose, format_at
+from collab.document.shared import XML_TEXT
 from collab.document.tree import Tree
 from collab.document.values import Path, Problem
 from collab.errors import CollabError, Refused
@@ -194,9 +195,14 @@ class Memory:
         names = list(doc.keys())
         if ROOT in names and len(doc.get(ROOT, type=Text)):
             return ROOT
-        found = {each: root_of(doc, each) for each in names}
-        for kind in (Text, XmlFragment):
-            named = [each for each, shared in found.items() if isinstance(shared, kind)]
+        places = self.places
+        trees = [each for each in names if places.is_tree(each)]
+        texts = [
+            each
+            for each in names
+            if each not in trees and isinstance(root_of(doc, each), Text)
+        ]
+        for named in (texts, trees):
             if len(named) > 1:
                 raise Invalid(f"there are several roots: {', '.join(named)}")
             if named:
@@ -420,6 +426,20 @@ class Memory:
         shared = self.doc.get(root, type=Text)
         with self.doc.transaction(origin=origin):
             shared.insert(offset, text)
+
+    def is_line(self, place: Place) -> bool:
+        """Whether it is in a text that is somewhere in XML."""
+        root = place.root
+        return not isinstance(root, str) and (self.order.lines(root).kind == XML_TEXT)
+
+    def insert_in_line(
+        self, origin: Hashable, root: Root, index: int, text: str
+    ) -> None:
+        """Insert into a text that is somewhere in XML, in one transaction."""
+        offset = self.order.bytes_at(root, index)
+        shared = self.places.shared(root)
+        with self.doc.transaction(origin=origin):
+            shared.insert(offset, text, format_at(shared, index, is_kept=False))
 
     def _drop(self, client: int, start: int, end: int) -> None:
         last = self._dropped[-1] if self._dropped else None

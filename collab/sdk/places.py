@@ -30,16 +30,15 @@ class Places:
     def prose(self, root: Root) -> Prose | None:
         """A root, or a shared type inside of one, that is an XML tree; None when it is none."""
         if root not in self._prose:
-            is_tree = self._is_tree(root)
+            is_tree = self.is_tree(root)
             shared = self.shared(root) if is_tree else None
-            if is_tree and shared is None and isinstance(root, str):
-                shared = self._doc.get(root, type=XmlFragment)
             self._prose[root] = (
                 Prose(self.order, root, shared) if shared is not None else None
             )
         return self._prose[root]
 
-    def _is_tree(self, root: Root) -> bool:
+    def is_tree(self, root: Root) -> bool:
+        """Whether it is XML, or what is in it."""
         order = self.order
         if isinstance(root, Id):
             return order.lines(root).kind in (ELEMENT, FRAGMENT)
@@ -60,7 +59,7 @@ class Places:
             if home is None:
                 break
             at = home.root
-        if isinstance(at, str) and at != root and self._is_tree(at):
+        if isinstance(at, str) and at != root and self.is_tree(at):
             return at
         return top
 
@@ -70,7 +69,11 @@ class Places:
         if way is None:
             return None
         name, steps = way
-        shared: Any = root_of(self._doc, name)
+        shared: Any = None
+        if self.is_tree(name):  # to look at all that is in it takes long
+            shared = self._doc.get(name, type=XmlFragment)
+        else:
+            shared = root_of(self._doc, name)
         for key in steps:
             match shared:
                 case XmlFragment() | XmlElement():
@@ -102,7 +105,7 @@ class Places:
 
     def inside(self, root: str, path: str) -> Root:
         """The text or the XML at a path inside of a root. Raises NotFound, and Invalid for anything else."""
-        kind = "xml" if self._is_tree(root) else kinds_of(self.order).get(root, "")
+        kind = "xml" if self.is_tree(root) else kinds_of(self.order).get(root, "")
         found = find(self.order, root, kind, path)
         if found.kind not in ("text", "xml"):
             raise Invalid("what is at that path is no text: see `get` and `set`")
