@@ -38,7 +38,7 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.exclusion import Claim
-from collab.history import Historian
+from collab.history.historian import Historian
 from collab.journal import Journal
 from collab.metrics import Metrics
 from collab.protocol import yjs

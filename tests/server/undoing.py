@@ -19,7 +19,7 @@ sys.path.insert(0, os.getcwd())
 from collab import exclusion
 from collab.bus.redis import RedisBus
 from collab.cli import main
-from collab.history import Historian
+from collab.history.historian import Historian
 
 # Those of the others, who wait for the frozen one.
 CLAIM_SECONDS, MARGIN_SECONDS = 2.0, 1.0

@@ -21,7 +21,7 @@ from collab.errors import (
     PermissionDenied,
 )
 from collab.exclusion import Claim
-from collab.history import Plan
+from collab.history.historian import Plan
 from collab.room import Room, Visitor
 from collab.server.api import models
 from collab.server.api.dispatch import JSON, Call

@@ -11,7 +11,6 @@ import orjson
 import pytest
 from pycrdt import Doc, Text
 
-from collab import history
 from collab.document.attribution import attribute
 from collab.document.past import document_at
 from collab.errors import (
@@ -25,7 +24,10 @@ from collab.errors import (
     RoomUnavailable,
     TooLarge,
 )
-from collab.history import Historian
+from collab.exclusion import MAX_WAITING_OF_ROOM
+from collab.history import historian as history
+from collab.history import worker
+from collab.history.historian import Historian
 from collab.store.base import Attributed, Author, Checkpoint, Entry, Row
 from collab.store.memory import MemoryStore
 from collab.turns import About
@@ -109,7 +111,7 @@ WRITER = Writer(120)
 async def test_every_answer_is_the_same_from_wherever_it_comes(
     monkeypatch: pytest.MonkeyPatch, checkpoints: tuple[int, ...], is_inline: bool
 ) -> None:
-    monkeypatch.setattr(history, "INLINE_BYTES", 1 << 30 if is_inline else 0)
+    monkeypatch.setattr(worker, "INLINE_BYTES", 1 << 30 if is_inline else 0)
     async with asked(WRITER, *checkpoints) as historian:
         texts = [
             (await historian.document("r", position, "text", "")).decode()
@@ -260,7 +262,7 @@ async def test_large_rows_are_read_a_few_at_a_time(
 async def test_what_is_inside_of_a_root_is_found_in_whichever_process(
     monkeypatch: pytest.MonkeyPatch, is_inline: bool
 ) -> None:
-    monkeypatch.setattr(history, "INLINE_BYTES", 1 << 30 if is_inline else 0)
+    monkeypatch.setattr(worker, "INLINE_BYTES", 1 << 30 if is_inline else 0)
     snapshot = WRITER.snapshot()
     async with asked(WRITER) as historian:
         for ask in (
@@ -350,7 +352,7 @@ async def test_when_the_log_was_trimmed_what_is_left_can_be_asked() -> None:
 async def test_what_kills_the_child_costs_one_question_and_is_not_asked_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(history, "INLINE_BYTES", 0)
+    monkeypatch.setattr(worker, "INLINE_BYTES", 0)
     async with MemoryStore() as store:
         await logged(store, WRITER.rows)
         async with Historian(store, hang_seconds=0.0) as historian:
@@ -367,7 +369,7 @@ async def test_what_kills_the_child_costs_one_question_and_is_not_asked_again_at
 async def test_one_room_does_not_keep_the_others_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(history, "INLINE_BYTES", 0)
+    monkeypatch.setattr(worker, "INLINE_BYTES", 0)
     async with asked(WRITER) as historian:
         answers = await asyncio.gather(
             *(historian.document("r", at, "text", "") for at in range(1, 13)),
@@ -375,5 +377,5 @@ async def test_one_room_does_not_keep_the_others_waiting(
         )
 
     busy = [each for each in answers if isinstance(each, Busy)]
-    assert len(busy) == 12 - history.MAX_WAITING_OF_ROOM
+    assert len(busy) == 12 - MAX_WAITING_OF_ROOM
     assert answers[0] == WRITER.said(1).encode()

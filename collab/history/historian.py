@@ -1,5 +1,4 @@
-"""Who did what in a room, what it was, and how a turn is taken back: read from the log, small things at once and large
-ones in a child process.
+"""Questions about the past of rooms: what has to be read from the log for them.
 
 An asyncio context manager; nothing here writes: what takes a turn back is handed to the caller as an update.
 """
@@ -7,43 +6,38 @@ An asyncio context manager; nothing here writes: what takes a turn back is hande
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Collection,
-    Mapping,
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar
 
 import orjson
 
 from collab.bus.base import Bus
-from collab.compaction import Child, ChildDied
-from collab.document import past
+from collab.compaction import Child
 from collab.document.attribution import Credit, credits_in
 from collab.document.deletions import joined
-from collab.document.export import decode_error
 from collab.document.past import Question
 from collab.document.people import Owners
-from collab.document.replay import Answer, Request, encode_request
 from collab.errors import (
     Busy,
-    Conflict,
     HistoryGone,
     InvalidMessage,
-    NothingHere,
     NotYet,
     RoomNotFound,
     RoomUnavailable,
     TooLarge,
 )
-from collab.exclusion import MAX_WAITING_OF_ROOM, Exclusion, place
-from collab.store.base import Author, Checkpoint, Row, Store
-from collab.turns import About, read_about
+from collab.exclusion import Exclusion
+from collab.history.turns import RANGE, Taken, Turns, Whose
+from collab.history.worker import Worker
+from collab.store.base import Checkpoint, Row, Store
+from collab.turns import About
 
 FIRST_PAGE, PAGE = 64, 1000  # rows that are read from the log at once
 PAGE_BYTES = 8 << 20  # likewise, when they are as large as those of the page before
@@ -51,197 +45,12 @@ MAX_LOG_BYTES = 64 << 20  # that one question may have replayed
 MAX_LOG_ROWS = 500_000  # likewise
 MAX_READING = 4  # questions that read the log at once
 MAX_WAITING_TO_READ = 256  # questions that wait for that
-# Of document and log together: a few milliseconds, and tens where an update was made to take as long as it can.
-INLINE_BYTES = 4096
-INLINE_ROWS = 200
 SLICE = 1000  # rows or turns that are looked at without a pause
-MAX_WAITING = 32  # questions that wait for a child
-REST_SECONDS = 30.0  # in which a question that took too long is not asked again
-MAX_RESTING = 1000  # the earliest is asked again before
 MAX_CHANGED_ROWS = 10_000  # of one changeset
 MAX_ACTIVITY_ROWS = 5_000  # that one page looks through
 MAX_KEPT_TURNS = 50_000  # of all rooms together; those asked for longest ago go first
 
-# What a turn says that it takes back, when it is no turn but all that a principal did between two times; no turn can
-# be called so.
-_RANGE = "@"
-
-
 T = TypeVar("T")
-
-
-class Whose(NamedTuple):
-    """A turn, by what names it."""
-
-    principal: str
-    id: str
-
-
-@dataclass(slots=True)
-class Taken:
-    """A turn as the log has it."""
-
-    whose: Whose
-    author: Author  # as its last row says
-    about: About
-    first: int  # positions
-    last: int
-    began: int  # milliseconds
-    ended: int
-
-    def is_of(self, row: Row) -> bool:
-        """Whether a row belongs to it."""
-        return (row.author.principal, row.author.turn) == self.whose
-
-    @property
-    def undoes(self) -> Whose | None:
-        """The turn that this one takes back."""
-        about = self.about
-        if not about.undoes or about.undoes.startswith(_RANGE):
-            return None
-        return Whose(about.by, about.undoes)
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        """The times between which this one takes back all that somebody did."""
-        if not self.about.undoes.startswith(_RANGE):
-            return None
-        start, _, end = self.about.undoes[1:].partition("-")
-        return int(start), int(end)
-
-
-class Turns:
-    """All turns of a room up to a position, and which of them are taken back."""
-
-    def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
-        self.position = 0
-        self.taken: dict[Whose, Taken] = {}
-        self._called: dict[str, dict[str, Taken]] = {}  # by id and principal
-        self._undos: dict[Whose, list[Taken]] = {}  # by what they take back
-        self._ranges: dict[str, list[Taken]] = {}  # by principal
-        # What follows from these, made when it is asked for and until there is another undo.
-        self._ends: dict[Whose, tuple[Taken, int]] | None = None
-        self._holding: dict[str, list[tuple[int, int, Taken]]] = {}
-
-    def note(self, credit: Credit) -> None:
-        """Rows of one author."""
-        author = credit.author
-        if author.turn is None:
-            return
-        whose = Whose(author.principal, author.turn)
-        known = self.taken.get(whose)
-        if known is None:
-            about = read_about(author.about)
-            known = Taken(whose, author, about, *credit[1:])
-            self.taken[whose] = known
-            self._called.setdefault(author.turn, {})[author.principal] = known
-            if known.undoes is not None:
-                self._undos.setdefault(known.undoes, []).append(known)
-            elif known.span is not None:
-                self._ranges.setdefault(about.by, []).append(known)
-            if about.undoes:
-                self._ends, self._holding = None, {}
-            return
-        if credit.last > known.last:
-            known.author, known.last, known.ended = author, credit.last, credit.ended
-        if credit.first < known.first:
-            known.first, known.began = credit.first, credit.began
-
-    def find(self, id: str, principal: str, asker: str) -> Taken:
-        """The turn of that name: of a principal, else the asker's own, else the only one.
-
-        Raises NothingHere, and Conflict when several principals have one.
-        """
-        called = self._called.get(id, {})
-        if principal or asker in called:
-            called = {
-                name: each
-                for name, each in called.items()
-                if name == (principal or asker)
-            }
-        if not called:
-            raise NothingHere("there is no such turn in the log of this room")
-        if len(called) > 1:
-            raise Conflict("several principals have a turn of this name: say whose")
-        return next(iter(called.values()))
-
-    def undos(self) -> list[Taken]:
-        """All that took something back, in order."""
-        found = [each for each in self.taken.values() if each.about.undoes]
-        return sorted(found, key=lambda each: each.first)
-
-    def chain(self, taken: Taken) -> list[tuple[Taken, int]]:
-        """A turn and what took it back, or that, and so on: each with how often it turns the first one round."""
-        found, at = [(taken, 0)], 0
-        while at < len(found):
-            turn, depth = found[at]
-            found += [(undo, depth + 1) for undo in self._undos.get(turn.whose, ())]
-            at += 1
-        return found
-
-    def standing(self, taken: Taken) -> Taken | None:
-        """What has taken a turn back and holds; None while the turn itself does, or has gone on since."""
-        newest, depth = self._end(taken)
-        if depth % 2 and not self.has_gone_on(taken):
-            return newest
-        if taken.undoes is not None:
-            return None
-        for start, end, undo in self._holding_of(taken.whose.principal):
-            if start <= taken.began and taken.ended <= end and taken.last < undo.first:
-                return undo
-        return None
-
-    def taken_back_until(self, taken: Taken) -> int:
-        """The position up to which a turn is taken back, or takes back others itself."""
-        if taken.about.undoes or self.standing(taken) is not None:
-            return taken.last
-        return self.newest(taken).first if self.has_gone_on(taken) else 0
-
-    def has_gone_on(self, taken: Taken) -> bool:
-        """Whether there is more of a turn than what was taken back of it."""
-        newest, depth = self._end(taken)
-        return depth % 2 == 1 and taken.last > newest.first
-
-    def root(self, taken: Taken) -> Taken:
-        """The turn that a series of undo and redo is about."""
-        while taken.undoes is not None and taken.undoes in self.taken:
-            taken = self.taken[taken.undoes]
-        return taken
-
-    def newest(self, taken: Taken) -> Taken:
-        """The last one of such a series."""
-        return self._end(self.root(taken))[0]
-
-    def _end(self, taken: Taken) -> tuple[Taken, int]:
-        """The last of what `chain` gives."""
-        if self._ends is None:
-            self._ends = {}
-            for undo in reversed(self.undos()):  # before what it takes back
-                if undo.undoes is not None:
-                    newest, depth = self._ends.get(undo.whose, (undo, 0))
-                    known = self._ends.get(undo.undoes)
-                    if known is None or newest.first > known[0].first:
-                        self._ends[undo.undoes] = newest, depth + 1
-        return self._ends.get(taken.whose, (taken, 0))
-
-    def _holding_of(self, principal: str) -> list[tuple[int, int, Taken]]:
-        """What took back all that somebody did from one time to another, and holds."""
-        found = self._holding.get(principal)
-        if found is None:
-            found = self._holding[principal] = [
-                (*undo.span, undo)
-                for undo in self._ranges.get(principal, ())
-                if undo.span is not None and self._end(undo)[1] % 2 == 0
-            ]
-        return found
-
-    def is_covered(self, row: Row) -> bool:
-        """Whether a row is taken back together with all that its author did in some time."""
-        return any(
-            start <= row.milliseconds <= end and row.position < undo.first
-            for start, end, undo in self._holding_of(row.author.principal)
-        )
 
 
 class Plan(NamedTuple):
@@ -272,7 +81,7 @@ class Historian:
         self._store = store
         # One for who reads and one for who takes back, so that the one does not keep the other waiting.
         self._reading, self._writing = (
-            _Worker(
+            Worker(
                 Child(
                     memory_bytes=memory_bytes,
                     cpu_seconds=cpu_seconds,
@@ -494,7 +303,7 @@ class Historian:
                         }
                 if row.position > done[turn]:
                     chosen.add(row.position)
-        about = About(undoes=f"{_RANGE}{from_time}-{to_time}", by=principal)
+        about = About(undoes=f"{RANGE}{from_time}-{to_time}", by=principal)
         return await self._plan(room, turns, [*whole.values()], about, chosen)
 
     async def take_back(
@@ -701,87 +510,6 @@ async def _slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
     for at in range(0, len(items), SLICE):
         yield items[at : at + SLICE]
         await asyncio.sleep(0)
-
-
-class _Worker:
-    """Answers questions one after the other: small ones at once, large ones in a child process."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-        self._lock = asyncio.Lock()
-        self._waiting: Counter[str] = Counter()  # by room
-        self._resting: dict[tuple[str, Question], float] = {}  # until when
-
-    async def end(self) -> None:
-        await self._child.end()
-
-    async def ask(
-        self,
-        room: str,
-        question: Question,
-        options: Mapping[str, Any],
-        checkpoint: Checkpoint | None,
-        parts: Sequence[bytes],
-        rows: Sequence[Row],
-    ) -> bytes:
-        """Raises what `past.answer` raises, Busy, and RoomUnavailable when the child does not survive it."""
-        snapshot = checkpoint.snapshot if checkpoint else None
-        size = sum(map(len, parts)) + sum(len(row.update) for row in rows)
-        if size + len(snapshot or b"") <= INLINE_BYTES and len(rows) <= INLINE_ROWS:
-            return _at_once(question, options, snapshot, parts, rows)
-        if self._waiting.total() >= MAX_WAITING:
-            raise Busy("too much is asked about the past; come back in a moment")
-        with place(self._waiting, room, MAX_WAITING_OF_ROOM):
-            # In a thread: of a long log, this would hold the loop for many milliseconds.
-            request = await asyncio.to_thread(
-                lambda: encode_request(
-                    Request.PAST,
-                    snapshot,
-                    0,
-                    past.encode_question(question, options, parts, rows),
-                )
-            )
-            async with self._lock:
-                return await self._in_child(room, question, request)
-
-    async def _in_child(self, room: str, question: Question, request: bytes) -> bytes:
-        now = asyncio.get_running_loop().time()
-        if self._resting.get((room, question), now) > now:
-            raise RoomUnavailable("this took too long to find out a moment ago")
-        try:
-            await self._child.ask(request)
-            answer, _, rest = await self._child.answer()
-        except ChildDied:
-            if len(self._resting) >= MAX_RESTING:
-                del self._resting[next(iter(self._resting))]
-            self._resting.pop((room, question), None)
-            self._resting[room, question] = now + REST_SECONDS
-            raise RoomUnavailable("this takes too long to find out") from None
-        except BaseException:
-            await self._child.end()  # its answer would be taken for the next one's
-            raise
-        if answer is Answer.RENDERED:
-            return rest
-        if answer is Answer.REFUSED:
-            raise decode_error(rest)
-        raise RoomUnavailable("this part of the log cannot be replayed")
-
-
-def _at_once(
-    question: Question,
-    options: Mapping[str, Any],
-    snapshot: bytes | None,
-    parts: Sequence[bytes],
-    rows: Sequence[Row],
-) -> bytes:
-    try:
-        return past.answer(question, options, snapshot, parts, rows)
-    except Exception:
-        raise
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # a Rust panic is not an Exception
-        raise RoomUnavailable("this part of the log cannot be replayed") from None
 
 
 def _listed(owners: Owners) -> list[tuple[int, str]]:
