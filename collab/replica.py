@@ -50,6 +50,9 @@ from collab.store.base import Entry, RoomInfo, Store
 AWARENESS_SECONDS = (
     0.02  # presence leaves at most once in this time, the latest state of each client
 )
+# As long a beat may become while this thread works for more than that share of the time.
+MAX_BEAT_SECONDS = 0.03
+BUSY_SHARE = 0.9
 PULSE_SECONDS = 1.0
 REBUILD_SECONDS = 10.0
 LOADING_SECONDS = (
@@ -75,6 +78,7 @@ class Replica:
         durability: Literal["eager", "strict"] = "eager",
         binding: Binding = "audit",
         beat_seconds: float = 0.0,
+        work_clock: Callable[[], float] = time.thread_time,
         idle_room_seconds: float = 60.0,
         compact_rows: int = 1000,
         compact_bytes: int = 1 << 18,
@@ -99,7 +103,7 @@ class Replica:
         self.is_leaving = False  # it wants no more traffic, but takes what comes
         self.is_draining = False
         self._durability, self._binding = durability, binding
-        self._beat_seconds = beat_seconds
+        self._beat_seconds = self._least_beat_seconds = beat_seconds
         self._idle_room_seconds = idle_room_seconds
         self._max_members_per_room = max_members_per_room
         self._document_limits = {
@@ -119,6 +123,8 @@ class Replica:
         self._idle: dict[str, float] = {}  # rooms without members, since when
         self._dirty: list[Room] = []  # changed since the last flush
         self._due = 0.0  # when the next flush may be, by the loop's clock
+        self._work_clock = work_clock
+        self._paced = self._used = 0.0  # when the beat was last fitted, by both clocks
         self._next_flush: asyncio.Handle | None = None
         self._present: dict[Room, None] = {}  # rooms whose presence changed
         self._lag = 0.0
@@ -144,6 +150,7 @@ class Replica:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._paced, self._used = self._loop.time(), self._work_clock()
         await self._stack.enter_async_context(self.store)
         await self._stack.enter_async_context(self.journal)
         await self._stack.enter_async_context(self.compactor)
@@ -636,7 +643,7 @@ class Replica:
             return
         self._next_flush.cancel()
         self._next_flush = None
-        self._due = self._loop.time() + self._beat_seconds
+        self._pace(self._loop.time())
         rooms, self._dirty = self._dirty, []
         milliseconds = int(time.time() * 1000)
         entries = []
@@ -654,6 +661,19 @@ class Replica:
                 self.start(self._bind(room, claimed))
         if entries:
             self.journal.append(entries)
+
+    def _pace(self, now: float) -> None:
+        """Say when the next flush may be: later while this thread has hardly any rest, since few large ones are less work."""
+        elapsed = now - self._paced
+        if elapsed >= self._beat_seconds:
+            used = self._work_clock()
+            if used - self._used > BUSY_SHARE * elapsed:
+                beat = min(self._beat_seconds * 1.25, MAX_BEAT_SECONDS)
+            else:
+                beat = self._beat_seconds * 0.8
+            self._beat_seconds = max(beat, self._least_beat_seconds)
+            self._paced, self._used = now, used
+        self._due = now + self._beat_seconds
 
     async def _bind(self, room: Room, claimed: dict[int, str]) -> None:
         try:

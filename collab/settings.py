@@ -184,7 +184,7 @@ class Settings(BaseModel):
         description="eager: others see an edit at once, its author is told after the commit; strict: all wait.",
     )
     commit_window_ms: float = Field(
-        6.0,
+        5.0,
         ge=0,
         le=1000,
         description="Edits of this time go to the log together (with Redis as the store 1 ms at most), with SQLite to the members too; a first one after a pause goes at once.",

@@ -23,7 +23,7 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.metrics import Metrics
-from collab.replica import MAX_CRASHED_LOADS, Replica
+from collab.replica import MAX_BEAT_SECONDS, MAX_CRASHED_LOADS, Replica
 from collab.room import RoomState
 from collab.store.base import Done, Entry, Stored
 from collab.store.memory import MemoryStore
@@ -114,6 +114,31 @@ async def test_what_comes_between_two_beats_leaves_with_the_next() -> None:
         assert is_settled
         assert (after_a_pause, before_the_beat, len(bob.written)) == (1, 1, 2)
         assert replica.journal.unsaved_updates == 0
+
+
+async def test_a_beat_lasts_longer_while_there_is_no_rest_and_then_as_long_as_before() -> (
+    None
+):
+    work = 0.0
+    async with make(beat_seconds=0.006, work_clock=lambda: work) as replica:
+        lengths = []
+        for now in range(100):
+            work += 1.0 if now < 50 else 0.0
+            replica._pace(replica._paced + 1.0)
+            lengths.append(replica._beat_seconds)
+
+    assert lengths[0] > 0.006
+    assert lengths[49] == MAX_BEAT_SECONDS
+    assert lengths[99] == 0.006
+
+
+async def test_a_longer_window_is_never_cut_short() -> None:
+    work = 0.0
+    async with make(beat_seconds=1.0, work_clock=lambda: work) as replica:
+        work += 10.0
+        replica._pace(replica._paced + 10.0)
+
+        assert replica._beat_seconds == 1.0
 
 
 async def test_presence_does_not_overtake_what_was_written_before_it() -> None:
