@@ -92,7 +92,7 @@ class Journal:
         return self._clock() - self._arrivals[0].at if self._arrivals else 0.0
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Take the entries of one beat; never blocks and never fails."""
+        """Take the entries of one loop turn; never blocks and never fails."""
         if not entries:
             return
         updates = size = 0

@@ -1,7 +1,7 @@
 """Messages on their way to members: one shared list of frames per audience, a cursor per member.
 
 An audience is the members of one room who get the same bytes: those of one dialect and address. What the room
-changed in one beat becomes one piece of bytes for each audience, and every member's socket gets that same
+changed in one loop turn becomes one piece of bytes for each audience, and every member's socket gets that same
 object as one write. A member who wrote is *held*: it gets nothing until its own update is logged, then its own
 frame and all that followed as one write. So its echo means "saved", and nobody ever sees an update before
 something it refers to.

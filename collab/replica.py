@@ -1,6 +1,6 @@
 """One server process: opens, feeds and evicts rooms, and carries out what they bring about.
 
-socket → room (synchronous) → once per beat: broadcast + journal → once per commit: acknowledgements
+socket → room (synchronous) → once per loop turn: broadcast + journal → once per commit: acknowledgements
 """
 
 from __future__ import annotations
@@ -50,9 +50,6 @@ from collab.store.base import Entry, RoomInfo, Store
 AWARENESS_SECONDS = (
     0.02  # presence leaves at most once in this time, the latest state of each client
 )
-# As long a beat may become while this thread works for more than that share of the time.
-MAX_BEAT_SECONDS = 0.03
-BUSY_SHARE = 0.9
 PULSE_SECONDS = 1.0
 REBUILD_SECONDS = 10.0
 LOADING_SECONDS = (
@@ -77,8 +74,6 @@ class Replica:
         *,
         durability: Literal["eager", "strict"] = "eager",
         binding: Binding = "audit",
-        beat_seconds: float = 0.0,
-        work_clock: Callable[[], float] = time.thread_time,
         idle_room_seconds: float = 60.0,
         compact_rows: int = 1000,
         compact_bytes: int = 1 << 18,
@@ -103,7 +98,6 @@ class Replica:
         self.is_leaving = False  # it wants no more traffic, but takes what comes
         self.is_draining = False
         self._durability, self._binding = durability, binding
-        self._beat_seconds = self._least_beat_seconds = beat_seconds
         self._idle_room_seconds = idle_room_seconds
         self._max_members_per_room = max_members_per_room
         self._document_limits = {
@@ -121,11 +115,7 @@ class Replica:
         self._quarantined: set[str] = set()
         self._deleting: set[str] = set()
         self._idle: dict[str, float] = {}  # rooms without members, since when
-        self._dirty: list[Room] = []  # changed since the last flush
-        self._due = 0.0  # when the next flush may be, by the loop's clock
-        self._work_clock = work_clock
-        self._paced = self._used = 0.0  # when the beat was last fitted, by both clocks
-        self._next_flush: asyncio.Handle | None = None
+        self._dirty: list[Room] = []
         self._present: dict[Room, None] = {}  # rooms whose presence changed
         self._lag = 0.0
         self._stack = AsyncExitStack()
@@ -150,7 +140,6 @@ class Replica:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._paced, self._used = self._loop.time(), self._work_clock()
         await self._stack.enter_async_context(self.store)
         await self._stack.enter_async_context(self.journal)
         await self._stack.enter_async_context(self.compactor)
@@ -625,25 +614,15 @@ class Replica:
                 self.relay.detach(room.name)
         self._idle.pop(room.name, None)
 
-    # Once per beat
+    # Once per loop turn
 
     def changed(self, room: Room) -> None:
-        """A room has its first change of this turn: at once after a pause, else it leaves with the next beat."""
+        """A room has its first change of this turn."""
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
         self._dirty.append(room)
-        if self._next_flush is None:
-            wait = self._due - self._loop.time()
-            if wait > 0:
-                self._next_flush = self._loop.call_later(wait, self.flush)
-            else:
-                self._next_flush = self._loop.call_soon(self.flush)
 
-    def flush(self) -> None:
-        """Broadcast what has come, and hand it to the log: for what must not overtake it, before its time."""
-        if self._next_flush is None:
-            return
-        self._next_flush.cancel()
-        self._next_flush = None
-        self._pace(self._loop.time())
+    def _flush(self) -> None:
         rooms, self._dirty = self._dirty, []
         milliseconds = int(time.time() * 1000)
         entries = []
@@ -661,19 +640,6 @@ class Replica:
                 self.start(self._bind(room, claimed))
         if entries:
             self.journal.append(entries)
-
-    def _pace(self, now: float) -> None:
-        """Say when the next flush may be: later while this thread has hardly any rest, since few large ones are less work."""
-        elapsed = now - self._paced
-        if elapsed >= self._beat_seconds:
-            used = self._work_clock()
-            if used - self._used > BUSY_SHARE * elapsed:
-                beat = min(self._beat_seconds * 1.25, MAX_BEAT_SECONDS)
-            else:
-                beat = self._beat_seconds * 0.8
-            self._beat_seconds = max(beat, self._least_beat_seconds)
-            self._paced, self._used = now, used
-        self._due = now + self._beat_seconds
 
     async def _bind(self, room: Room, claimed: dict[int, str]) -> None:
         try:
@@ -738,7 +704,6 @@ class Replica:
             self._present[room] = None
 
     def _flush_awareness(self) -> None:
-        self.flush()  # a cursor may stand behind what has just been written
         rooms, self._present = self._present, {}
         for room in rooms:
             changed = room.awareness.take()
@@ -785,7 +750,7 @@ class Replica:
 
     async def settle(self) -> bool:
         """Wait until everything that has come is logged and acknowledged; False when it cannot be."""
-        self.flush()
+        self._flush()
         return await self.journal.flush()
 
 

@@ -1,6 +1,6 @@
 """A room: one document, its awareness and its members. Plain synchronous code: no socket, no clock, no `await`.
 
-What a beat brings, a turn, is gathered and leaves once: `take` broadcasts it to every audience and returns the entry for
+What a loop turn brings is gathered and leaves once: `take` broadcasts it to every audience and returns the entry for
 the log. Between two awaits of its replica a room is consistent and needs no lock.
 """
 

@@ -184,10 +184,10 @@ class Settings(BaseModel):
         description="eager: others see an edit at once, its author is told after the commit; strict: all wait.",
     )
     commit_window_ms: float = Field(
-        5.0,
+        6.0,
         ge=0,
         le=1000,
-        description="Edits of this time go to the log together (with Redis as the store 1 ms at most), with SQLite to the members too; a first one after a pause goes at once.",
+        description="At most one commit in this time (with Redis as the store 1 ms at most); a first edit after a pause goes at once.",
     )
     deleted_room_seconds: float = Field(
         604_800.0,

@@ -57,7 +57,7 @@ async def measure(
     positions = {f"room-{n}": 1 for n in range(rooms)}
     names = list(positions)
     chance = random.Random(1)
-    async with SqliteStore(directory) as store:
+    async with SqliteStore(directory, window_seconds=window_ms / 1000) as store:
         writer = next(t for t in threading.enumerate() if t.name == "store-writer")
         journal = Journal(
             store, logged=logged, failed=failed, healed=lambda: None, metrics=metrics
@@ -83,9 +83,7 @@ async def measure(
                     before = time.perf_counter()
                     journal.append(entries)
                     append_seconds += time.perf_counter() - before
-                await asyncio.sleep(
-                    max(0, max(due, now + window_ms / 1000) - time.monotonic())
-                )
+                await asyncio.sleep(max(0, due - time.monotonic()))
             await journal.flush()
             writer_cpu = thread_seconds(writer) - writer_cpu
             cpu = time.process_time() - cpu

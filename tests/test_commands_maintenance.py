@@ -211,7 +211,7 @@ def test_a_store_that_changes_meanwhile_is_not_called_damaged(tmp_path: Path) ->
 
     async def verify() -> list[Any]:
         found: list[Any] = []
-        async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+        async with SqliteStore(tmp_path, window_seconds=0, sweep_seconds=0) as store:
             changing = asyncio.create_task(change(store))
             for _ in range(10):
                 some, _ = await maintenance._verify(
@@ -444,7 +444,7 @@ def grow(data: Path, updates: int) -> None:
 
     async def append_many() -> None:
         writer = Writer()
-        async with SqliteStore(data) as store:
+        async with SqliteStore(data, window_seconds=0) as store:
             for number in range(updates):
                 writer.write("x")
                 update = writer.updates[number]
@@ -681,7 +681,7 @@ def test_a_backup_beside_a_writer_is_one_moment(tmp_path: Path) -> None:
     data, moments = tmp_path / "data", []
 
     async def write() -> None:
-        async with SqliteStore(data, sweep_seconds=0) as store:
+        async with SqliteStore(data, window_seconds=0, sweep_seconds=0) as store:
             saved = 0
             has_come = asyncio.Event()
 

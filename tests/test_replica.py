@@ -23,7 +23,7 @@ from collab.errors import (
     StoreUnavailable,
 )
 from collab.metrics import Metrics
-from collab.replica import MAX_BEAT_SECONDS, MAX_CRASHED_LOADS, Replica
+from collab.replica import MAX_CRASHED_LOADS, Replica
 from collab.room import RoomState
 from collab.store.base import Done, Entry, Stored
 from collab.store.memory import MemoryStore
@@ -93,67 +93,6 @@ async def test_a_failed_load_is_told_to_everybody_and_tried_again() -> None:
 
         assert [type(error) for error in found] == [RoomUnavailable] * 3
         assert (await replica.open("r")).state is RoomState.DRAINING
-
-
-async def test_what_comes_between_two_beats_leaves_with_the_next() -> None:
-    ada, bob = Client("ada"), Client("bob")
-    async with make(beat_seconds=3600.0) as replica:
-        room = await replica.open("r")
-        replica.join(room, ada.member)
-        replica.join(room, bob.member)
-
-        room.update(ada.member, ada.write("a"))
-        await asyncio.sleep(0)
-        after_a_pause = len(bob.written)
-        room.update(ada.member, ada.write("b"))
-        room.update(ada.member, ada.write("c"))
-        await asyncio.sleep(0)
-        before_the_beat = len(bob.written)
-        is_settled = await replica.settle()
-
-        assert is_settled
-        assert (after_a_pause, before_the_beat, len(bob.written)) == (1, 1, 2)
-        assert replica.journal.unsaved_updates == 0
-
-
-async def test_a_beat_lasts_longer_while_there_is_no_rest_and_then_as_long_as_before() -> (
-    None
-):
-    work = 0.0
-    async with make(beat_seconds=0.006, work_clock=lambda: work) as replica:
-        lengths = []
-        for now in range(100):
-            work += 1.0 if now < 50 else 0.0
-            replica._pace(replica._paced + 1.0)
-            lengths.append(replica._beat_seconds)
-
-    assert lengths[0] > 0.006
-    assert lengths[49] == MAX_BEAT_SECONDS
-    assert lengths[99] == 0.006
-
-
-async def test_a_longer_window_is_never_cut_short() -> None:
-    work = 0.0
-    async with make(beat_seconds=1.0, work_clock=lambda: work) as replica:
-        work += 10.0
-        replica._pace(replica._paced + 10.0)
-
-        assert replica._beat_seconds == 1.0
-
-
-async def test_presence_does_not_overtake_what_was_written_before_it() -> None:
-    ada, bob = Client("ada"), Client("bob")
-    async with make(beat_seconds=3600.0) as replica:
-        room = await replica.open("r")
-        replica.join(room, ada.member)
-        replica.join(room, bob.member)
-        room.update(ada.member, ada.write("a"))
-        await replica.settle()
-
-        room.update(ada.member, ada.write("b"))
-        replica._flush_awareness()
-
-        assert len(bob.written) == 2
 
 
 async def test_an_edit_survives_the_eviction_of_its_room() -> None:

@@ -87,7 +87,9 @@ def make_store(settings: Settings) -> Store:
     if settings.store_kind == "postgres":
         return _postgres(settings)
     return SqliteStore(
-        settings.data, deleted_room_seconds=settings.deleted_room_seconds
+        settings.data,
+        window_seconds=settings.commit_window_ms / 1000,
+        deleted_room_seconds=settings.deleted_room_seconds,
     )
 
 
@@ -125,8 +127,6 @@ def make_replica(
         metrics,
         durability=settings.durability,
         binding=settings.binding,
-        # What is logged elsewhere has a window there, and members elsewhere who wait for it.
-        beat_seconds=0.0 if store.is_shared else settings.commit_window_ms / 1000,
         idle_room_seconds=settings.idle_room_seconds,
         compact_rows=settings.compact_rows,
         compact_bytes=settings.compact_bytes,

@@ -376,7 +376,6 @@ class HocuspocusSocket(Socket):
                 room.introduce(member)
             case Stateless(text):
                 if member.may_write:
-                    self.sockets.replica.flush()  # it may speak of what was written
                     room.relay(member, hocuspocus.stateless(text))
                 else:
                     self.waste(1)

@@ -190,9 +190,17 @@ class Socket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
-        if not self._rest and self._fragments is None:
-            data = self._take_short(data)
-            if not data:
+        n = data[1] & 127 if len(data) > 6 else 127
+        if len(data) == n + 6 and n < 126 and data[0] == 0x82 and data[1] & 128:
+            if (
+                not self._rest
+                and not self._holds
+                and self._fragments is None
+                and not self._is_closing
+            ):
+                self._take(
+                    apply_mask(data[6:], data[2:6])
+                )  # one whole short frame: what a keystroke is
                 return
         if self._is_closing:
             # TLS has no half-closed connections: the peer waits for us to end this one.
@@ -203,20 +211,8 @@ class Socket(asyncio.Protocol):
         if not self._holds and len(self._rest) >= self._need:
             self._parse()
 
-    def _take_short(self, data: bytes) -> bytes:
-        """Take whole short frames, which keystrokes are; returns what is left."""
-        at, end = 0, len(data)
-        while end - at > 6 and not self._holds and not self._is_closing:
-            second = data[at + 1]
-            stop = at + second - 122  # 128, for the mask, less the 6 bytes of the head
-            if data[at] != 0x82 or not 128 < second < 254 or stop > end:
-                break
-            self._take(apply_mask(data[at + 6 : stop], data[at + 2 : at + 6]))
-            at = stop
-        return data[at:] if at else data
-
     def _parse(self) -> None:
-        """Any other frames: parts, long ones, control frames, fragments."""
+        """Any other frames: several at once, parts, long ones, control frames, fragments."""
         data, self._rest = self._rest, bytearray()
         at, end, need = 0, len(data), 2
         while not self._holds and not self._is_closing:
@@ -315,8 +311,7 @@ class Socket(asyncio.Protocol):
             self.sockets.heard(self)
         # Long ones are charged for what they took, short ones only when that was long: to ask how much of it was work
         # would cost more than they do.
-        size = len(message)
-        is_long = size > CHARGED_BYTES
+        is_long = len(message) > CHARGED_BYTES
         clock = thread_time if is_long else perf_counter
         begun = clock()
         try:
@@ -329,7 +324,7 @@ class Socket(asyncio.Protocol):
         seconds = clock() - begun
         if is_long or seconds > CHARGED_SECONDS:
             self._budget -= seconds / CPU_SHARE * self.sockets.messages_per_second
-        self._spend(size)
+        self._spend(len(message))
 
     def present(self, member: Member, states: bytes) -> bytes | None:
         """Take in what a member says of itself; returns what it must be told. Dropped when it may not be seen."""

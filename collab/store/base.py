@@ -38,7 +38,7 @@ class Author(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What one room takes into its log in one beat: updates at consecutive positions.
+    """What one room takes into its log in one loop turn: updates at consecutive positions.
 
     A shared store gives positions itself, since several replicas append. There `origin` names the room as one process
     holds it, and `position` counts what that process has appended; both together make a repeat known.

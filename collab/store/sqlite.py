@@ -51,6 +51,7 @@ class SqliteStore:
         self,
         directory: Path,
         *,
+        window_seconds: float = 0.006,
         sweep_seconds: float = 2.0,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         reserve_bytes: int = 16 * 1024 * 1024,
@@ -63,7 +64,7 @@ class SqliteStore:
         self.damaged_records = 0  # met and left aside, since a checkpoint covers them
         self._directory = Directory(directory, reserve_bytes=reserve_bytes)
         self.identity = f"sqlite:{socket.gethostname()}:{directory.absolute()}"
-        self._sweep_seconds = sweep_seconds
+        self._window_seconds, self._sweep_seconds = window_seconds, sweep_seconds
         self._connect = partial(
             connect,
             self._directory.database,
@@ -93,6 +94,7 @@ class SqliteStore:
         self._writer = writer = Writer(
             self._directory,
             asyncio.get_running_loop(),
+            window_seconds=self._window_seconds,
             sweep_seconds=self._sweep_seconds,
             deleted_room_seconds=self._deleted_room_seconds,
             clock=self._clock,

@@ -54,7 +54,6 @@ log = logs.logger(__name__)
 
 _MAX_ROWS = 768  # of one INSERT statement
 _PADDING = (None,) * 6
-_NEXT_COMMIT_SECONDS = 0.01  # that a sweep waits for one to end with
 _MAX_KNOWN = 4_000  # rooms and authors remembered
 
 
@@ -89,7 +88,7 @@ class _Known:
 
 
 class Writer(threading.Thread):
-    """One thread, one connection; what comes while it commits goes into the next commit.
+    """One thread, one connection, at most one commit per window.
 
     The loop's only duty is to put appends and jobs into `queue`; the thread answers a whole commit by one
     `call_soon_threadsafe`. A usual commit is one statement, so the thread needs the interpreter lock three
@@ -101,6 +100,7 @@ class Writer(threading.Thread):
         directory: Directory,
         loop: asyncio.AbstractEventLoop,
         *,
+        window_seconds: float,
         sweep_seconds: float,
         deleted_room_seconds: float,
         clock: Clock,
@@ -113,6 +113,7 @@ class Writer(threading.Thread):
         self.closed: asyncio.Future[None] = loop.create_future()
         self._directory, self._loop, self._notify_failed = directory, loop, failed
         self._connect = connect
+        self._window = window_seconds
         self._sweep = Sweep(sweep_seconds, clock=clock, ended=self._swept)
         self._clock, self._deleted_room_seconds = clock, deleted_room_seconds
         self._db: sqlite3.Connection
@@ -153,6 +154,9 @@ class Writer(threading.Thread):
 
     def _turn(self) -> bool:
         """Wait for something to do and do it; False at the end."""
+        rest = self._last_commit + self._window - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)  # what is put into the queue meanwhile wakes nobody
         try:
             first = self.queue.get(timeout=self._patience())
         except Empty:
@@ -168,7 +172,7 @@ class Writer(threading.Thread):
         self._last_commit = time.monotonic()
         self._commit([item for item in work if item is not None])
         if self._sweep.due <= time.monotonic():
-            self._sweep_some()  # until something comes; the next commit is its commit, too
+            self._sweep_some()  # in the rest of the window; the next commit is its commit, too
         if not self._is_failing:
             self._runway.lay()
         return not is_last
@@ -176,7 +180,7 @@ class Writer(threading.Thread):
     def _patience(self) -> float:
         """How long to wait for work before tidying up."""
         if not self._is_failing and self._db.in_transaction:
-            until = self._last_commit + _NEXT_COMMIT_SECONDS
+            until = self._last_commit + self._window
         else:
             until = self._sweep.due
         return max(0.0, until - time.monotonic())

@@ -156,7 +156,7 @@ if __name__ == "__main__":
     step, nth = sys.argv[1], int(sys.argv[2])
     kind = Hasty if step == "acknowledges first" else SqliteStore
     app.make_store = lambda settings: kind(
-        settings.data, sweep_seconds=0.02, factory=Driver
+        settings.data, window_seconds=0.005, sweep_seconds=0.02, factory=Driver
     )
     # Writers as fast as these would make a landmark of every checkpoint, and none would go.
     writing.is_landmark = lambda *arguments: False

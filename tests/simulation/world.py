@@ -219,8 +219,6 @@ class Node:
             Metrics(),
             bus=self.bus,
             name=name,
-            beat_seconds=0.005,
-            work_clock=lambda: 0.0,
             idle_room_seconds=2.0,
             compact_rows=1 << 30,
             compact_bytes=1 << 40,

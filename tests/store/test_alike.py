@@ -229,6 +229,7 @@ async def test_random_histories_end_alike(tmp_path: Path, seed: int) -> None:
         lambda clock: MemoryStore(deleted_room_seconds=500, clock=clock),
         lambda clock: SqliteStore(
             tmp_path,
+            window_seconds=0,
             sweep_seconds=sweep_seconds,
             deleted_room_seconds=500,
             clock=clock,

@@ -87,7 +87,7 @@ def update_at(position: int, size: int) -> bytes:
 @asynccontextmanager
 async def writing(directory: Path, **more: Any) -> AsyncIterator[Writer]:
     writer = Writer()
-    store = SqliteStore(directory, busy_seconds=0.2, **more)
+    store = SqliteStore(directory, window_seconds=0.001, busy_seconds=0.2, **more)
     async with (
         store,
         Journal(

@@ -21,7 +21,7 @@ PAGE = 4096
 
 
 async def _make(data: Path) -> None:
-    async with SqliteStore(data) as store:
+    async with SqliteStore(data, window_seconds=0) as store:
         for position in range(1, 200):
             logged = asyncio.Event()
             entries = [

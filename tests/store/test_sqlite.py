@@ -326,7 +326,7 @@ async def test_a_sweep_ends_by_itself_when_nothing_comes(tmp_path: Path) -> None
 
 
 async def test_loads_during_sweeps_see_every_row_once(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+    async with SqliteStore(tmp_path, sweep_seconds=0, window_seconds=0) as store:
         for position in range(1, 200):
             await append(store, entry(position, b"x"))
 
@@ -359,7 +359,7 @@ async def test_rows_of_a_deleted_room_are_purged(tmp_path: Path) -> None:
 
 
 async def test_a_large_room_is_purged_in_chunks_beside_appends(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+    async with SqliteStore(tmp_path, sweep_seconds=0, window_seconds=0) as store:
         for position in range(1, 3001):
             await append(store, entry(position, b"secret"))
         await store.delete("notes", purge=True)
@@ -432,7 +432,9 @@ async def test_what_cannot_be_tidied_up_holds_up_no_commits(
                 raise error
             return super().execute(sql, *values)
 
-    async with SqliteStore(tmp_path, sweep_seconds=0, factory=Driver) as store:
+    async with SqliteStore(
+        tmp_path, window_seconds=0, sweep_seconds=0, factory=Driver
+    ) as store:
         answers = [
             await append(store, entry(position, b"x")) for position in range(1, 200)
         ]
@@ -442,7 +444,7 @@ async def test_what_cannot_be_tidied_up_holds_up_no_commits(
 
 
 async def test_a_long_log_is_trimmed_in_chunks(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+    async with SqliteStore(tmp_path, window_seconds=0, sweep_seconds=0) as store:
         for position in range(1, 1001):
             await append(store, entry(position, b"x"))
         for position in (900, 950):
@@ -762,7 +764,7 @@ async def test_a_copy_torn_at_any_moment_holds_a_prefix(tmp_path: Path) -> None:
     live, torn = tmp_path / "live", tmp_path / "torn"
     chance = random.Random(6)
     lengths = []
-    async with SqliteStore(live, sweep_seconds=0.01) as store:
+    async with SqliteStore(live, window_seconds=0, sweep_seconds=0.01) as store:
         position = 1
         for _ in range(40):
             for _ in range(chance.randrange(1, 6)):
@@ -788,7 +790,7 @@ async def test_a_copy_torn_at_any_moment_holds_a_prefix(tmp_path: Path) -> None:
 
 async def test_an_untorn_copy_holds_all_that_was_acknowledged(tmp_path: Path) -> None:
     live, copy = tmp_path / "live", tmp_path / "copy"
-    async with SqliteStore(live) as store:
+    async with SqliteStore(live, window_seconds=0) as store:
         for position in range(1, 20):
             await append(store, entry(position, b"x"))
         copy.mkdir()
