@@ -328,7 +328,6 @@ class Document:
 
         Raises TooCostly, and what `integrate` raises.
         """
-        before = dict(self.gate.known)
         most = max(LEAST_PART_STRUCTS, PART_WORK // (self._bytes + 1))
         left = COSTLY_SECONDS + STRUCT_SECONDS * reading.size
         changes: list[bytes] = []
@@ -349,13 +348,19 @@ class Document:
                 raise DocumentBroken("an update went in by halves") from None
             left -= self._clock() - begun
             if left < 0:
-                self._recount()
-                kept = self.diff(encode_state_vector(before))
-                raise TooCostly(Change((kept,), kept))
+                raise TooCostly(self._kept(reading))
             if changed is not None:
                 changes.append(changed)
             is_first = False
         return changes
+
+    def _kept(self, reading: Reading) -> Change:
+        """What went in of an update that is given up, and what had waited for that."""
+        before = self.state_vector()
+        self._recount()
+        kept = self.diff(before)
+        unblocked = self.gate.unblock({run.client for run in reading.found.runs})
+        return Change((kept, *self._integrate_all(unblocked)), kept)
 
     def _integrate(self, update: bytes) -> None:
         """The one place where a peer's bytes enter native code."""

@@ -11,6 +11,7 @@ from pycrdt import Doc, Text
 from collab.document.document import Change, Document, TooCostly
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
 from collab.protocol.structs import scan
+from collab.protocol.varint import encode_varint
 
 
 class Writer:
@@ -477,6 +478,23 @@ def test_a_document_goes_on_after_a_refusal_of_that_kind() -> None:
     apply_all(document, ada.write("b", "c"))
 
     assert len(read(document)) == length + 2
+
+
+def test_what_waited_for_the_part_that_is_kept_goes_in_with_it() -> None:
+    document = Document(clock=slow())
+    document.apply(plain(1000), "ada")
+    waiting = b"\x01\x01\x07\x00\x84" + encode_varint(200) + b"\x00\x01b\x00"
+    document.apply(waiting, "bob")
+
+    with pytest.raises(TooCostly) as refusal:
+        document.apply(before_each(1000), "eve")
+
+    kept = refusal.value.kept
+    other = Document.load(plain(1000), kept.forward)
+    assert read(document).count("b") == 1
+    assert read(other) == read(document)
+    again = Document.load(None, [plain(1000), waiting, kept.log])
+    assert again.state_vector() == document.state_vector()
 
 
 def test_an_answer_that_takes_too_long_is_refused_too() -> None:
