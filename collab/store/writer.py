@@ -207,7 +207,7 @@ class Writer(threading.Thread):
             if isinstance(error, sqlite3.Error):
                 log.warning("sweep failed", error=str(error))
             else:
-                log.exception("sweep failed", exc_info=error)
+                log.exception("sweep failed")
             self._is_failing = True
             self._sweep.postpone()
 
@@ -590,7 +590,7 @@ def _shown(error: Exception) -> CollabError:
         return translate(error, "the database cannot be written")
     if isinstance(error, OSError):
         return StoreUnavailable(f"the data directory cannot be written: {error}")
-    log.exception("the store failed", exc_info=error)
+    log.exception("the store failed")
     return StoreUnavailable("the store failed by a fault of its own")
 
 

@@ -74,8 +74,8 @@ async def tidy_sometimes(
             await tidy()
         except CollabError as error:
             log.warning("tidying up failed", reason=str(error))
-        except Exception as error:
-            log.exception("tidying up failed", exc_info=error)
+        except Exception:
+            log.exception("tidying up failed")
 
 
 async def tidy(connections: Connections, clock: Clock) -> None:

@@ -160,8 +160,8 @@ class Writer:
                 await self._write(batch)
             except StoreUnavailable as error:
                 self._fail(batch, error)
-            except Exception as error:
-                log.exception("the store failed", exc_info=error)
+            except Exception:
+                log.exception("the store failed")
                 self._fail(batch, StoreUnavailable("the store failed by its own fault"))
         if not self._queue:
             if self._is_closing:
@@ -402,8 +402,8 @@ def _answer(appends: list[_Append], verdicts: list[Verdict]) -> None:
             at += 1
         try:
             done(answered, error)
-        except Exception as fault:
-            log.exception("an answer was not taken", exc_info=fault)
+        except Exception:
+            log.exception("an answer was not taken")
 
 
 def _settle(answer: asyncio.Future[None], error: CollabError | None = None) -> None:
