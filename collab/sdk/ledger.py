@@ -10,7 +10,7 @@ from collab.sdk.errors import SdkError, Unavailable
 
 # So much is on its way without an answer; what is made meanwhile waits, and leaves as one.
 WINDOW, WINDOW_BYTES = 32, 1 << 20
-MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered
+MAX_MARKS = 1000  # unsaved changes, turns, whose beginning is remembered; later ones count with the last
 
 
 class Turn(NamedTuple):
@@ -54,7 +54,7 @@ class Ledger:
         self._sequence = 0
         self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
-        self._marks: deque[tuple[int, float]] = deque()  # change, when it was made
+        self._marks: deque[tuple[int, float]] = deque()  # change, since when
         if has_content:
             self._marks.append((1, time.time()))
         self._turns: deque[Turn] = deque([Turn(0, "", "{}")])
@@ -64,8 +64,8 @@ class Ledger:
     def change(self) -> None:
         """The program has changed the document."""
         self.changes += 1
-        if len(self._marks) < MAX_MARKS:
-            self._marks.append((self.changes, time.time()))
+        since = time.time() if len(self._marks) < MAX_MARKS else self._marks.pop()[1]
+        self._marks.append((self.changes, since))
 
     def begin_turn(self, id: str, about: str) -> None:
         """Changes from here on belong to that turn."""
@@ -144,7 +144,7 @@ class Ledger:
 
     @property
     def unsaved_since(self) -> float | None:
-        """When the first change was made that is not known to be on disk; in seconds of the epoch."""
+        """When the first change was made that is not known to be on disk, or somewhat before; in seconds of the epoch."""
         return self._marks[0][1] if self._marks else None
 
     def begin_anew(self, error: SdkError) -> None:

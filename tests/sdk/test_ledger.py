@@ -35,6 +35,22 @@ def test_an_acknowledgement_covers_all_messages_before_it() -> None:
     assert ledger.unsaved_since is None
 
 
+def test_something_is_unsaved_until_all_is_however_many_changes_wait() -> None:
+    ledger = changed(2 * MAX_MARKS)
+    ledger.send(MAX_MARKS + 1, 1)
+    ledger.send(2 * MAX_MARKS, 1)
+    since = ledger.unsaved_since
+    assert since is not None
+
+    ledger.acknowledge(1, 1)
+
+    assert not ledger.is_saved
+    assert ledger.unsaved_since is not None
+    assert ledger.unsaved_since >= since
+    ledger.acknowledge(2, 2)
+    assert ledger.unsaved_since is None
+
+
 def test_what_was_refused_is_saved_by_no_later_acknowledgement() -> None:
     ledger = changed(2)
     ledger.send(1, 1)
