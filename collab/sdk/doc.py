@@ -13,7 +13,7 @@ from collab.document.export import markdown_of, text_of
 from collab.sdk import sections as markdown
 from collab.sdk.edits import Policy
 from collab.sdk.errors import Conflict, Invalid, NotFound
-from collab.sdk.memory import ROOT, Memory, Where, Within, translated
+from collab.sdk.memory import HERE, Memory, Where, Within, translated
 from collab.sdk.observed import Observed
 from collab.sdk.provider import Provider
 from collab.sdk.reading import MAX_MATCHES, Match, Reading, Version
@@ -41,8 +41,9 @@ class Doc(Observed):
 
     @property
     def text(self) -> str:
-        """The root text named `text`."""
-        return self.memory.characters(ROOT).shown
+        """All that `read()` would say, without edits being held against it. Raises Invalid when there are several roots."""
+        with translated():
+            return self.memory.characters(self.memory.text(HERE)).shown
 
     # Reading
 

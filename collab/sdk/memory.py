@@ -196,7 +196,9 @@ class Memory:
         if ROOT in names and len(doc.get(ROOT, type=Text)):
             return ROOT
         places = self.places
-        trees = [each for each in names if places.is_tree(each)]
+        trees = [
+            each for each in names if places.order.first(each) and places.is_tree(each)
+        ]
         texts = [
             each
             for each in names

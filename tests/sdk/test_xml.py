@@ -71,6 +71,18 @@ async def test_it_is_read_as_text_and_its_places_are_found_again() -> None:
     assert doc.read(format="markdown", section="End").text == "## End\n\n- Yours\n- A."
 
 
+async def test_its_text_is_what_is_read_and_to_ask_for_it_changes_nothing() -> None:
+    doc = letter()
+    doc.memory.editor = "tiptap"
+
+    assert doc.text == doc.read().text
+    doc.raw.get("text", type=Text)  # by the program itself: it holds nothing
+    assert doc.text == doc.read().text
+    async with doc.turn() as turn:
+        await turn.insert(doc.anchor(len(doc.text)), "!")
+    assert doc.text.endswith("A.!")
+
+
 async def test_a_node_is_read_and_searched_by_its_path() -> None:
     doc = letter()
 
