@@ -290,6 +290,12 @@ def _first_author(db: sqlite3.Connection, room: int, kept: int) -> int:
     ).fetchone()
     if fields is None or fields[1] != (before[0] + 1 if before else start):
         return 0
+    is_filled = db.execute(
+        "SELECT 1 FROM rejected WHERE room = ? AND position >= ? AND position < ? LIMIT 1",
+        (room, start, fields[1]),
+    ).fetchone()
+    if is_filled:  # a repair has put it where entries of the band were
+        return 0
     try:
         number = min(unpack_entry(fields)[0])
     except Damaged:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from collab.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from collab.store import reading, schema, sweep, writing
+from collab.store import aside, reading, schema, sweep, writing
 from collab.store.base import (
     LANDMARK_ROWS,
     Attributed,
@@ -33,6 +34,7 @@ from collab.store.base import (
     Entry,
     Stored,
 )
+from collab.store.checks import Lost
 from collab.store.records import text_checksum
 from collab.store.schema import connect
 from collab.store.sqlite import SqliteStore
@@ -492,6 +494,30 @@ async def test_what_was_said_of_turns_goes_with_the_rows_that_name_them(
     assert all(steady in authors for authors in named)
     assert (again, last.author) == ([None], steady)
     assert b"why 598 secret" not in b"".join(files(tmp_path).values())
+
+
+async def test_nobody_goes_whom_a_row_names_after_rows_that_were_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "LANDMARK_ROWS", 100)
+    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+        for position in range(1, 201):
+            author = ALICE if position % 2 else Author("bot", "c", f"t{position}")
+            await append(store, entry(position, b"x")._replace(authors=[author]))
+        await store.tidy()
+    with closing(sqlite3.connect(tmp_path / "collab.db")) as db, db:
+        db.execute("DELETE FROM log WHERE position BETWEEN 95 AND 105")
+        aside.fill(db, 1, Lost(95, 105, True), aside.repair_author(db), 1000)
+
+    async with SqliteStore(tmp_path, sweep_seconds=0) as store:
+        await store.retain("notes", 1)
+        fence = (await store.load("notes")).fence
+        for at in (150, 151):
+            await store.checkpoint("notes", Checkpoint(at, b"s"), fence=fence)
+        await store.tidy()
+
+        found = await store.history("notes")
+        assert (found[0].position, found[0].author) == (151, ALICE)
 
 
 async def test_log_is_kept_where_a_checkpoint_is_damaged(tmp_path: Path) -> None:
