@@ -417,7 +417,7 @@ def _file(path: Path | None) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigurationError(f"there is no settings file {path}")
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_bytes().decode())
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"settings cannot be read: {error}") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,21 @@ def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="prot"):
         load({}, file)
+
+
+def test_the_file_is_utf_8_wherever_the_server_runs(tmp_path: Path) -> None:
+    file = tmp_path / "collab.toml"
+    file.write_bytes("data = '/srv/entwürfe'".encode())
+    program = f"from collab.settings import load; print(ascii(load({{}}, __import__('pathlib').Path({str(file)!r})).data))"
+
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", program],
+        env={"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert "entw\\xfcrfe" in done.stdout, done.stderr
 
 
 def test_a_file_that_does_not_parse_is_one_sentence(tmp_path: Path) -> None:
