@@ -53,6 +53,8 @@ _CANARY_EVERY = 1000
 # in between: the largest bound is ten times what honest updates need.
 COSTLY_SECONDS = 0.05
 STRUCT_SECONDS = 3e-6
+# In a document of so many bytes that holds for what is longer than one keystroke.
+LARGE_BYTES, SHORT_BYTES = 1 << 16, 48
 # A snapshot that was quick to load stays so while it grows little: each new struct may be compared with all.
 PROVEN_BYTES = 4096
 PROVEN_WORK = 10_000_000  # in bytes times bytes
@@ -187,12 +189,14 @@ class Document:
         Raises Refused or TooLarge (nothing was applied), ClientIdConflict (likewise), TooCostly (a part was, as if
         there had been no more), DocumentBroken (the document must be rebuilt).
         """
-        if len(update) > self.max_update_bytes and not is_ours:
+        size = len(update)
+        if size > self.max_update_bytes and not is_ours:
             raise TooLarge("update bytes")
         gate = self.gate
         known = gate.known
         reading = None
-        if len(update) > LONG_BYTES and not is_ours:
+        is_long = size > SHORT_BYTES and (size > LONG_BYTES or self._bytes > LARGE_BYTES)  # fmt: skip
+        if is_long and not is_ours:
             reading = read(update)
             runs = check(update, known, reading.found)
         else:

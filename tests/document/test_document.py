@@ -10,6 +10,7 @@ from pycrdt import Doc, Text
 
 from collab.document.document import Change, Document, TooCostly
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
+from collab.protocol.division import LONG_BYTES
 from collab.protocol.structs import scan
 from collab.protocol.varint import encode_varint
 
@@ -495,6 +496,16 @@ def test_what_waited_for_the_part_that_is_kept_goes_in_with_it() -> None:
     assert read(other) == read(document)
     again = Document.load(None, [plain(1000), waiting, kept.log])
     assert again.state_vector() == document.state_vector()
+
+
+def test_a_short_update_of_many_insertions_is_bounded_in_a_large_document() -> None:
+    document = Document(clock=slow(), max_update_bytes=1 << 21)
+    document.apply(plain(1 << 20), "ada")
+    short = before_each(32)
+    assert len(short) < LONG_BYTES
+
+    with pytest.raises(TooCostly):
+        document.apply(short, "eve")
 
 
 def test_an_answer_that_takes_too_long_is_refused_too() -> None:
