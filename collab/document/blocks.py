@@ -18,7 +18,7 @@ Editor = Literal["tiptap", "prosemirror", "blocknote"]
 MAX_DEPTH = 12  # of quotes and lists in each other; what is deeper is text
 
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})\s*([^\s`]*).*$")
-_HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})(?: (.*))?$")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
 _QUOTE = re.compile(r" {0,3}> ?")
 _ITEM = re.compile(r"( {0,3})([-*+]|\d{1,9}[.)])(?:( {1,4})(?=\S)| *$|(?= {5}) )")
@@ -94,7 +94,8 @@ def _blocks(lines: Sequence[str], depth: int) -> Iterator[Node]:
             yield Node("codeBlock", [Words(code)] if code else [], language)
             at = end + 1
         elif heading := _HEADING.match(line):
-            yield Node("heading", inline(heading[2] or ""), {"level": len(heading[1])})
+            said = _titled(heading[2] or "")
+            yield Node("heading", inline(said), {"level": len(heading[1])})
             at += 1
         elif _RULE.match(line):
             yield Node("horizontalRule")
@@ -115,6 +116,13 @@ def _blocks(lines: Sequence[str], depth: int) -> Iterator[Node]:
                 end += 1
             yield Node("paragraph", inline(_joined(lines[at:end])))
             at = end
+
+
+def _titled(line: str) -> str:
+    """What a heading says, without the signs that may close it."""
+    said = line.strip()
+    rest = said.rstrip("#")
+    return said if rest and not rest.endswith(" ") else rest.rstrip()
 
 
 def _closes(line: str, fence: str) -> bool:
@@ -170,10 +178,13 @@ def _list(
                     or _ITEM.match(line)
                 ):
                     break
-            if not line.strip() and not _goes_on(lines, at, width):
-                break
-            body.append(line[min(width, _indent(line)) :])
-            at += 1
+            end = at + 1
+            if not line.strip():
+                end = _behind_blank(lines, at)
+                if end == len(lines) or _indent(lines[end]) < min(width, 2):
+                    break
+            body += [each[min(width, _indent(each)) :] for each in lines[at:end]]
+            at = end
         items.append(body)
         while at < len(lines) and not lines[at].strip():
             if at + 1 < len(lines) and not lines[at + 1].strip():
@@ -198,11 +209,11 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-def _goes_on(lines: Sequence[str], at: int, width: int) -> bool:
-    """Whether what follows an empty line is still in the item."""
+def _behind_blank(lines: Sequence[str], at: int) -> int:
+    """Where something follows."""
     while at < len(lines) and not lines[at].strip():
         at += 1
-    return at < len(lines) and _indent(lines[at]) >= min(width, 2)
+    return at
 
 
 def _item(tag: str, body: list[str], depth: int) -> Node:
@@ -238,8 +249,7 @@ def inline(text: str) -> list[Node | Words]:
     _emphasise(parts)
     found: list[Node | Words] = []
     for part in parts:
-        if isinstance(part, _Mark):
-            part = Words(part.sign * part.count)
+        assert not isinstance(part, _Mark)
         if isinstance(part, Words) and not part.text:
             continue
         last = found[-1] if found else None
@@ -322,38 +332,53 @@ def _mark_of(text: str, run: re.Match[str]) -> _Mark:
 def _emphasise(parts: list[Words | Node | _Mark]) -> None:
     """Give marks to what stands between runs that belong together, and take from the runs what was used."""
     opening: list[int] = []
+    searched: dict[str, int] = {}  # no run of that sign is open before here
+    turns: list[list[tuple[str, int]]] = [[] for _ in parts]  # a mark begins, or ends
     for at, part in enumerate(parts):
         if not isinstance(part, _Mark):
             continue
         while part.closes and part.count:
-            begin = next(
-                (each for each in reversed(opening) if _opener(parts, each, part)), None
-            )
+            begin = _opener(parts, opening, part.sign, searched.get(part.sign, 0))
             if begin is None:
+                searched[part.sign] = at
                 break
             opener = parts[begin]
             assert isinstance(opener, _Mark)
             used = 2 if min(opener.count, part.count) >= 2 else 1
             mark = "strike" if part.sign == "~" else ("italic", "bold")[used - 1]
-            for inside in range(begin + 1, at):
-                each = parts[inside]
-                if isinstance(each, Words):
-                    parts[inside] = replace(each, marks={mark: {}, **each.marks})
-                elif isinstance(each, _Mark):  # what was opened inside, and not closed
-                    parts[inside] = Words(each.sign * each.count, {mark: {}})
+            turns[begin].append((mark, 1))
+            turns[at].append((mark, -1))
             opener.count -= used
             part.count -= used
-            while opening and opening[-1] > begin:
+            while opening[-1] > begin:
                 opening.pop()
             if not opener.count:
-                opening.remove(begin)
+                opening.pop()
         if part.opens and part.count and not (part.sign == "~" and part.count < 2):
             opening.append(at)
+    depths = {"bold": 0, "italic": 0, "strike": 0}
+    for at, (part, here) in enumerate(zip(parts, turns, strict=True)):
+        for mark, step in here:
+            depths[mark] += min(step, 0)
+        marks: dict[str, Any] = {mark: {} for mark in depths if depths[mark]}
+        if isinstance(part, Words):
+            parts[at] = replace(part, marks={**marks, **part.marks})
+        elif isinstance(part, _Mark):  # what is left of it is text
+            parts[at] = Words(part.sign * part.count, marks)
+        for mark, step in here:
+            depths[mark] += max(step, 0)
 
 
-def _opener(parts: Sequence[Any], at: int, closer: _Mark) -> bool:
-    opener = parts[at]
-    return bool(opener.sign == closer.sign and opener.count)
+def _opener(
+    parts: Sequence[Any], opening: Sequence[int], sign: str, first: int
+) -> int | None:
+    """The last open run of this sign, of those from `first` on."""
+    for at in reversed(opening):
+        if at < first:
+            break
+        if parts[at].sign == sign:
+            return at
+    return None
 
 
 # As which elements an editor has them

@@ -108,6 +108,29 @@ def test_marks_inside_a_line(text: str, expected: list[Node | Words]) -> None:
     assert inline(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("# a #", "a"), ("## # ##", "#"), ("# #", ""), ("#  a#  ", "a#"), ("#", "")],
+)
+def test_a_heading_may_be_closed(text: str, expected: str) -> None:
+    (heading,) = blocks_of(text)
+
+    assert heading.tag == "heading"
+    assert heading.children == ([Words(expected)] if expected else [])
+
+
+def test_what_is_no_emphasis_or_deep_in_it_is_read_however_long_it_is() -> None:
+    many = 20_000
+
+    unlike = inline("*a " * many + "b_ " * many)
+    nested = inline("*a " * many + " b*" * many)
+    (items,) = blocks_of("- a" + "\n" * many + "  b")
+
+    assert unlike == [Words("*a " * many + "b_ " * many)]
+    assert nested == [Words("a " * many + " b" * many, {"italic": {}})]
+    assert [each.tag for each in items.children[0].children] == ["paragraph"] * 2
+
+
 def test_lines_of_a_paragraph_are_one_line() -> None:
     (node,) = blocks_of("one\ntwo  \nthree")
 
