@@ -32,7 +32,9 @@ from collab.sdk.words import widened
 Policy = Literal["merge", "reject"]
 Range = Match | Section | tuple[Where, Where]
 
-MAX_EDIT_BYTES = 400_000  # of one edit, less than a server takes; a stream takes more
+MAX_VALUE_BYTES = (
+    400_000  # of the values of one edit: unlike text, a value goes in no parts
+)
 MAX_CANDIDATES = 10
 _EVER = (1 << 53) - 1  # milliseconds: all of it is undone at once
 
@@ -125,9 +127,6 @@ class Edits:
     ) -> EditResult:
         """The same, where it has begun: of a text that is known to be one nothing is read, however long it is."""
         memory = self.memory
-        size = bytes_of(text)
-        if size > MAX_EDIT_BYTES:
-            raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
         place = memory.order.resolve(anchor)
         if isinstance(place.root, str) and not memory.places.is_tree(place.root):
             memory.insert(self._id, place.root, place.index, text)
@@ -136,7 +135,7 @@ class Edits:
         else:
             return self.begin(root, anchor, text, conflict)
         self.inserted += len(text)
-        self._counted(size)
+        self._counted(bytes_of(text))
         end = memory.order.anchor(place.root, place.index + len(text), Side.LEFT)
         return EditResult(True, end, conflict)
 
@@ -199,7 +198,7 @@ class Edits:
     ) -> EditResult:
         """Give characters formats; None takes one away."""
         name, start, stop = self._range(range, within)
-        check_value(attributes)
+        size = _size(attributes)
         conflict = self._conflict(name, self._characters(name).shown, start, stop)
         characters = self._characters(name)
         if isinstance(characters, Prose) and not characters.may_format(start, stop):
@@ -208,7 +207,7 @@ class Edits:
             self._scope(name, Text)
             with self.memory.doc.transaction(origin=self._id):
                 self._characters(name).format(start, stop, attributes)
-            self._counted(len(str(attributes)))
+            self._counted(size)
         side = Side.LEFT if stop else Side.RIGHT
         anchor = self.memory.places.anchor(name, stop, side)
         return EditResult(start < stop, anchor, conflict)
@@ -297,9 +296,7 @@ class Edits:
         )
 
     def _nodes(self, prose: Prose, text: str) -> list[Node]:
-        if bytes_of(self.checked(text)) > MAX_EDIT_BYTES:
-            raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
-        return shaped(blocks_of(text), prose.tags, self.memory.editor)
+        return shaped(blocks_of(self.checked(text)), prose.tags, self.memory.editor)
 
     def _chapters(self, root: Root, prose: Prose) -> Chapters:
         shown = prose.shown
@@ -408,9 +405,7 @@ class Edits:
 
     def _patch(self, patches: Sequence[Patch], *, is_tried: bool) -> EditResult:
         memory = self.memory
-        size = sum(_size(patch.value) for patch in patches)
-        if size > MAX_EDIT_BYTES:
-            raise Invalid(f"one edit writes at most {MAX_EDIT_BYTES} bytes")
+        size = _size(*(patch.value for patch in patches))
         conflict = [
             changed
             for patch in patches
@@ -643,14 +638,12 @@ class Edits:
     ) -> EditResult:
         memory = self.memory
         if attributes:
-            check_value(attributes)
+            _size(attributes)
         real = [each for each in changes if each.insert or each.start < each.stop]
         if not real:
             return EditResult(False, None, conflict)
         inserted = sum(len(change.insert) for change in real)
         size = sum(bytes_of(change.insert) for change in real)
-        if size > MAX_EDIT_BYTES:
-            raise Invalid(f"one edit inserts at most {MAX_EDIT_BYTES} bytes")
         if isinstance(characters, Prose) and not characters.blocks:
             return self._begin_tree(root, characters, real, conflict, attributes)
         self._scope(root, Text)
@@ -708,9 +701,14 @@ class Edits:
         self.count += 1
 
 
-def _size(value: Any) -> int:
-    """Of a value in bytes of JSON, which it must be. What is nested too deep would end the process here."""
-    return len(orjson.dumps(check_value(value)))
+def _size(*values: Any) -> int:
+    """Of values in bytes of JSON, which they must be. What is nested too deep would end the process here. Raises Invalid
+    when it is too much.
+    """
+    size = sum(len(orjson.dumps(check_value(value))) for value in values)
+    if size > MAX_VALUE_BYTES:
+        raise Invalid(f"one edit writes values of at most {MAX_VALUE_BYTES} bytes")
+    return size
 
 
 def _kind_of(patch: Patch) -> type[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.anyio
 
 LIMIT = 1 << 19  # the default of a server
 PAGE = "".join(chr(0x20 + number % 0x50) for number in range(10_000)) + "Grüße 😀\n"
+LINE = "a line of a letter " * 5
 
 
 def soon() -> float:
@@ -187,6 +188,31 @@ async def test_all_parts_of_what_a_turn_wrote_belong_to_it(
 
         assert {span.author.turn for span in blame.spans} == {turn.id}
         assert blame.spans[-1].end == len(PAGE * 90)
+
+
+async def test_one_edit_writes_as_much_as_it_is_given(house: Server, room: str) -> None:
+    page = "\n\n".join(f"{number} {LINE}**b**." for number in range(6000))
+    async with collab.connect(house.url, name="Ada") as agent:
+        doc = await agent.open(room)
+        async with doc.turn(reason="much") as turn:
+            await turn.insert("end", PAGE * 60)
+        rich = await agent.open(f"{room}-rich", editor="tiptap")
+        async with rich.turn(reason="much") as turn:
+            await turn.insert("end", "Letter")
+        async with rich.turn(reason="more") as turn:
+            await turn.stream("end", pieces("\n\n## Pages\n"))
+            await turn.section("Pages").replace(page)
+
+    async with collab.connect(house.url, name="Bob") as agent:
+        assert (await agent.open(room)).text == PAGE * 60
+        lines = (await agent.open(f"{room}-rich")).text.split("\n")
+        assert lines[-1] == f"5999 {LINE}b."
+        assert len(lines) == 6002
+
+
+async def pieces(*texts: str) -> AsyncIterator[str]:
+    for each in texts:
+        yield each
 
 
 async def test_who_takes_less_at_once_is_sent_less(

@@ -154,11 +154,22 @@ async def test_half_a_surrogate_pair_is_no_text() -> None:
     assert doc.text == "a"
 
 
-async def test_one_edit_has_a_limit() -> None:
-    doc = alone()
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda turn, long: turn.set("/values/long", long),
+        lambda turn, long: turn.insert(0, "x", attributes={"link": {"href": long}}),
+        lambda turn, long: turn.format((0, 1), link={"href": long}),
+    ],
+)
+async def test_the_values_of_one_edit_have_a_limit(edit: Callable[..., Any]) -> None:
+    """A text has none: it goes in parts."""
+    doc = alone("a")
 
     with pytest.raises(Invalid):
-        await edited(doc, lambda turn: turn.insert(0, "x" * (1 << 19)))
+        await edited(doc, lambda turn: edit(turn, "x" * (1 << 19)))
+
+    assert doc.text == "a"
 
 
 async def test_only_what_differs_is_changed() -> None:
