@@ -28,6 +28,7 @@ from collab.protocol.division import (
     steps,
 )
 from collab.protocol.guard import check
+from collab.protocol.rewriting import encode
 from collab.protocol.statevector import encode_state_vector, state_vector
 from collab.protocol.structs import Range, scan
 
@@ -335,35 +336,38 @@ class Document:
         most = max(LEAST_PART_STRUCTS, PART_WORK // (self._bytes + 1))
         left = COSTLY_SECONDS + STRUCT_SECONDS * reading.size
         changes: list[bytes] = []
-        is_first = True
-        for part in divide(
+        parts = divide(
             update,
             max_bytes=1 << 40,
             max_structs=min(PART_STRUCTS, most),
             max_ranges=PART_RANGES,
             reading=reading,
-        ):
+        )
+        for number, part in enumerate(parts):
             begun = self._clock()
             try:
                 changed = integrate(part)
             except Refused:
-                if is_first:
+                if not number:
                     raise
                 raise DocumentBroken("an update went in by halves") from None
             left -= self._clock() - begun
             if left < 0:
-                raise TooCostly(self._kept(reading))
+                raise TooCostly(self._kept(parts[: number + 1]))
             if changed is not None:
                 changes.append(changed)
-            is_first = False
         return changes
 
-    def _kept(self, reading: Reading) -> Change:
-        """What went in of an update that is given up, and what had waited for that."""
+    def _kept(self, parts: Sequence[bytes]) -> Change:
+        """What these parts of an update that is given up have brought, and what had waited for that."""
         before = self.state_vector()
         self._recount()
-        kept = self.diff(before)
-        unblocked = self.gate.unblock({run.client for run in reading.found.runs})
+        new = self.diff(before)
+        runs = scan(new, max_structs=len(new)).runs
+        # A difference repeats all that was ever deleted.
+        deletes = [each for part in parts for each in scan(part).deletes]
+        kept = encode(new, runs, deletes) or NOTHING
+        unblocked = self.gate.unblock({run.client for run in runs})
         return Change((kept, *self._integrate_all(unblocked)), kept)
 
     def _integrate(self, update: bytes) -> None:

@@ -498,6 +498,32 @@ def test_what_waited_for_the_part_that_is_kept_goes_in_with_it() -> None:
     assert again.state_vector() == document.state_vector()
 
 
+def test_what_is_kept_repeats_no_deletions_of_others() -> None:
+    document, ada = Document(clock=slow()), Writer()
+    document.apply(plain(1000), "ada")
+    apply_all(document, [*ada.write("abc"), ada.erase(1, 2)])
+
+    with pytest.raises(TooCostly) as refusal:
+        document.apply(before_each(1000), "eve")
+
+    assert scan(refusal.value.kept.log).deletes == []
+
+
+def test_deletions_that_went_in_are_kept_too() -> None:
+    document, ada = Document(clock=slow()), Writer()
+    apply_all(document, ada.write("ab" * 12_000))
+    for at in range(12_000):
+        del ada.text[at : at + 1]
+    erasure = ada.doc.get_update(ada.doc.get_state())
+
+    with pytest.raises(TooCostly) as refusal:
+        document.apply(erasure, "ada")
+
+    assert 1024 <= len(scan(refusal.value.kept.log).deletes) < 12_000
+    again = Document.load(None, [ada.updates[0], refusal.value.kept.log])
+    assert again.deletes() == document.deletes()
+
+
 def test_a_short_update_of_many_insertions_is_bounded_in_a_large_document() -> None:
     document = Document(clock=slow(), max_update_bytes=1 << 21)
     document.apply(plain(1 << 20), "ada")
