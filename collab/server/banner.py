@@ -5,28 +5,25 @@ from __future__ import annotations
 import socket
 import sys
 
-_BANNER = """listening on {url}
-
-  open       {url}/
-  connect    {address}/ws/ROOM          y-websocket, pycrdt
-             {address}/hocuspocus       Hocuspocus
-             {url}/doc/ROOM/auth   Y-Sweet
-  ask        {url}/v1       REST: see /docs
-  watch      {url}/metrics   /healthz   /readyz
-  stop       Ctrl-C
-
-"""
-
 
 def show(listening: socket.socket, *, is_secure: bool) -> None:
     """Say where the server is, on standard output."""
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     secure = "s" if is_secure else ""
-    sys.stdout.write(
-        _BANNER.format(
-            url=f"http{secure}://{shown}:{port}",
-            address=f"ws{secure}://{shown}:{port}",
-        )
-    )
+    url, address = (f"{scheme}{secure}://{shown}:{port}" for scheme in ("http", "ws"))
+    width = len(f"{url}/doc/ROOM/auth")
+    lines = [
+        ("open", f"{url}/", ""),
+        ("connect", f"{address}/ws/ROOM", "y-websocket, pycrdt"),
+        ("", f"{address}/hocuspocus", "Hocuspocus"),
+        ("", f"{url}/doc/ROOM/auth", "Y-Sweet"),
+        ("ask", f"{url}/v1", "REST: see /docs"),
+        ("watch", f"{url}/metrics", "/healthz   /readyz"),
+        ("stop", "Ctrl-C", ""),
+    ]
+    sys.stdout.write(f"listening on {url}\n\n")
+    for verb, where, what in lines:
+        sys.stdout.write(f"  {verb:<11}{where:<{width}}   {what}".rstrip() + "\n")
+    sys.stdout.write("\n")
     sys.stdout.flush()
