@@ -41,6 +41,9 @@ class Runway:
         if self._size and not any(os.pread(log, 4096, self._mark)):
             return
         size = os.fstat(log).st_size
+        if size > MAX_BYTES:  # as a process that was killed has left it
+            self._size = size
+            return
         step = min(max(size, _FIRST_BYTES), _MAX_STEP)
         os.pwrite(log, bytes(step), size)  # the next commit syncs it
         self._size = size + step

@@ -80,3 +80,17 @@ def test_where_there_is_no_log_yet_nothing_is_laid(tmp_path: Path) -> None:
     Runway(tmp_path / "collab.db").lay()
 
     assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_is_long_already_grows_no_longer_however_often_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "collab.db-wal"
+    log.write_bytes(b"begun")
+    with log.open("r+b") as file:
+        file.truncate(MAX_BYTES + 1)
+
+    for _ in range(3):
+        Runway(tmp_path / "collab.db").lay()
+
+    assert log.stat().st_size == MAX_BYTES + 1
