@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 from collab.sdk.errors import Refused
-from collab.sdk.requests import Answer, Requests
+from collab.sdk.requests import Answer, Requests, quoted
 
 T = TypeVar("T")
 Format = Literal["text", "markdown", "json", "update"]
@@ -182,7 +181,7 @@ class History:
 
     def __init__(self, requests: Requests, room: str) -> None:
         self._requests = requests
-        self._path = f"/v1/rooms/{quote(room, safe='')}"
+        self._path = f"/v1/rooms/{quoted(room)}"
 
     async def position(self) -> tuple[str, int]:
         """Epoch and position of the last update in the log."""
@@ -230,7 +229,7 @@ class History:
 
     async def turn(self, turn: str, principal: str | None = None) -> LoggedTurn:
         """A turn: who took it and for what, and whether it was taken back."""
-        path = f"{self._path}/turns/{quote(turn, safe='')}"
+        path = f"{self._path}/turns/{quoted(turn)}"
         answer = await self._requests.get(path, principal=principal)
         return _read(lambda: read_turn(answer.json()))
 
@@ -280,14 +279,14 @@ class History:
 
     async def cancel(self, turn: str, principal: str | None = None) -> None:
         """Stop a turn, wherever it is being taken. Raises NotFound when nobody has it open."""
-        whose = f"?principal={quote(principal, safe='')}" if principal else ""
-        path = f"{self._path}/turns/{quote(turn, safe='')}/cancel"
+        whose = f"?principal={quoted(principal)}" if principal else ""
+        path = f"{self._path}/turns/{quoted(turn)}/cancel"
         await self._requests.post(path + whose)
 
     async def _take_back(
         self, turn: str, verb: str, principal: str | None, reason: str
     ) -> Undone:
-        path = f"{self._path}/turns/{quote(turn, safe='')}/{verb}"
+        path = f"{self._path}/turns/{quoted(turn)}/{verb}"
         body = {"principal": principal or "", "reason": reason}
         answer = await self._requests.post(path, body)
         return _read(lambda: read_undone(answer.json()))

@@ -8,10 +8,18 @@ import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import quote
 
 import orjson
 
-from collab.sdk.errors import RateLimited, Refused, SdkError, Unavailable, error_of
+from collab.sdk.errors import (
+    Invalid,
+    RateLimited,
+    Refused,
+    SdkError,
+    Unavailable,
+    error_of,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -39,6 +47,14 @@ class Answer(NamedTuple):
             return orjson.loads(self.content)
         except orjson.JSONDecodeError:
             raise Refused("the server did not answer with JSON") from None
+
+
+def quoted(text: str) -> str:
+    """As a part of an address. Raises Invalid."""
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError:  # half a surrogate pair
+        raise Invalid("what is asked for is no text") from None
 
 
 class Requests:
@@ -77,6 +93,8 @@ class Requests:
     async def get(self, path: str, /, **query: str | int | None) -> Answer:
         """What stands there. Raises the error that the server names."""
         known = {name: value for name, value in query.items() if value is not None}
+        for value in known.values():
+            quoted(str(value))
         return await self._ask("GET", path, query=known)
 
     async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
@@ -85,7 +103,10 @@ class Requests:
         if body is None:
             return await self._ask("POST", path, headers=headers)
         headers["content-type"] = "application/json"
-        content = orjson.dumps(body)
+        try:
+            content = orjson.dumps(body)
+        except TypeError as error:
+            raise Invalid(f"that is no JSON: {error}") from None
         return await self._ask("POST", path, headers=headers, content=content)
 
     async def _ask(

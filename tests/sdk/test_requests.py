@@ -21,6 +21,7 @@ from collab.sdk.errors import (
     StaleVersion,
     Unavailable,
 )
+from collab.sdk.history import History
 from collab.sdk.requests import Requests
 
 
@@ -223,3 +224,20 @@ async def test_nothing_is_asked_once_it_is_closed() -> None:
             await asking.get("/v1/rooms")
 
     assert not server.asked
+
+
+@pytest.mark.anyio
+async def test_what_is_no_text_is_not_asked_for() -> None:
+    half = "\ud83d"  # of a surrogate pair
+    async with answering() as server, impatient(server.address) as asking:
+        history = History(asking, "garden")
+        for question in (
+            history.blame(path=f"/{half}"),
+            history.turn(half),
+            history.undo("t", reason=half),
+            history.cancel("t", half),
+        ):
+            with pytest.raises(Invalid):
+                await question
+
+    assert server.asked == []
