@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -496,6 +497,15 @@ def test_what_waited_for_the_part_that_is_kept_goes_in_with_it() -> None:
     assert read(other) == read(document)
     again = Document.load(None, [plain(1000), waiting, kept.log])
     assert again.state_vector() == document.state_vector()
+
+
+def test_what_took_long_and_is_in_is_not_refused() -> None:
+    ticks = count()
+    document = Document(clock=lambda: float(next(ticks)))
+
+    update = plain(1000)
+
+    assert document.apply(update, "ada") is update
 
 
 def test_what_is_kept_repeats_no_deletions_of_others() -> None:
