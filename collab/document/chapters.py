@@ -79,7 +79,8 @@ class Chapters:
         unit, holder = block.steps[depth - 1], block.steps[: depth - 1]
         if unit.tag in LISTS:
             element = prose.node(block.steps[:depth])
-            self._join(element, block.steps[depth].child + 1, rest)
+            below = block.steps[depth:]  # none in a list without items
+            self._join(element, below[0].child + 1 if below else 0, rest)
         elif prose.is_bare(block) and rest:
             del prose.node(holder).children[unit.child]
             return self._put(holder, unit.child, rest)

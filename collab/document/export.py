@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from pycrdt import Array, Doc, Map, Text, XmlFragment
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
 from pycrdt import _pycrdt as native
 from pycrdt._base import BaseType
 
@@ -183,9 +183,9 @@ def to_markdown(update: bytes, root: str = "") -> str:
     return markdown_of(_chosen(update, root))
 
 
-def markdown_of(shared: Text | XmlFragment | None) -> str:
-    """One root as Markdown."""
-    if isinstance(shared, XmlFragment):
+def markdown_of(shared: Text | XmlFragment | XmlElement | None) -> str:
+    """A root as Markdown, or what is in it."""
+    if isinstance(shared, XmlFragment | XmlElement):
         return markdown_of_xml(shared)
     if shared is None:
         return ""

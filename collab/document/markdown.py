@@ -98,9 +98,10 @@ def _joined(blocks: list[str], kinds: list[str]) -> str:
 # XML, as editors built on ProseMirror keep it
 
 
-def markdown_of_xml(fragment: XmlFragment) -> str:
-    """All nodes of a fragment."""
-    return "\n\n".join(_blocks(list(fragment.children)))
+def markdown_of_xml(node: XmlFragment | XmlElement) -> str:
+    """All nodes of a fragment, or one element."""
+    nodes = [node] if isinstance(node, XmlElement) else list(node.children)
+    return "\n\n".join(_blocks(nodes))
 
 
 def text_of_xml(node: XmlFragment | XmlElement) -> str:

@@ -37,13 +37,12 @@ class Ambiguous(Problem):
 
 def parse(written: str) -> Path:
     """The parts of a JSON Pointer (RFC 6901)."""
-    if not written.startswith("/"):
+    if not checked(written).startswith("/"):
         raise Problem("a path begins with / and the name of a root", InvalidRequest)
     if re.search("~(?![01])", written):
         raise Problem("in a path, ~ is written ~0 and / is written ~1", InvalidRequest)
     return tuple(
-        part.replace("~1", "/").replace("~0", "~")
-        for part in checked(written)[1:].split("/")
+        part.replace("~1", "/").replace("~0", "~") for part in written[1:].split("/")
     )
 
 
@@ -132,6 +131,8 @@ def check_value(value: Any) -> Any:
 
 def checked(text: str) -> str:
     """The text, when it is one: half a surrogate pair is no character."""
+    if not isinstance(text, str):
+        raise Problem("that is no text", InvalidRequest)
     if not text.isascii():
         try:
             text.encode()

@@ -21,7 +21,7 @@ from collab.document.pieces import read as read_update
 from collab.document.prose import Prose, format_at
 from collab.document.shared import XML_TEXT
 from collab.document.tree import Tree
-from collab.document.values import Path, Problem
+from collab.document.values import Path, Problem, checked
 from collab.errors import CollabError, Refused
 from collab.sdk import sections as markdown
 from collab.sdk.errors import Conflict, Invalid, NotFound, SdkError
@@ -190,7 +190,7 @@ class Memory:
         is not clear which one.
         """
         if name is not None:
-            return name
+            return checked(name)
         doc = self.doc
         names = list(doc.keys())
         if ROOT in names and len(doc.get(ROOT, type=Text)):

@@ -88,6 +88,9 @@ async def test_a_node_is_read_and_searched_by_its_path() -> None:
 
     assert doc.read(path="/4").text == "Yours\nA."
     assert doc.read(path="/4/1").text == "A."
+    assert doc.read("default", "markdown", path="/4").text == "- Yours\n- A."
+    assert doc.read("default", "markdown", path="/1").text == "## Greeting"
+    assert doc.read("default", "markdown", path="/2/0").text == "Dear all."
     assert [each.text for each in doc.find("r", path="/2")] == ["r"]
     with pytest.raises(NotFound):
         doc.read(path="/9")
@@ -104,7 +107,27 @@ async def test_an_anchor_in_what_is_gone_leads_to_the_nearest_that_is_left() -> 
     assert doc.read().text.startswith("Letter\n")
 
 
+@pytest.mark.parametrize(
+    "where", [{"root": "\ud83d"}, {"path": "/\ud83d"}, {"root": 1}, {"path": 1}]
+)
+async def test_what_is_no_name_or_path_is_invalid(where: Any) -> None:
+    doc = letter()
+
+    for ask in (doc.read, lambda **where: doc.find("a", **where)):
+        with pytest.raises(Invalid):
+            ask(**where)
+
+
 # Edits
+
+
+async def test_a_stream_goes_into_a_list_without_items() -> None:
+    doc = rich(node("bulletList"))
+
+    async with doc.turn() as turn:
+        await turn.stream("end", words("- one\n", "- two"))
+
+    assert doc.read(format="markdown").text == "- one\n- two"
 
 
 async def test_edits_are_those_of_a_text() -> None:
