@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -33,9 +34,16 @@ def replicas(tmp_path: Path) -> Iterator[list[Server]]:
 
 
 def members(replica: Server, room: str) -> int:
-    """How many of a room this replica has itself."""
+    """How many a room has at all replicas, as this one tells."""
     with urlopen(f"{replica.url}/v1/rooms/{room}/members") as answer:
         return len(json.load(answer)["members"])
+
+
+def housed(replica: Server) -> int:
+    """How many members this replica has itself."""
+    with urlopen(f"{replica.url}/metrics") as answer:
+        (found,) = re.findall(r"^collab_members (\S+)$", answer.read().decode(), re.M)
+    return int(float(found))
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -73,7 +81,8 @@ def test_clients_of_all_replicas_are_in_one_room(
             clients.open(name, "y-websocket-3", replica.url, room)
         everybody = [*KINDS, *past]
         clients.wait(everybody, "synced")
-        housed = [members(each, room) for each in replicas]
+        told = [members(each, room) for each in replicas]
+        here = [housed(each) for each in replicas]
 
         for name in everybody:
             clients.edit(name, write(f"{name.replace(' ', '-')} "))
@@ -83,8 +92,9 @@ def test_clients_of_all_replicas_are_in_one_room(
         text = clients.state(KINDS[0])["text"]
         clients.do("close")
 
-    assert min(housed) >= 1
-    assert sum(housed) == len(everybody)
+    assert told == [len(everybody)] * REPLICAS
+    assert min(here) >= 1
+    assert sum(here) == len(everybody)
     assert sorted(text.split()) == sorted(each.replace(" ", "-") for each in everybody)
 
 

@@ -133,7 +133,7 @@ STEPS: dict[str, tuple[Callable[[Callable[[], None]], None], int]] = {
     "it is acknowledged": (after(Replica, "_logged"), 20),
     "the sweep begins": (at_statement("INSERT INTO sweep"), 5),
     "rows are moved": (at_statement("INSERT INTO sweep", is_after=True), 5),
-    "a room is loaded": (before(Document, "load"), 1),
+    "a room is loaded": (before(Document, "loading"), 1),
     "a checkpoint is written": (at_statement("INSERT INTO checkpoint"), 1),
     "the older checkpoint goes": (at_statement("DELETE FROM checkpoint"), 1),
     "a checkpoint is committed": (at_checkpoint, 1),
