@@ -81,7 +81,7 @@ class Outgoing:
 
     def update(self, update: bytes, changes: int) -> None:
         """A local change, with its number."""
-        if len(update) > self.max_update_bytes:
+        if len(update) > min(self.max_update_bytes, MAX_STRUCTS):
             self._divided(update, changes)
             return
         last = self._items[-1] if self._items else None

@@ -85,6 +85,30 @@ def test_a_long_change_leaves_in_parts_too_and_a_short_one_not_with_them() -> No
     assert changes == [0, 1, 2]
 
 
+def test_a_change_of_too_many_pieces_is_divided_however_short_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    doc: Doc[Any] = Doc()
+    made: list[bytes] = []
+    doc.observe(lambda event: made.append(event.update))
+    with doc.transaction():
+        for number in range(200):
+            doc.get("map", type=Map)[str(number)] = number
+    monkeypatch.setattr(outgoing, "MAX_STRUCTS", 100)
+    queue = Outgoing()
+
+    queue.update(made[-1], 1)
+
+    items = list(iter(queue.take, None))
+    assert len(items) > 1
+    assert [item.changes for item in items if isinstance(item, Stretch)][-1] == 1
+    other: Doc[Any] = Doc()
+    for item in items:
+        assert isinstance(item, Stretch)
+        other.apply_update(Reader(item.frame(), 2).read_bytes())
+    assert len(other.get("map", type=Map)) == 200
+
+
 def test_behind_a_value_that_cannot_be_divided_nothing_leaves() -> None:
     queue = Outgoing()
     queue.max_update_bytes = 2048
