@@ -270,16 +270,15 @@ class Document:
             changes = [] if changed is None else [changed]
         else:
             changes = self._integrate_parts(update, reading, integrate)
+            if len(changes) > 1:
+                changes = [self._brought(changes) if precise else update]
         unblocked = self.gate.advance(runs)
         if not changes:
             return None
         self._snapshot = None
-        if not precise:
-            changes = [update]
-            if not unblocked:
-                return update
-        log = changes[0] if len(changes) == 1 else update
-        return Change((*changes, *self._integrate_all(unblocked)), log)
+        if not precise and not unblocked:
+            return update
+        return Change((*changes, *self._integrate_all(unblocked)), changes[0])
 
     def _apply_unready(self, update: bytes, principal: str) -> Change | None:
         """A part of the update waits for what has not come yet: the log takes it whole, the document what is ready."""
@@ -361,15 +360,19 @@ class Document:
 
     def _kept(self, parts: Sequence[bytes]) -> Change:
         """What these parts of an update that is given up have brought, and what had waited for that."""
-        before = self.state_vector()
+        kept = self._brought(parts)
         self._recount()
-        new = self.diff(before)
+        runs = scan(kept, max_structs=len(kept)).runs
+        unblocked = self.gate.unblock({run.client for run in runs})
+        return Change((kept, *self._integrate_all(unblocked)), kept)
+
+    def _brought(self, parts: Sequence[bytes]) -> bytes:
+        """What these have brought that the gate does not know yet, as one update."""
+        new = self.diff(self.state_vector())
         runs = scan(new, max_structs=len(new)).runs
         # A difference repeats all that was ever deleted.
         deletes = [each for part in parts for each in scan(part).deletes]
-        kept = encode(new, runs, deletes) or NOTHING
-        unblocked = self.gate.unblock({run.client for run in runs})
-        return Change((kept, *self._integrate_all(unblocked)), kept)
+        return encode(new, runs, deletes) or NOTHING
 
     def _integrate(self, update: bytes) -> None:
         """The one place where a peer's bytes enter native code."""

@@ -499,6 +499,25 @@ def test_what_waited_for_the_part_that_is_kept_goes_in_with_it() -> None:
     assert again.state_vector() == document.state_vector()
 
 
+def test_of_a_long_answer_only_what_it_brought_is_logged() -> None:
+    document, ada = Document(), Writer()
+    apply_all(document, ada.write("ab" * 2000))
+    for at in range(1, 2000):
+        document.apply(ada.erase(at, at + 1), "ada")
+    before = len(ada.updates)
+    ada.write("new")
+    ada.erase(0, 1)
+    answer = ada.doc.get_update(document.state_vector())
+
+    change = document.apply(answer, "ada", precise=True)
+
+    assert isinstance(change, Change)
+    assert len(scan(answer).deletes) > 1900
+    assert len(change.log) < 100
+    again = Document.load(None, [*ada.updates[:before], change.log])
+    assert again.snapshot() == document.snapshot() == ada.doc.get_update()
+
+
 def test_what_took_long_and_is_in_is_not_refused() -> None:
     ticks = count()
     document = Document(clock=lambda: float(next(ticks)))
