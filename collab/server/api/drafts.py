@@ -48,7 +48,7 @@ class Drafts:
     ) -> bool:
         """Edit the document of a room; whether that changed anything. All at once or, when it raises, nothing.
 
-        Raises what `Draft.edit` and `Room.update` raise.
+        Raises what `Draft.edit` and `Room.update` raise; when that is TooCostly, a part has gone in.
         """
         client = self._client(room, visitor.principal.id)
         draft = self._draft(room, client)
