@@ -245,7 +245,10 @@ class StockStage(Stage):
         """At least three that share a Redis at first; those that come later have a HAProxy of their own."""
         new = await super().open_replicas(
             max(count, REPLICAS) if redis and not self._fronts else count,
-            *("--trusted-proxies", "127.0.0.1", *flags),
+            *("--trusted-proxies", "127.0.0.1"),
+            "--max-sockets-per-address",
+            "0",  # they all come from here, past a proxy
+            *flags,
             redis=redis,
             postgres=postgres,
             proxied=proxied,
