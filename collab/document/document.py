@@ -368,6 +368,7 @@ class Document:
 
     def _brought(self, parts: Sequence[bytes]) -> bytes:
         """What these have brought that the gate does not know yet, as one update."""
+        self._snapshot = None  # of before
         new = self.diff(self.state_vector())
         runs = scan(new, max_structs=len(new)).runs
         # A difference repeats all that was ever deleted.

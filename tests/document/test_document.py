@@ -9,7 +9,7 @@ import pytest
 from costly import before_each, plain, slow
 from pycrdt import Doc, Text
 
-from collab.document.document import Change, Document, TooCostly
+from collab.document.document import NOTHING, Change, Document, TooCostly
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
 from collab.protocol.division import LONG_BYTES
 from collab.protocol.structs import scan
@@ -516,6 +516,24 @@ def test_of_a_long_answer_only_what_it_brought_is_logged() -> None:
     assert len(change.log) < 100
     again = Document.load(None, [*ada.updates[:before], change.log])
     assert again.snapshot() == document.snapshot() == ada.doc.get_update()
+
+
+def test_a_long_answer_to_an_empty_document_that_somebody_has_joined_is_logged() -> (
+    None
+):
+    document, ada = Document(), Writer()
+    assert document.snapshot() == NOTHING
+    doc = ada.doc
+    with doc.transaction():
+        for number in range(20_000):
+            ada.text.insert(0, str(number % 10))
+    answer = doc.get_update()
+
+    change = document.apply(answer, "ada", precise=True)
+
+    log = change.log if isinstance(change, Change) else change
+    assert log is not None
+    assert Document.load(None, [log]).snapshot() == doc.get_update()
 
 
 def test_what_took_long_and_is_in_is_not_refused() -> None:
