@@ -51,7 +51,7 @@ AWARENESS_SECONDS = (
     0.02  # presence leaves at most once in this time, the latest state of each client
 )
 PULSE_SECONDS = 1.0
-REBUILD_SECONDS = 10.0
+REBUILD_SECONDS = 30.0
 LOADING_SECONDS = (
     0.02  # that a room takes of the loop in one go while its log is replayed
 )
