@@ -187,7 +187,7 @@ class Settings(BaseModel):
         6.0,
         ge=0,
         le=1000,
-        description="At most one commit in this time (with Redis as the store 1 ms at most); a first edit after a pause goes at once.",
+        description="At most one commit in this time (with a store that replicas share 1 ms at most); a first edit after a pause goes at once.",
     )
     deleted_room_seconds: float = Field(
         604_800.0,

@@ -59,7 +59,8 @@ from collab.store.memory import MemoryStore
 from collab.store.sqlite import SqliteStore
 
 MIN_KEY_BYTES = 32
-REDIS_WINDOW_MS = 1.0  # who waits longer there spares no write to a disk of ours
+# Of a store that replicas share: one commit gathers while the one before is on its way, and others wait to hear of it.
+SHARED_WINDOW_MS = 1.0
 TLS_SECONDS = 5.0  # to begin a TLS connection, and to end it
 HANDSHAKES_SECONDS = 2.0  # that a drain waits for handshakes under way
 RETURN_MILLISECONDS = 1000  # in which who is closed comes back to another replica
@@ -81,7 +82,7 @@ def make_store(settings: Settings) -> Store:
         return RedisStore(
             make_endpoint(settings),
             cluster=settings.cluster,
-            window_seconds=min(settings.commit_window_ms, REDIS_WINDOW_MS) / 1000,
+            window_seconds=min(settings.commit_window_ms, SHARED_WINDOW_MS) / 1000,
             deleted_room_seconds=settings.deleted_room_seconds,
         )
     if settings.store_kind == "postgres":
@@ -106,7 +107,7 @@ def _postgres(settings: Settings) -> Store:
     return PostgresStore(
         settings.postgres,
         password_file=settings.postgres_password_file,
-        window_seconds=settings.commit_window_ms / 1000,
+        window_seconds=min(settings.commit_window_ms, SHARED_WINDOW_MS) / 1000,
         deleted_room_seconds=settings.deleted_room_seconds,
     )
 
