@@ -522,11 +522,10 @@ async def dropping(times: int) -> dict[str, float]:
                     )
                     await asyncio.sleep(chance.uniform(0, 0.15))
                     if doc.provider.state.phase is not Phase.CONNECTING:
+                        before = proxy.accepted
                         proxy.reset()
                         dropped[0] += 1
-                        await until(
-                            lambda: doc.provider.state.phase is Phase.CONNECTING
-                        )
+                        await until(lambda before=before: proxy.accepted > before)
 
             tasks.create_task(drop())
             began = time.perf_counter()
