@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import collab
 from collab import logs
+from collab.document.export import decode_error
 from collab.document.past import Question, encode_question
 from collab.document.replay import (
     Answer,
@@ -21,7 +22,7 @@ from collab.document.replay import (
     encode_request,
     read_length,
 )
-from collab.errors import CollabError, InvalidMessage, RoomNotFound
+from collab.errors import CollabError, InvalidMessage, RoomNotFound, RoomUnavailable
 from collab.metrics import Metrics
 from collab.store.base import (
     LANDMARK_ROWS,
@@ -292,6 +293,23 @@ class Compactor:
         """As the function of that name, in a child of its own."""
         async with self._child() as child:
             return await find_killer(child, checkpoint, tail)
+
+
+async def rendered(child: Child, request: bytes, fault: str) -> bytes:
+    """What a child makes of a request. Raises what it refuses that with, RoomUnavailable (`fault`), and ChildDied."""
+    try:
+        await child.ask(request)
+        answer, _, rest = await child.answer()
+    except ChildDied:
+        raise
+    except BaseException:
+        await child.end()  # its answer would be taken for the next one's
+        raise
+    if answer is Answer.RENDERED:
+        return rest
+    if answer is Answer.REFUSED:
+        raise decode_error(rest)
+    raise RoomUnavailable(fault)
 
 
 async def find_killer(

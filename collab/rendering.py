@@ -6,9 +6,9 @@ import asyncio
 from collections import OrderedDict
 from typing import Self
 
-from collab.compaction import Child, ChildDied
-from collab.document.export import FORMS, decode_error, export
-from collab.document.replay import Answer, Request, encode_request
+from collab.compaction import Child, ChildDied, rendered
+from collab.document.export import FORMS, export
+from collab.document.replay import Request, encode_request
 from collab.errors import Busy, CollabError, RoomUnavailable
 
 INLINE_BYTES = 32_768  # of a document: 2 ms for a text, 10 ms for deep maps and lists
@@ -121,20 +121,13 @@ class Renderer:
         )
         async with self._turn:
             try:
-                await self._child.ask(request)
-                answer, _, rest = await self._child.answer()
+                return await rendered(
+                    self._child, request, "this document cannot be written in that form"
+                )
             except ChildDied:
                 raise RoomUnavailable(
                     "this document takes too long to write in that form"
                 ) from None
-            except BaseException:
-                await self._child.end()  # its answer would be taken for the next one's
-                raise
-        if answer is Answer.RENDERED:
-            return rest
-        if answer is Answer.REFUSED:
-            raise decode_error(rest)
-        raise RoomUnavailable("this document cannot be written in that form")
 
 
 def _size(kept: _Kept) -> int:

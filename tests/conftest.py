@@ -25,8 +25,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers with flags of one's own; all are ended with the test."""
     started: list[Server] = []
 
-    def start(*flags: str, data: Path | None = None) -> Server:
-        server = Server(data or tmp_path / f"data{len(started)}", *flags)
+    def start(
+        *flags: str,
+        data: Path | None = None,
+        kind: Callable[..., Server] = Server,
+    ) -> Server:
+        server = kind(data or tmp_path / f"data{len(started)}", *flags)
         started.append(server)
         server.start()
         return server

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collab.compaction import Child, ChildDied
+from collab.compaction import Child, ChildDied, rendered
 from collab.document import past
-from collab.document.export import decode_error
 from collab.document.past import Question
-from collab.document.replay import Answer, Request, encode_request
+from collab.document.replay import Request, encode_request
 from collab.errors import Busy, RoomUnavailable
 from collab.exclusion import MAX_WAITING_OF_ROOM, place
 from collab.store.base import Checkpoint, Row
@@ -22,6 +21,8 @@ INLINE_ROWS = 200
 MAX_WAITING = 32  # questions that wait for a child
 REST_SECONDS = 30.0  # in which a question that took too long is not asked again
 MAX_RESTING = 1000  # the earliest is asked again before
+
+_FAULT = "this part of the log cannot be replayed"
 
 
 class Worker:
@@ -70,22 +71,13 @@ class Worker:
         if self._resting.get((room, question), now) > now:
             raise RoomUnavailable("this took too long to find out a moment ago")
         try:
-            await self._child.ask(request)
-            answer, _, rest = await self._child.answer()
+            return await rendered(self._child, request, _FAULT)
         except ChildDied:
             if len(self._resting) >= MAX_RESTING:
                 del self._resting[next(iter(self._resting))]
             self._resting.pop((room, question), None)
             self._resting[room, question] = now + REST_SECONDS
             raise RoomUnavailable("this takes too long to find out") from None
-        except BaseException:
-            await self._child.end()  # its answer would be taken for the next one's
-            raise
-        if answer is Answer.RENDERED:
-            return rest
-        if answer is Answer.REFUSED:
-            raise decode_error(rest)
-        raise RoomUnavailable("this part of the log cannot be replayed")
 
 
 def _at_once(
@@ -102,4 +94,4 @@ def _at_once(
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a Rust panic is not an Exception
-        raise RoomUnavailable("this part of the log cannot be replayed") from None
+        raise RoomUnavailable(_FAULT) from None

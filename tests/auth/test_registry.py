@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from together import revoke_together
 
 from collab.auth.permissions import ADMIN, READ, WRITE, Grant, Principal
 from collab.auth.records import ENDED_SECONDS, Record, Revocation
@@ -682,22 +683,7 @@ def test_many_who_find_a_file_of_the_version_before_bring_it_up_to_date_once(
     db = sqlite3.connect(path)
     db.executescript(BEFORE)
     db.close()
-    faults: list[BaseException] = []
-    start = threading.Barrier(6)
-
-    def begin(name: str) -> None:
-        start.wait(10)
-        try:
-            with Registry(SqliteShelf(path)) as registry:
-                registry.revoke(name)
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=begin, args=(f"p{n}",)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    faults = revoke_together(lambda: SqliteShelf(path))
 
     assert faults == []
     with Registry(SqliteShelf(path)) as registry:

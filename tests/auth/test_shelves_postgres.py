@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from services import Postgres
+from together import revoke_together
 
 from collab.auth.permissions import READ, Grant, Principal
 from collab.auth.registry import Registry
@@ -25,22 +25,7 @@ def postgres() -> Iterator[Postgres]:
 
 def test_many_who_begin_at_once_make_the_tables_once(postgres: Postgres) -> None:
     dsn = postgres.new_dsn()
-    faults: list[BaseException] = []
-    start = threading.Barrier(6)
-
-    def begin(name: str) -> None:
-        start.wait(10)
-        try:
-            with Registry(PostgresShelf(dsn)) as registry:
-                registry.revoke(name)
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=begin, args=(f"p{n}",)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    faults = revoke_together(lambda: PostgresShelf(dsn))
 
     assert faults == []
     with Registry(PostgresShelf(dsn)) as registry:

@@ -5,23 +5,11 @@
 // still waited for something when they were asked. With `cut`, edits also go between the halves of surrogate pairs.
 
 import { closeSync, openSync, writeSync } from 'node:fs'
+import { chances } from './chances.mjs'
 import { showing } from './showing.mjs'
 
 const [packages, firstSeed, streams, file, cut] = process.argv.slice(2)
 const { Y, roots, shown, waits } = showing(packages)
-
-/** A small generator of equally spread numbers, so that a seed gives the same stream everywhere. */
-function chances(seed) {
-  let state = seed >>> 0
-  const next = () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-  const upTo = (limit) => Math.floor(next() * limit)
-  return { upTo, happens: (share) => next() < share, oneOf: (choices) => choices[upTo(choices.length)] }
-}
 
 const WORDS = ['a', 'e', 'the ', 'collab', '\n', '😀', '👩‍👩‍👧', '日本語', 'é', 'ß', 'ﷺ', 'x'.repeat(40)]
 const KEYS = ['one', 'two', 'drei', '四']

@@ -5,6 +5,7 @@
 
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { chances } from '../convergence/chances.mjs'
 
 const [packages, firstSeed, streams, file] = process.argv.slice(2)
 const Y = createRequire(`${packages}/`)('yjs')
@@ -12,19 +13,6 @@ const Y = createRequire(`${packages}/`)('yjs')
 const LETTERS = ['abc 日😀', 'def\u00e4🎉本', 'ghi-🚀語', 'jklß🐍字'].map((each) => [...each])
 const KEYS = ['one', 'two', 'a/b', '~四']
 const TAGS = ['paragraph', 'heading', 'blockquote', 'hardBreak', 'image']
-
-/** A small generator of equally spread numbers, so that a seed gives the same session everywhere. */
-function chances(seed) {
-  let state = seed >>> 0
-  const next = () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-  const upTo = (limit) => Math.floor(next() * limit)
-  return { upTo, happens: (share) => next() < share, oneOf: (choices) => choices[upTo(choices.length)] }
-}
 
 const word = (by, chance, length = 1 + chance.upTo(7)) =>
   Array.from({ length }, () => chance.oneOf(LETTERS[by])).join('')

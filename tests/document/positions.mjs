@@ -7,6 +7,7 @@
 
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { chances } from '../convergence/chances.mjs'
 
 const [packages, seed, edits, file, cut] = process.argv.slice(2)
 const Y = createRequire(`${packages}/`)('yjs')
@@ -19,17 +20,7 @@ const FORMATS = [{ bold: true }, { bold: null }, { em: { size: 2 } }, { em: null
 const VALUES = [0, -7, 1.5, true, null, '', '語😀', [1, [2]], { k: { l: [null] } }]
 const KEYS = ['one', 'two', '四']
 
-/** A small generator of equally spread numbers, so that a seed gives the same everywhere. */
-let state = Number(seed) >>> 0
-function next() {
-  state = (state + 0x6d2b79f5) >>> 0
-  let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-  mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-  return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-}
-const upTo = (limit) => Math.floor(next() * limit)
-const happens = (share) => next() < share
-const oneOf = (choices) => choices[upTo(choices.length)]
+const { upTo, happens, oneOf } = chances(Number(seed))
 
 const isText = (type) => type instanceof Y.Text
 const isHigh = (unit) => unit >= 0xd800 && unit < 0xdc00

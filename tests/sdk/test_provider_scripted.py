@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -468,21 +468,31 @@ async def test_a_server_that_never_answers_a_handshake_is_given_up(
         writer.transport.abort()
 
 
-async def test_a_handshake_that_is_refused_over_http_says_why() -> None:
+@asynccontextmanager
+async def refusing(status: int, body: bytes) -> AsyncIterator[str]:
+    """The address of a server that answers every handshake so."""
+
     async def refuse(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 10\r\n\r\nnot for us")
+        head = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+        writer.write(head + body)
         await writer.drain()
         writer.close()
 
     listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    async with Provider(f"http://127.0.0.1:{port}", "room", chance=soon) as provider:
+    yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    listening.close()
+
+
+async def test_a_handshake_that_is_refused_over_http_says_why() -> None:
+    async with (
+        refusing(403, b"not for us") as url,
+        Provider(url, "room", chance=soon) as provider,
+    ):
         await comes_to(provider, Phase.REFUSED)
         assert "not for us" in str(provider.state.error)
-    listening.close()
 
 
 async def test_a_server_that_does_not_speak_the_protocol_is_not_taken_for_one() -> None:
@@ -603,21 +613,11 @@ async def test_presence_beyond_what_there_is_room_for_is_counted_and_ends_nothin
 async def test_a_wrong_path_is_told_with_what_to_check(
     status: int, kind: type[Exception], body: bytes
 ) -> None:
-    async def refuse(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
-        writer.write(head + body)
-        await writer.drain()
-        writer.close()
-
-    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}/elsewhere"
-    async with Provider(url, "room", token="secret", chance=soon) as provider:
+    async with (
+        refusing(status, body) as url,
+        Provider(f"{url}/elsewhere", "room", token="secret", chance=soon) as provider,
+    ):
         await comes_to(provider, Phase.REFUSED)
-    listening.close()
 
     assert isinstance(provider.state.error, kind)
     assert "check the address" in str(provider.state.error)

@@ -47,23 +47,15 @@ async def bring_up_to_date(flags: list[str]) -> None:
 
 @pytest.fixture
 def serve_newer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Server]]:
-    started: list[Server] = []
-
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Server]:
     def start(*flags: str, has_newer_rooms: bool = False) -> Server:
-        server = Newer(tmp_path / f"newer{len(started)}", *flags)
-        started.append(server)
         with monkeypatch.context() as patch:
             if has_newer_rooms:
                 patch.setenv("NEWER_ROOMS", "1")
-            server.start()
-        return server
+            return serve(*flags, kind=Newer)
 
-    yield start
-    for server in started:
-        if server.process is not None:
-            server.kill()
+    return start
 
 
 async def test_what_is_unheard_of_between_replicas_is_passed_over(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ BEFORE = "what was there"
 class Undoing(Server):
     """A server that a test has tampered with."""
 
-    how = ""
+    def __init__(self, how: str, data: Path, *flags: str) -> None:
+        super().__init__(data, *flags)
+        self.how = how
 
     def command(self) -> list[str]:
         _, _, _, *served = super().command()
@@ -55,20 +58,11 @@ def flags(request: pytest.FixtureRequest, redis: Redis) -> list[str]:
 
 
 @pytest.fixture
-def tampered(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    started: list[Undoing] = []
-
+def tampered(serve: Callable[..., Server]) -> Callable[..., Server]:
     def start(how: str, *flags: str) -> Server:
-        server = Undoing(tmp_path / f"tampered{len(started)}", *flags)
-        server.how = how
-        started.append(server)
-        server.start()
-        return server
+        return serve(*flags, kind=partial(Undoing, how))
 
-    yield start
-    for server in started:
-        if server.process is not None:
-            server.kill()
+    return start
 
 
 class Asking:

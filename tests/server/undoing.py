@@ -35,7 +35,7 @@ async def granted(bus: RedisBus, channel: str, token: str, seconds: float) -> bo
 async def frozen(historian: Historian, *arguments: Any) -> bytes | None:
     """Once, between the check that nobody has done it and the doing."""
     update = await take_back(historian, *arguments)
-    Historian.take_back = take_back  # type: ignore[method-assign]
+    Historian.take_back = take_back  # type: ignore[method-assign]  # as it was
     os.kill(os.getpid(), signal.SIGSTOP)
     return update
 
@@ -44,9 +44,9 @@ if __name__ == "__main__":
     how = sys.argv[1].split(", ")
     exclusion.CLAIM_SECONDS, exclusion.MARGIN_SECONDS = CLAIM_SECONDS, MARGIN_SECONDS
     if "claims are granted" in how:
-        RedisBus.claim = RedisBus.renew = granted  # type: ignore[method-assign]
+        RedisBus.claim = RedisBus.renew = granted  # type: ignore[method-assign]  # what is broken
         exclusion.MARGIN_SECONDS = -1e9
     if "it is worked out" in how:
-        Historian.take_back = frozen  # type: ignore[method-assign]
+        Historian.take_back = frozen  # type: ignore[method-assign]  # for once
     sys.argv = ["collab", *sys.argv[2:]]
     main()
