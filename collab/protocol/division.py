@@ -99,13 +99,8 @@ def steps(update: bytes) -> list[bytes]:
     """
     if len(update) <= LONG_BYTES:
         return [update]
-    reading = read(update, max_structs=len(update))
     return divide(
-        update,
-        max_bytes=1 << 40,
-        max_structs=PART_STRUCTS,
-        max_ranges=PART_RANGES,
-        reading=reading,
+        update, max_bytes=1 << 40, max_structs=PART_STRUCTS, max_ranges=PART_RANGES
     )
 
 

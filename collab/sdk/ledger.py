@@ -70,12 +70,11 @@ class Ledger:
     def begin_turn(self, id: str, about: str) -> None:
         """Changes from here on belong to that turn."""
         turn = Turn(self.changes, id, about)
-        if self.turn.after == self.changes:
-            self._turns[-1] = turn  # nothing was written in the one before
-        elif len(self._turns) < MAX_MARKS:
-            self._turns.append(turn)
-        else:
+        was_empty = self.turn.after == self.changes
+        if was_empty or len(self._turns) >= MAX_MARKS:
             self._turns[-1] = turn
+        else:
+            self._turns.append(turn)
 
     @property
     def turn(self) -> Turn:
