@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from disks import mounted
 from hypothesis import settings
 from processes import Server
 
@@ -45,6 +46,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(serve: Callable[..., Server]) -> Server:
     """A server with default settings."""
     return serve()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that `disks.fill` fills."""
+    with mounted(tmp_path / "disk") as place:
+        yield place
 
 
 @pytest.fixture(scope="session")

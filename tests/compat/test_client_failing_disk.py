@@ -1,56 +1,31 @@
 """A disk without space: no client is told that its edits are saved, and all are once they are."""
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import IS_ROOT, TAKING_IT, TOO_MUCH, fill
 from driving import Driver
 from kinds import KINDS, write
 from serving import serve
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(
-        os.geteuid() != 0, reason="mounting a small file system needs root"
-    ),
+    pytest.mark.skipif(not IS_ROOT, reason="mounting a small file system needs root"),
 ]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "collab-test", place], check=True
-    )
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
 
 
 def test_nothing_is_called_saved_while_the_disk_is_full(
     clients: Driver, small_disk: Path, tmp_path: Path, room: str
 ) -> None:
-    with serve(small_disk / "data", log=tmp_path / "log") as server:
+    with serve(small_disk / "data", *TAKING_IT, log=tmp_path / "log") as server:
         for kind in KINDS:
             clients.open(kind, kind, server.url, f"{room}-{kind}")
             clients.edit(kind, write("before "))
         clients.open("big", "y-websocket-3", server.url, f"{room}-big")
         clients.wait([*KINDS, "big"], "saved")
         fill(small_disk / "filler")
-        clients.edit("big", write("x" * 300_000))
+        clients.edit("big", write("x" * TOO_MUCH))
         while server.is_ready:
             time.sleep(0.02)
 

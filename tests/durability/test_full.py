@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import IS_ROOT, TAKING_IT, TOO_MUCH, fill
 from pycrdt import Text
 from writers import Ledger, serving
 
@@ -16,31 +14,10 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.root,
     pytest.mark.skipif(
-        os.geteuid() != 0,
+        not IS_ROOT,
         reason="mounting needs root; tests/store/test_failing_disk.py has a stand-in",
     ),
 ]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "collab-test", place], check=True
-    )
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def fill(filler: Path) -> None:
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
 
 
 def remove(filler: Path) -> None:
@@ -52,7 +29,7 @@ async def test_a_full_disk_makes_rooms_read_only_until_there_is_space(
 ) -> None:
     ledger, filler = Ledger(), small_disk / "filler"
     async with (
-        serving(small_disk / "data") as server,
+        serving(small_disk / "data", flags=TAKING_IT) as server,
         server.peer(ledger) as peer,
         asyncio.timeout(60),
     ):
@@ -66,7 +43,7 @@ async def test_a_full_disk_makes_rooms_read_only_until_there_is_space(
         await add("before", 10)
         await peer.until(lambda: ("+", "before") in ledger.saved)
         fill(filler)
-        await add("while full", 450_000)  # more than the log has room for already
+        await add("while full", TOO_MUCH)
         await peer.until(lambda: "read-only" in peer.notices)
         assert ("+", "while full") not in ledger.saved
         await add("too late", 10)

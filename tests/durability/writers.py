@@ -252,7 +252,11 @@ class Process:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, step: str = "", nth: int = 0, path: Path = ROOT
+    directory: Path,
+    step: str = "",
+    nth: int = 0,
+    path: Path = ROOT,
+    flags: tuple[str, ...] = (),
 ) -> AsyncIterator[Process]:
     """A server that listens, and whatever happens is gone after the block. `path` comes first in its search for modules."""
     process = await asyncio.create_subprocess_exec(
@@ -262,6 +266,7 @@ async def serving(
         str(nth),
         *("serve", "--port", "0", "--data", str(directory), "--compact-rows", "30"),
         *("--messages-per-second", "100000", "--log-level", "error"),
+        *flags,
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}"},

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import IS_ROOT, TOO_MUCH, fill
 
 from collab.errors import StoreUnavailable
 from collab.journal import Journal
@@ -28,6 +29,7 @@ from collab.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
+PATHS = [str(place) for place in Path(__file__).parents[:2]]  # of a process of its own
 ROOMS = ("one", "two", "three")
 ALICE = Author("alice", "c1")
 
@@ -118,21 +120,9 @@ async def stored(directory: Path) -> dict[str, int]:
 # Full
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, 4 MB large."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "collab-test", place], check=True
-    )
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 @pytest.mark.root
 @pytest.mark.skipif(
-    os.geteuid() != 0, reason="mounting needs root; the limit on file size stands in"
+    not IS_ROOT, reason="mounting needs root; the limit on file size stands in"
 )
 async def test_a_full_disk_saves_nothing_and_heals_when_there_is_room(
     small_disk: Path,
@@ -143,7 +133,8 @@ async def test_a_full_disk_saves_nothing_and_heals_when_there_is_room(
         assert await writer.journal.flush()
         fill(filler)
 
-        await writer.fail(size=20_000)
+        await writer.fail(size=TOO_MUCH // 6)  # of which six are written in a turn
+
         saved = dict(writer.saved)
         for _ in range(20):
             await asyncio.sleep(0.01)  # retries go on, and fail
@@ -159,14 +150,15 @@ async def test_a_full_disk_saves_nothing_and_heals_when_there_is_room(
 
 @pytest.mark.root
 @pytest.mark.skipif(
-    os.geteuid() != 0, reason="mounting needs root; the limit on file size stands in"
+    not IS_ROOT, reason="mounting needs root; the limit on file size stands in"
 )
 async def test_a_process_that_dies_on_a_full_disk_leaves_what_it_called_saved(
     small_disk: Path,
 ) -> None:
     async with writing(small_disk) as writer:
         fill(small_disk / "filler")
-        await writer.fail(size=20_000)
+        await writer.fail(size=TOO_MUCH // 6)  # of which six are written in a turn
+
         copy = small_disk.parent / "copy"
         copy.mkdir()
         for name in ("collab.db", "collab.db-wal"):
@@ -174,17 +166,6 @@ async def test_a_process_that_dies_on_a_full_disk_leaves_what_it_called_saved(
         saved = dict(writer.saved)
 
     assert await stored(copy) == saved
-
-
-def fill(filler: Path) -> None:
-    """Take the last byte of the disk."""
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 10, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue  # full, for blocks of this size
 
 
 def make(path: Path) -> None:
@@ -198,7 +179,7 @@ def remove(path: Path) -> None:
 _LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = {paths!r}
 from test_failing_disk import limited
 asyncio.run(limited(Path(sys.argv[1])))
 """
@@ -234,7 +215,7 @@ def run(program: str, *arguments: object, **environment: str) -> None:
 def test_files_that_may_not_grow_save_nothing_and_heal_when_they_may(
     tmp_path: Path,
 ) -> None:
-    run(_LIMITED.format(here=str(Path(__file__).parent)), tmp_path / "store")
+    run(_LIMITED.format(paths=PATHS), tmp_path / "store")
 
 
 # Failing fsync
@@ -254,7 +235,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _FSYNC = """
 import asyncio, sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = {paths!r}
 from test_failing_disk import without_fsync
 asyncio.run(without_fsync(Path(sys.argv[1]), Path(sys.argv[2])))
 """
@@ -285,7 +266,7 @@ def test_when_fsync_fails_nothing_is_saved_until_it_works_again(
     tmp_path: Path, shim: Path
 ) -> None:
     run(
-        _FSYNC.format(here=str(Path(__file__).parent)),
+        _FSYNC.format(paths=PATHS),
         tmp_path / "store",
         tmp_path / "flag",
         LD_PRELOAD=str(shim),
