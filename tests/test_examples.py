@@ -262,7 +262,7 @@ async def test_a_section_is_written_where_it_is_wanted_and_credited_to_a_turn(
         wanted = {"url": model.url, "model": "small", "ask": "Shorten it."}
         id = await writer.write(server.url, "garden", section="Summary", **wanted)
         await writer.write(server.url, "garden", section="Costs", **wanted)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await doc.wait_for(lambda doc: doc.text.count("🌱") == 2)
         blame = await doc.blame()
 
@@ -308,7 +308,7 @@ async def test_the_reviewer_leaves_alone_what_a_person_is_typing_and_mends_it_af
         await doc.provider.flush()
         ada.cursor(doc, doc.anchor(12))
         its = await agent.open("typing")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             async for peers in its.provider.presences():
                 if any(peer.cursor for peer in peers.values()):
                     break
@@ -340,7 +340,7 @@ async def test_the_reviewer_reviews_the_document_of_a_rich_editor_too(
             await turn.format(doc.find("shed")[0], bold=True)
             await turn.insert("end", "\nthe the gate")
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await doc.wait_for(lambda each: each.read().text == "the shed\nthe gate")
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
@@ -362,7 +362,7 @@ async def test_the_reviewer_does_not_do_again_what_was_taken_back(
         async with doc.turn() as turn:
             await turn.insert(0, "Teh the the shed \nend\n# Title")
         await doc.provider.flush()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await its.wait_for(lambda doc: "Title" in doc.text)
             work = reviewer.Reviewer(agent, its, pace=0)
             await work.review()
@@ -391,7 +391,7 @@ async def test_a_reviewer_that_is_stopped_leaves_the_rest(server: Server) -> Non
         async with doc.turn() as turn:
             await turn.insert(0, "teh shed\nteh fence")
         await doc.provider.flush()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await its.wait_for(lambda doc: "fence" in doc.text)
             work = reviewer.Reviewer(agent, its, pace=1e6)
             passing = asyncio.create_task(work.review())
@@ -435,7 +435,7 @@ def test_both_run_from_the_command_line(server: Server, tmp_path: Path) -> None:
     document = f"{server.url}/v1/rooms/shell/document"
     httpx2.patch(document, json=splice).raise_for_status()
     is_mended = eventually(
-        lambda: httpx2.get(f"{document}?format=text").text == "the end", seconds=20
+        lambda: httpx2.get(f"{document}?format=text").text == "the end"
     )
     reviewing.send_signal(signal.SIGINT)
     told, _ = reviewing.communicate(timeout=30)

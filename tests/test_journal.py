@@ -88,7 +88,7 @@ def journal_of(
 
 async def retried(store: ManualStore) -> None:
     """Until the journal has tried again."""
-    await asyncio.wait_for(store.is_asked.wait(), 10)
+    await asyncio.wait_for(store.is_asked.wait(), 30)
 
 
 async def test_what_was_appended_is_logged_once_per_commit() -> None:

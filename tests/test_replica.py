@@ -225,7 +225,7 @@ async def test_a_store_that_cannot_write_makes_rooms_read_only_until_it_can() ->
             room.update(ada.member, ada.write("y"))
         unsaved = list(ada.messages)
         store.append_error = None
-        await asyncio.wait_for(ada.line.healed.wait(), 10)
+        await asyncio.wait_for(ada.line.healed.wait(), 30)
 
         assert replica.troubles == []
         assert unsaved == []
@@ -251,7 +251,7 @@ async def test_a_store_that_cannot_write_sends_traffic_away_unless_all_have_it(
         troubles, worries = replica.troubles, replica.worries
 
         store.append_error = None
-        await asyncio.wait_for(ada.line.healed.wait(), 10)
+        await asyncio.wait_for(ada.line.healed.wait(), 30)
         assert (troubles, worries) == (([], reasons) if is_shared else (reasons, []))
         assert replica.troubles == replica.worries == []
 
@@ -531,7 +531,7 @@ async def test_a_claim_is_kept_until_what_was_written_under_it_is_saved(
 
         store.commit()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async with replica.historian.exclusion.of("r"):
                 pass
     assert not was_free

@@ -137,7 +137,7 @@ def test_the_installed_server_has_a_demo_agent(server: str) -> None:
         client.post(f"{server}/v1/rooms", json={"name": "r"})
         came = client.post(f"{server}/playground/agent?room=r").status_code
         seen = eventually(
-            lambda: bool(client.get(f"{room}/presence").json()["clients"]), seconds=20
+            lambda: bool(client.get(f"{room}/presence").json()["clients"])
         )
 
     assert (came, seen) == (202, True)

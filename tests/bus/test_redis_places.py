@@ -74,7 +74,7 @@ async def test_behind_sentinels_the_new_primary_is_found() -> None:
             epoch, _ = await second.position("notes")
             kept = await second.read("notes", epoch, 0)
 
-            assert took < 5
+            assert took < 15
             assert ear.interruptions >= 2
             assert epoch != ear.entries[0].epoch
             assert kept is not None
@@ -173,7 +173,7 @@ async def test_a_slot_may_move_while_its_room_is_edited(cluster: Cluster) -> Non
         took = await goes_on(first, {"notes": ear}, b"after")
         await eventually(lambda: first.is_up and second.is_up)
 
-        assert took < 5
+        assert took < 15
         assert ear.interruptions >= 2
         assert everybody.interruptions >= 1
         assert first.metrics.bus_dropped == 0
@@ -209,7 +209,7 @@ async def test_a_primary_of_a_cluster_dies_and_its_follower_takes_over() -> None
             cluster.nodes[0].kill()
             took = await goes_on(first, ears, b"after")
 
-            assert took < 10
+            assert took < 20
             await eventually(lambda: first.is_up and second.is_up)
             for ear in ears.values():
                 assert list(dict.fromkeys(ear.bodies)) == [b"before", b"after"]

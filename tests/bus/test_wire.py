@@ -70,7 +70,7 @@ def saying(*answers: bytes) -> Serve:
 
 
 async def dial(dialer: Dialer, heard: Callable[[Any], None] = lambda _: None) -> Wire:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await dialer.dial(dialer.endpoint.places[0], heard)
 
 
@@ -129,7 +129,7 @@ async def test_who_waits_is_told_when_the_connection_ends() -> None:
         connection.close()
 
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
         assert connection.lost.done()
 
 
@@ -166,7 +166,7 @@ async def test_an_answer_that_never_ends_is_not_kept(
     async with served(flood) as dialer:
         connection = await dial(dialer)
 
-        await asyncio.wait_for(connection.lost, 10)
+        await asyncio.wait_for(connection.lost, 30)
 
     assert connection.lost.done()
 
@@ -179,7 +179,7 @@ async def test_random_bytes_end_the_connection_or_are_heard() -> None:
             connection = await dial(dialer)
             await asyncio.sleep(0)
             connection.close()
-            await asyncio.wait_for(connection.lost, 5)
+            await asyncio.wait_for(connection.lost, 30)
 
 
 def test_every_failure_has_a_word() -> None:

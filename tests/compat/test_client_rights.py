@@ -14,6 +14,7 @@ import pytest
 from driving import Driver
 from forging import AUDIENCE, ISSUER, Issuer
 from kinds import HOCUSPOCUS, write
+from processes import BUSY_SECONDS
 from serving import ROOT, Server, serve
 
 # Version 1 of y-websocket has no way to show a token but in the address: it takes a ticket, see below.
@@ -230,7 +231,7 @@ def test_whose_credentials_are_revoked_is_out_in_two_seconds(
     clients.edit("bob", write("end", -1))
     clients.wait("bob", "saved")
 
-    assert took < 2.5
+    assert took < 2 + BUSY_SECONDS
     assert clients.state("bob")["text"] == "before end"
     assert door.server.export(room).strip() == "before end"
 
@@ -269,7 +270,7 @@ def test_rights_that_change_change_a_live_client(
 def test_a_token_is_renewed_before_it_ends_and_nobody_notices(
     clients: Driver, door: Door, room: str, kind: str
 ) -> None:
-    end = int(time.time()) + 4
+    end = int(time.time()) + 7
     door.open(clients, "ada", kind, room, door.token("ada", room, WRITER, exp=end))
     clients.wait("ada", "synced")
 
@@ -318,7 +319,7 @@ def test_whose_token_ends_is_out_and_comes_back_with_the_next(
     clients: Driver, door: Door, room: str, kind: str
 ) -> None:
     door.writer(clients, "bob", "hocuspocus-4", room)
-    end = int(time.time()) + 3
+    end = int(time.time()) + 6
     door.open(clients, "ada", kind, room, door.token("ada", room, WRITER, exp=end))
     clients.wait("ada", "synced")
     clients.edit("ada", write("one"))
@@ -339,7 +340,7 @@ def test_whose_token_ends_is_out_and_comes_back_with_the_next(
     clients.wait("ada", "text", "one two!")
     clients.wait(["ada", "bob"], "saved")
 
-    assert late < 2.5
+    assert late < 2 + BUSY_SECONDS
     assert door.server.export(room).strip() == "one two!"
 
 

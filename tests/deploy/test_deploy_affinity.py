@@ -29,7 +29,7 @@ NAMES = (
     "x+y",
     '"quoted" {x}',
 )
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 30
 
 
 async def chosen(proxy: Proxy, path: str) -> str:

@@ -132,7 +132,7 @@ async def test_events_come_through_one_by_one_and_large_bodies_whole(
             lines = stream.aiter_lines()
             heard = [await anext(lines) for _ in range(2)]
             await client.patch(f"{room}/document", json=small)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not (line := await anext(lines)).startswith("data: "):
                     heard.append(line)
 

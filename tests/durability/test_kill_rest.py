@@ -23,7 +23,7 @@ async def test_every_edit_that_was_answered_survives_a_kill(
     enough = asyncio.Event()
 
     async def write(writer: int) -> None:
-        async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
             for number in range(10_000):
                 word = f"<{writer}.{number}>"
                 splice = {"root": "text", "index": 0, "insert": word}
@@ -45,7 +45,7 @@ async def test_every_edit_that_was_answered_survives_a_kill(
         await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.start)
 
-    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+    async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
         text = (await client.get("/v1/rooms/r/document?format=text")).text
         log = (await client.get("/v1/rooms/r/updates?limit=1000")).json()
 

@@ -24,7 +24,7 @@ from wire import (
     string,
 )
 
-PATIENCE = 10.0  # seconds until an expected answer counts as missing
+PATIENCE = 30.0  # seconds until an expected answer counts as missing
 
 
 @dataclass(frozen=True)

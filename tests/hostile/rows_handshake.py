@@ -94,12 +94,12 @@ async def slow_loris(field: Field) -> None:
             await asyncio.sleep(1)
 
     dripping = asyncio.create_task(drip())
-    answer = await asyncio.wait_for(reader.read(), 15)
+    answer = await asyncio.wait_for(reader.read(), 30)
     dripping.cancel()
     writer.close()
 
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert 4 < time.monotonic() - began < 11
+    assert 4 < time.monotonic() - began < 25
 
 
 @story("H14", "forwarding headers of a stranger", lines=(1,))

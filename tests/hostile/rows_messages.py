@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -374,13 +373,13 @@ async def many_writers(field: Field) -> None:
             for client in range(1_000, 31_000)
         )
     )
-    began = time.monotonic()
+    worked = field.house.cpu_seconds()
 
     peer.say(update_of(crowd))
 
     try:
         assert len(await peer.document()) > 30_000
-        assert time.monotonic() - began < 3
+        assert field.house.cpu_seconds() - worked < 3
     except AssertionError:
         assert await peer.closed() == 4413
 

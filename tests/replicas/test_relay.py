@@ -60,7 +60,7 @@ async def join(replica: Replica, name: str, client: Client) -> Room:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not is_so():  # noqa: ASYNC110  # it depends on several replicas at once
             await asyncio.sleep(0.005)
 

@@ -36,7 +36,7 @@ from collab.server.y_sweet import YSweetSocket
 from collab.server.y_websocket import RoomSocket
 from collab.settings import Settings
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 class Table:

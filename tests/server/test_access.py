@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from processes import Server, close_code
+from processes import BUSY_SECONDS, Server, close_code
 from pycrdt import Doc, Text
 from rooms import Client, update_message
 from starlette.requests import HTTPConnection
@@ -455,7 +455,7 @@ async def test_the_watch_takes_in_what_others_changed_and_survives_trouble() -> 
         house.access.authority.poll = poll  # type: ignore[method-assign]
         ada.line.expel = expel  # type: ignore[method-assign]
         watching = asyncio.ensure_future(house.access.watch())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await expelled.wait()
         watching.cancel()
 
@@ -510,7 +510,7 @@ class Writer:
 
     async def hear(self) -> int:
         """The kind of the next message."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             message = await self.socket.recv()
         assert isinstance(message, bytes)
         if message[0] == yjs.NOTICE:
@@ -521,7 +521,7 @@ class Writer:
 async def text_at(server: Server, token: str) -> int:
     """How many letters a fresh client is told of."""
     doc: Doc[Any] = Doc()
-    async with join(server, token) as socket, asyncio.timeout(10):
+    async with join(server, token) as socket, asyncio.timeout(30):
         await socket.send(b"\x00\x00\x01\x00")
         while True:
             message = await socket.recv()
@@ -569,7 +569,7 @@ async def test_after_a_demotion_elsewhere_the_next_write_is_refused(
         later = [await writer.write() for _ in range(5)]
         demoted_at = await demoting
 
-        assert refused_at - demoted_at < 2
+        assert refused_at - demoted_at < 2 + BUSY_SECONDS
         assert later == [False] * 5
         assert writer.notices.count("read-only") == 1
         assert await text_at(guarded, token) == logged  # refused ones are not in it
@@ -591,7 +591,7 @@ async def test_after_a_revocation_elsewhere_nothing_is_taken(guarded: Server) ->
         revoked_at = await revoking
 
         assert socket.close_code == 4401
-        assert closed_at - revoked_at < 2
+        assert closed_at - revoked_at < 2 + BUSY_SECONDS
         # One may have been taken whose acknowledgement the end overtook.
         assert await text_at(guarded, other) in (logged, logged + 1)
         assert logged + 2 >= len(writer.made)
@@ -621,7 +621,7 @@ async def test_a_key_that_runs_out_closes_its_socket(guarded: Server) -> None:
         code = await close_code(socket)
 
     assert code == 4401
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 3 + 2 + BUSY_SECONDS
 
 
 @pytest.mark.anyio

@@ -76,7 +76,7 @@ async def two(shelf: MemoryShelf, hub: Hub) -> AsyncIterator[tuple[Site, Site]]:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not is_so():  # noqa: ASYNC110  # another replica does it
             await asyncio.sleep(0.005)
 

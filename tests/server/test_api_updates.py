@@ -128,7 +128,7 @@ class Stream:
 
     async def next(self) -> dict[str, Any]:
         """The next event; None of them is waited for longer than 5 s."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 found = parsed((await anext(self._source)).decode())
                 if found:
@@ -317,7 +317,7 @@ async def test_a_quiet_stream_shows_that_it_lives(
     async with open_api() as call:
         await write(call, "a")
         async with following(call, monkeypatch) as stream:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 blocks = [await anext(stream._source) for _ in range(3)]
 
         assert blocks == [b"retry: 2000\n\n", b": here\n\n", b": here\n\n"]
@@ -359,7 +359,7 @@ async def test_a_stream_is_read_over_tcp_and_ends_when_the_server_drains(
     serve: Callable[..., Server],
 ) -> None:
     server = serve()
-    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+    async with httpx2.AsyncClient(base_url=server.url, timeout=30) as client:
         body = {"splices": [{"root": "text", "index": 0, "insert": "é😀"}]}
         await client.patch("/v1/rooms/r/document", json=body)
         found = []

@@ -101,7 +101,7 @@ class Door:
             for part in parts:
                 writer.write(part)
                 await asyncio.sleep(0)
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 30)
         finally:
             writer.close()
 
@@ -378,7 +378,7 @@ async def test_a_websocket_upgrade_is_handed_over_whole_and_leaves_nothing_behin
             _, writer = await here.connect()
             writer.write(GET + UPGRADE[:20])
             writer.write(UPGRADE[20:] + b"\r\n")
-            taken = await asyncio.wait_for(here.taken.get(), 10)
+            taken = await asyncio.wait_for(here.taken.get(), 30)
             left = list(here.protocols)
         finally:
             gc.enable()
@@ -395,9 +395,9 @@ async def test_a_refused_peer_that_goes_on_sending_is_cut_off():
     async with door(Hurried) as here:
         reader, writer = await here.connect()
         writer.write(b"GET / HTTP/9.9\r\n\r\n")
-        answer = await asyncio.wait_for(reader.readuntil(b"invalid_request"), 10)
+        answer = await asyncio.wait_for(reader.readuntil(b"invalid_request"), 30)
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(send_for_ever(writer), 10)
+            await asyncio.wait_for(send_for_ever(writer), 30)
         writer.close()
 
     assert answer.startswith(b"HTTP/1.1 400 ")

@@ -171,7 +171,7 @@ async def test_a_reader_with_the_provider_of_pycrdt_reads_on(door: Door) -> None
 
         for n in range(20):
             ada += f"{n} "
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while str(eve) != str(ada):
                     news.clear()
                     await news.wait()

@@ -43,7 +43,7 @@ class Peer:
         self.sent += 1
 
     async def read(self, until: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not until():
                 self.take(await self.socket.recv())
 

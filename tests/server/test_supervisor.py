@@ -149,9 +149,7 @@ async def test_nothing_is_left_when_the_supervisor_is_killed(start: Start) -> No
     server.kill()
 
     codes = {await close_code(each) for each in joined}
-    gone = await asyncio.to_thread(
-        eventually, lambda: not any(map(lives, workers)), seconds=20
-    )
+    gone = await asyncio.to_thread(eventually, lambda: not any(map(lives, workers)))
     assert codes == {1012}
     assert gone
     with socket.create_server(("127.0.0.1", server.port)):
@@ -194,7 +192,7 @@ async def test_a_second_signal_ends_all_at_once(start: Start) -> None:
         eventually, lambda: server.logs().count('"draining"') == server.count
     )
 
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(30):
         code = await asyncio.to_thread(server.terminate)
 
     assert code == 0

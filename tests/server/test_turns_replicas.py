@@ -56,7 +56,7 @@ class Agent:
 
     async def hear(self, kind: int) -> list[str]:
         """The texts of the next message of a kind; of a refusal without its sequence."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 message = await self.socket.recv()
                 assert isinstance(message, bytes)
@@ -72,7 +72,7 @@ class Agent:
 
     async def saved(self) -> bool:
         """Whether the server has taken what was written; false when it refused it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (kind := (await self.socket.recv())[0]) not in (yjs.ACK, yjs.REFUSED):
                 pass
         return kind == yjs.ACK

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 from endpoints import Answering, Asked, Endpoint, answer, endpoint, silence
 from forging import AUDIENCE, ISSUER, Issuer
-from processes import ROOT, Server, close_code
+from processes import BUSY_SECONDS, ROOT, Server, close_code
 from pycrdt import Doc, Text
 from rooms import update_message
 from websockets.asyncio.client import ClientConnection, connect
@@ -85,7 +85,7 @@ class Member:
 
     async def hear(self) -> int:
         """The kind of the next message."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             message = await self.socket.recv()
         assert isinstance(message, bytes)
         if message[0] == yjs.NOTICE:
@@ -184,8 +184,8 @@ async def test_without_the_backend_a_member_reads_on_and_writes_again_once_it_is
             gone = time.monotonic()
             await member.until("read-only")
 
-            # The last answer, a question without one, the review; and a busy machine.
-            assert time.monotonic() - gone < 1 + 2 + 1 + 2
+            # The last answer, a question without one, the review.
+            assert time.monotonic() - gone < 1 + 2 + 1 + BUSY_SECONDS
             assert not await member.write()
             async with join(server, "new") as stranger:
                 assert await close_code(stranger) == 1013
@@ -215,7 +215,7 @@ async def test_who_is_refused_by_the_backend_is_closed_within_two_seconds(
                 await member.write_on()
 
             assert socket.close_code == 4401
-            assert time.monotonic() - refused < 2 + 1
+            assert time.monotonic() - refused < 2 + BUSY_SECONDS
 
 
 @pytest.mark.anyio
@@ -281,7 +281,7 @@ async def test_a_token_that_runs_out_closes_its_socket(
 
         assert await close_code(socket) == 4401
 
-    assert time.time() - began < 2 + 2
+    assert time.time() - began < 2 + BUSY_SECONDS
 
 
 def refused(*flags: str) -> str:

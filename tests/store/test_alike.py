@@ -159,7 +159,7 @@ class Run:
                 everything.set()
 
         self.store.append(entries, done)
-        await asyncio.wait_for(everything.wait(), 20)
+        await asyncio.wait_for(everything.wait(), 30)
         self.last = last
         return [answers[id(one.updates)] for one in entries]
 

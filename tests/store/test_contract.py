@@ -134,7 +134,7 @@ async def append(store: Store, *entries: Entry) -> list[Answer]:
             everything.set()
 
     store.append(entries, done)
-    await asyncio.wait_for(everything.wait(), 10)
+    await asyncio.wait_for(everything.wait(), 30)
     return answers
 
 
@@ -169,7 +169,7 @@ async def test_calls_are_answered_in_their_order(store: Store) -> None:
         store.append([entry(position, b"%d" % position)], done)
         if position % 7 == 0:
             await asyncio.sleep(0)
-    await asyncio.wait_for(finished.wait(), 10)
+    await asyncio.wait_for(finished.wait(), 30)
 
     assert answered == list(range(1, 101))
     assert [at for at, _ in (await store.load("notes")).tail] == answered
@@ -191,7 +191,7 @@ async def test_each_callback_gets_its_own_entries(store: Store) -> None:
     store.append([entry(1, b"a")], first)
     store.append([entry(2, b"b")], second)
     store.append([entry(3, b"c")], first)
-    await asyncio.wait_for(finished.wait(), 10)
+    await asyncio.wait_for(finished.wait(), 30)
 
     assert heard == [("first", 1), ("second", 2), ("first", 3)]
 

@@ -62,7 +62,7 @@ async def append(store: SqliteStore, *entries: Entry) -> list[CollabError | None
             everything.set()
 
     store.append(entries, done)
-    await asyncio.wait_for(everything.wait(), 20)
+    await asyncio.wait_for(everything.wait(), 30)
     return errors
 
 
