@@ -9,7 +9,7 @@ export const SUBPROTOCOL = "collab.v1";
 export const LOGGED = 2;
 
 /** What a server takes that does not say how much. */
-const MAX_UPDATE_BYTES = 512 * 1024;
+export const MAX_UPDATE_BYTES = 512 * 1024;
 
 export type RoomState = "live" | "read-only";
 

@@ -11,11 +11,13 @@ import * as Y from "yjs";
 import { delay } from "./backoff.ts";
 import { type Closing, describe, isFinal, pauseAfter, SILENT } from "./closing.ts";
 import { Connection, type OpenSocket } from "./connection.ts";
+import { divide, Indivisible } from "./division.ts";
 import {
   type About,
   type Ack,
   type Hello,
   LOGGED,
+  MAX_UPDATE_BYTES,
   type Notice,
   type Refused,
   type ServerMessage,
@@ -90,6 +92,8 @@ interface AwarenessChange {
 }
 
 const VERSION = 1;
+/** As a server closes for what is too large. */
+const TOO_LARGE = 1009;
 const NOTHING: About = { task: "", model: "", reason: "" };
 /** Caret moves within this time leave as one. */
 const AWARENESS_MILLISECONDS = 40;
@@ -119,6 +123,7 @@ export class Provider {
   #attempt = 0;
   #askedMilliseconds = 0;
   #epoch = "";
+  #maxUpdateBytes = MAX_UPDATE_BYTES;
   #about: About = NOTHING;
 
   /** The server knows what we lack and we have told it what it lacks: from here on single updates make sense to it. */
@@ -326,6 +331,7 @@ export class Provider {
       return this.#stop("the room was started anew while this window was away: reload it");
     }
     this.#epoch = hello.epoch;
+    this.#maxUpdateBytes = hello.maxUpdateBytes;
     this.#report({ link: { type: "connected" }, isReadOnly: hello.state === "read-only" });
   }
 
@@ -369,12 +375,26 @@ export class Provider {
     }
   }
 
-  /** The answer to a step 1 is sent even when it is empty: its acknowledgement covers what an earlier link carried. */
-  #sendUpdate(type: "sync-step-2" | "update", update: Uint8Array): void {
+  /**
+   * The answer to a step 1 is sent even when it is empty: its acknowledgement covers what an earlier link carried. What is
+   * longer than the server takes at once goes in parts, and is saved with the last of them.
+   */
+  #sendUpdate(type: "sync-step-2" | "update", whole: Uint8Array): void {
     if (this.#connection === null || this.#status.isReadOnly) return;
-    this.#sequence += 1;
-    this.#sent.push({ sequence: this.#sequence, changes: this.#changes, sentAt: performance.now() });
-    this.#connection.send({ type, update });
+    let parts: Uint8Array[];
+    try {
+      parts = divide(whole, this.#maxUpdateBytes);
+    } catch (error) {
+      if (!(error instanceof Indivisible)) throw error;
+      return this.#stop(describe({ code: TOO_LARGE, reason: error.message }), TOO_LARGE);
+    }
+    const before = this.#sent.at(-1)?.changes ?? 0;
+    for (const [number, update] of parts.entries()) {
+      const changes = number === parts.length - 1 ? this.#changes : before;
+      this.#sequence += 1;
+      this.#sent.push({ sequence: this.#sequence, changes, sentAt: performance.now() });
+      this.#connection.send({ type, update });
+    }
   }
 
   readonly #documentChanged = (update: Uint8Array, origin: unknown): void => {

@@ -259,6 +259,58 @@ describe("saved", () => {
   });
 });
 
+describe("what is longer than the server takes at once", () => {
+  const words = "one two three four five six ".repeat(20);
+
+  test("goes in parts, and is saved with the last of them", () => {
+    const { server, status } = provide({ content: words });
+
+    server.join({ maxUpdateBytes: 200 });
+    server.apply();
+    const parts = server.socket.words.length - 1;
+    server.socket.hear(ack(parts - 1));
+    const before = status().unsaved;
+    server.socket.hear(ack(parts));
+
+    expect(parts).toBeGreaterThan(2);
+    expect(server.doc.getText("text").toString()).toBe(words);
+    expect([before, status().unsaved]).toEqual([1, 0]);
+  });
+
+  test("goes in parts while others of our changes wait to be saved", () => {
+    const { server, type, status } = provide();
+    server.join({ maxUpdateBytes: 200 });
+
+    type("a");
+    type(words);
+    type("z");
+    server.apply();
+    server.socket.hear(ack(3));
+    const before = status().unsaved;
+    server.socket.hear(ack(server.socket.words.length - 1));
+
+    expect(server.doc.getText("text").toString()).toBe(`a${words}z`);
+    expect([before, status().unsaved]).toEqual([2, 0]);
+  });
+
+  test("is told of when it cannot be cut, and nothing of it leaves", () => {
+    const { server, doc, status } = provide();
+    server.join({ maxUpdateBytes: 200 });
+
+    doc.getMap("files").set("picture", new Uint8Array(300));
+
+    expect(server.socket.words).toEqual(["sync-step-1", "sync-step-2"]);
+    expect(status().link).toEqual({
+      type: "stopped",
+      code: 1009,
+      reason: expect.stringContaining(
+        "one value takes more than the 200 bytes that the server takes at once",
+      ),
+    });
+    expect(status().unsaved).toBe(1);
+  });
+});
+
 describe("losing the link", () => {
   test("keeps what is typed, and hands it over on return", () => {
     const { server, type, status } = provide();

@@ -60,10 +60,10 @@ export class FakeServer {
   }
 
   /** Let the latest socket in and answer as a room does. */
-  join({ epoch = "first", state = "live" } = {}): FakeSocket {
+  join({ epoch = "first", state = "live", maxUpdateBytes = 1 << 19 } = {}): FakeSocket {
     const { socket } = this;
     socket.accept();
-    socket.hear(hello(epoch, state));
+    socket.hear(hello(epoch, state, 1, maxUpdateBytes));
     socket.hear(encode({ type: "sync-step-1", stateVector: Y.encodeStateVector(this.doc) }));
     socket.hear(encode({ type: "sync-step-2", update: Y.encodeStateAsUpdate(this.doc) }));
     return socket;
@@ -78,11 +78,12 @@ export class FakeServer {
   }
 }
 
-export const hello = (epoch: string, state = "live", version = 1) =>
+export const hello = (epoch: string, state = "live", version = 1, maxUpdateBytes = 1 << 19) =>
   frame(110, (encoder) => {
     encoding.writeVarUint(encoder, version);
     encoding.writeVarString(encoder, epoch);
     encoding.writeVarString(encoder, state);
+    encoding.writeVarUint(encoder, maxUpdateBytes);
   });
 
 export const ack = (sequence: number, level = 2) =>
