@@ -27,7 +27,7 @@ from collab.auth.claims import Unfit
 from collab.auth.egress import Answer as Reply
 from collab.auth.egress import Backend, Crowded, Flights, Unreachable, checked_url
 from collab.auth.permissions import PRESENCE, READ, Grant, Principal
-from collab.errors import Busy, CollabError, PermissionDenied, Unauthenticated
+from collab.errors import Busy, PermissionDenied, Unauthenticated
 from collab.metrics import Metrics
 
 MAX_TOKEN_BYTES = 16_384
@@ -45,7 +45,7 @@ class _Answer(NamedTuple):
 
     asked: float
     principal: Principal | None
-    refusal: CollabError | None
+    is_denied: bool = False  # somebody, who may do nothing in this room
     credential: Credential = Credential()  # to ask again with, when it let somebody in
     has_failed: bool = False  # asking again has, since then
 
@@ -105,9 +105,12 @@ class Webhook:
         answer = self._fresh(key)
         if answer is None:
             answer = await self._flights.get(key, lambda: self._ask(key, credential))
-        if answer.principal is None:
-            raise answer.refusal or Busy("the backend cannot be asked now")
-        return answer.principal
+        if answer.principal is not None:
+            return answer.principal
+        # Made here: an error that is kept would keep the frames of all who got it.
+        if answer.is_denied:
+            raise PermissionDenied("you may not do this in this room")
+        raise Unauthenticated(INVALID)
 
     def recheck(self, principal: Principal, room: str) -> Principal | None:
         key = principal.token, room
@@ -117,9 +120,7 @@ class Webhook:
         self._answers.move_to_end(key)
         found = answer.principal
         if found is None:
-            if isinstance(answer.refusal, PermissionDenied):
-                return replace(principal, grants=())
-            return None
+            return replace(principal, grants=()) if answer.is_denied else None
         age = self._clock() - answer.asked
         # In time, so that the next answer is there when this one runs out.
         if age >= self._cache_seconds / 2 and key not in self._flights:
@@ -218,18 +219,14 @@ class Webhook:
         return answer
 
     def _read(self, found: Reply, asked: float, token: str, room: str) -> _Answer:
-        invalid = Unauthenticated(INVALID)
-        if found.status == 401:
-            return _Answer(asked, None, invalid)
-        if found.status == 403:
-            denied = PermissionDenied("you may not do this in this room")
-            return _Answer(asked, None, denied)
+        if found.status in (401, 403):
+            return _Answer(asked, None, is_denied=found.status == 403)
         if found.status != 200:
             raise Unfit("it did not answer with 200, 401 or 403")
         said = read.parse(found.body)
         expires = read.seconds(said, "expires")
         if expires is not None and expires <= self._now():
-            return _Answer(asked, None, invalid)
+            return _Answer(asked, None)
         operations = read.operations(said.get("operations"), "operations")
         principal = Principal(
             **read.person(said, "principal"),
@@ -238,7 +235,7 @@ class Webhook:
             token=token,
             is_lent=True,
         )
-        return _Answer(asked, principal, None)
+        return _Answer(asked, principal)
 
     def _note(self, fault: str) -> None:
         """A line when the backend fails, now and then, and one when it answers again."""

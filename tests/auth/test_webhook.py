@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import json
 import re
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -187,6 +189,27 @@ async def test_a_refusal_is_a_refusal_and_is_remembered_for_a_while(
                 await it.verify()
 
         assert len(it.backend.asked) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_is_remembered_keeps_nothing_of_who_was_refused(
+    status: int,
+):
+    class Request:
+        """As a handler holds it while it asks."""
+
+    async def ask(it: Asking) -> weakref.ref[Request]:
+        request = Request()
+        with pytest.raises(CollabError):
+            await it.verify()
+        return weakref.ref(request)
+
+    async with asking(answer(b"", status)) as it:
+        requests = [await ask(it) for _ in range(3)]
+        gc.collect()
+
+        assert [each() for each in requests] == [None, None, None]
 
 
 BAD: list[tuple[str, Answering]] = [
