@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 HERE = Path(__file__).resolve().parent
@@ -149,8 +151,10 @@ class Server:
             self._await_port()
             if self.kind.is_ours:
                 # It loads its REST API when that is asked for, or two seconds later, in the midst of what is measured.
-                with urlopen(f"http://127.0.0.1:{self.port}/v1/openapi.json") as answer:
-                    answer.read()
+                with suppress(HTTPError):  # another server in our place has none
+                    url = f"http://127.0.0.1:{self.port}/v1/openapi.json"
+                    with urlopen(url) as answer:
+                        answer.read()
         return self
 
     def _settle(self) -> None:
