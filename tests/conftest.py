@@ -65,13 +65,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first in the share of each process: at the end all but one would wait for it."""
+    """What takes long, mostly by waiting, comes first, in the shares of half of the processes.
+
+    The other half works meanwhile. Were all to wait at first, nobody could later; and at the end all would wait for one.
+    """
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
     ordered: list[pytest.Item] = []
     # In as many shares as pytest-xdist makes, and of the same sizes.
-    for left in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), 0, -1):
-        long = len(slow) // left
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    waiting = (count + 1) // 2
+    for left in range(count, 0, -1):
+        long = len(slow) // max(1, left - count + waiting)
         rest = (len(slow) + len(quick)) // left - long
         ordered += slow[:long] + quick[:rest]
         del slow[:long], quick[:rest]

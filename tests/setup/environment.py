@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 11)
@@ -35,10 +36,11 @@ class SetupFailed(Exception):
     """The message is one sentence saying what to do about it."""
 
 
-def say(line: str) -> None:
-    """Print at once, so that a slow step is announced before it starts."""
-    sys.stdout.write(line)
-    sys.stdout.flush()
+def say(line: str, output: TextIO | None = None) -> None:
+    """Print at once, or write into this file, so that a slow step is announced before it starts."""
+    output = output or sys.stdout
+    output.write(line)
+    output.flush()
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from suite import Check, run_all
 RUN, TEST = "requirements.txt", "requirements-test.txt"
 NPM_FOLDERS = ("client-js", "tests/compat")
 NPM_LOCK = ROOT / ".venv" / ".npm.lock"
-# Twice the cores of a small machine: most of what the tests do is to wait for servers and for time to pass.
-PROCESSES = "4"
+# More than twice the cores of a small machine: half of what the tests do is to wait for servers and for time to pass.
+PROCESSES = "5"
 PROGRAMS = {  # program → Debian packages
     "chromium-headless-shell": ("chromium-headless-shell",),
     # For the load client, and for a disk that fails on demand.
@@ -66,21 +66,18 @@ def test() -> int:
     pytest = (python, "-m", "pytest", "-q", "--durations=10")
     npm = ("npm", "--silent")
     client = ROOT / "client-js"
+    tests = (*pytest, "-n", PROCESSES, "--dist", "worksteal")
     return run_all(
+        [Check("Python tests", tests, runner="pytest")],
         [
-            *looks(python),
-            Check(
-                "Python tests",
-                (*pytest, "-n", PROCESSES, "--dist", "worksteal"),
-                runner="pytest",
-            ),
-            Check("TypeScript", (*npm, "run", "check"), client),
-            Check("TypeScript tests", (*npm, "test"), client, runner="vitest"),
-            Check("fresh bundle", (*npm, "run", "build:check"), client),
             Check(
                 "browser tests", (*npm, "run", "test:browser"), client, runner="vitest"
             ),
-        ]
+            *looks(python),
+            Check("TypeScript", (*npm, "run", "check"), client),
+            Check("TypeScript tests", (*npm, "test"), client, runner="vitest"),
+            Check("fresh bundle", (*npm, "run", "build:check"), client),
+        ],
     )
 
 

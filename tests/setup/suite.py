@@ -1,20 +1,26 @@
-"""Runs checks one after the other and sums them up in a table and one closing line."""
+"""Runs checks, some of them side by side, and sums them up in a table and one closing line."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 from xml.etree import ElementTree
 
 from environment import ROOT, clean_environment, say
 
 MAX_AGAIN = 3
+LAST_FAILED = ("--last-failed", "--last-failed-no-failures=none", "-n", "0")
 
 
 class Check(NamedTuple):
@@ -35,39 +41,65 @@ class Result(NamedTuple):
     failed: int
     skipped: Sequence[str] = ()
     alone: int = 0  # of the passed: failed beside others, and passed alone
+    files: Sequence[str] = ()  # in which something failed, where a runner knows no more
 
 
-def run_all(checks: Sequence[Check]) -> int:
-    """Each check, whether those before it passed or not: one run shows all that is wrong. Returns the exit code."""
-    return report([run(check) for check in checks])
+def run_all(in_view: Sequence[Check], *beside: Sequence[Check]) -> int:
+    """All checks, whether those before them passed or not: one run shows all that is wrong. Returns the exit code.
+
+    The rows of checks run side by side, each one after the other; what is beside shows its output when what is in view
+    has ended. What failed is tried again after all of them.
+    """
+    started = time.monotonic()
+    checks = list(chain(in_view, *beside))
+    with ThreadPoolExecutor(1 + len(beside)) as pool, ExitStack() as stack:
+        outputs = [
+            stack.enter_context(tempfile.TemporaryFile("a+", errors="replace"))
+            for _ in beside
+        ]
+        rows = [
+            pool.submit(row_of, row, output)
+            for row, output in zip(beside, outputs, strict=True)
+        ]
+        results = row_of(in_view)
+        for row, output in zip(rows, outputs, strict=True):
+            results += row.result()
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stdout)
+    results = [
+        again(check, result) for check, result in zip(checks, results, strict=True)
+    ]
+    return report(results, time.monotonic() - started)
 
 
-def run(check: Check) -> Result:
-    """Run one check with its output in view; what fails among few of many, once more."""
-    result = once(check)
-    return (
-        again(check, result) if check.runner == "pytest" and result.failed else result
-    )
+def row_of(checks: Sequence[Check], output: TextIO | None = None) -> list[Result]:
+    """One after the other."""
+    return [once(check, output) for check in checks]
 
 
-def once(check: Check) -> Result:
-    """Run one check."""
-    say(f"\n── {check.title}\n")
+def once(
+    check: Check, output: TextIO | None = None, only: Sequence[str] = ()
+) -> Result:
+    """Run one check, or only what is named of it; what it prints goes to this file, else it is in view."""
+    say(f"\n── {check.title}\n\n", output)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report"
         started = time.monotonic()
         code = subprocess.run(
-            [*map(str, check.command), *report_flags(check.runner, path)],
+            [*map(str, check.command), *report_flags(check.runner, path), *only],
             cwd=check.cwd,
             env=environment(os.environ),
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         ).returncode
         seconds = time.monotonic() - started
         passed, failed, skipped = count(check.runner, path, code)
+        bad = failed_files(path) if check.runner == "vitest" and failed else ()
     # A runner that ran no test, or died on the way, has failed whatever it reports.
     if (not passed and not failed) or (code and not failed):
         failed = 1
-    return Result(check.title, seconds, passed, failed, skipped)
+    return Result(check.title, seconds, passed, failed, skipped, files=bad)
 
 
 def again(check: Check, first: Result) -> Result:
@@ -75,16 +107,13 @@ def again(check: Check, first: Result) -> Result:
 
     As CPython's own test runner does. More than a few are no accident and are not tried.
     """
-    if first.failed > MAX_AGAIN:
+    if check.runner == "pytest":
+        only: Sequence[str] = LAST_FAILED
+    else:
+        only = first.files
+    if not only or not 0 < first.failed <= MAX_AGAIN:
         return first
-    alone = (
-        *check.command,
-        "--last-failed",
-        "--last-failed-no-failures=none",
-        "-n",
-        "0",
-    )
-    second = once(check._replace(title=f"{check.title} that failed", command=alone))
+    second = once(check._replace(title=f"{check.title} that failed"), only=only)
     better = min(first.failed, second.passed) if not second.failed else 0
     return first._replace(
         seconds=first.seconds + second.seconds,
@@ -149,7 +178,15 @@ def count(runner: str, path: Path, code: int) -> tuple[int, int, Sequence[str]]:
     return len(cases) - len(bad) - len(left), len(bad), left
 
 
-def report(results: Sequence[Result]) -> int:
+def failed_files(path: Path) -> Sequence[str]:
+    """Those that vitest wrote down as failed."""
+    if not path.is_file():
+        return ()
+    found = json.loads(path.read_text())["testResults"]
+    return [each["name"] for each in found if each["status"] == "failed"]
+
+
+def report(results: Sequence[Result], seconds: float) -> int:
     """Print the table and the closing line."""
     say("\n")
     for result in results:
@@ -166,7 +203,7 @@ def report(results: Sequence[Result]) -> int:
     passed = sum(result.passed for result in results)
     failed = sum(result.failed for result in results)
     skipped = sum(len(result.skipped) for result in results)
-    say(f"{'':<18}{'':<28}{sum(result.seconds for result in results):>13.1f} s\n")
+    say(f"{'':<18}{'in all':<28}{seconds:>13.1f} s\n")
     say(
         f"{passed} passed, {failed} failed"
         + (f", {skipped} skipped" if skipped else "")

@@ -59,14 +59,39 @@ def test_a_run_in_which_all_is_well_succeeds(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().out.endswith("\n1 passed, 0 failed\n")
 
 
+def test_rows_of_checks_run_side_by_side_and_each_is_shown_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    waits = (
+        "import pathlib, time\n"
+        "print('begins')\n"
+        "while not pathlib.Path('there').exists(): time.sleep(0.01)\n"
+        "print('ends')\n"
+    )
+    makes = "import pathlib; print('between'); pathlib.Path('there').touch()"
+
+    code = suite.run_all(
+        [suite.Check("waits", (sys.executable, "-c", waits), tmp_path)],
+        [
+            suite.Check("makes", (sys.executable, "-c", makes), tmp_path),
+            suite.Check("bad", (sys.executable, "-c", "raise SystemExit(1)")),
+        ],
+    )
+
+    output = capfd.readouterr().out
+    assert code == 1
+    assert output.startswith("\n── waits\n\nbegins\nends\n\n── makes\n\nbetween\n")
+    assert output.endswith("\n2 passed, 1 failed\n")
+
+
 def test_a_runner_without_tests_has_failed(tests: Path) -> None:
-    result = suite.run(suite.Check("tests", PYTEST, tests, runner="pytest"))
+    result = suite.once(suite.Check("tests", PYTEST, tests, runner="pytest"))
 
     assert (result.passed, result.failed) == (0, 1)
 
 
 def test_a_runner_that_dies_before_its_report_has_failed(tests: Path) -> None:
-    result = suite.run(
+    result = suite.once(
         suite.Check(
             "tests", (sys.executable, "-c", "raise SystemExit(3)"), runner="vitest"
         )
@@ -90,6 +115,40 @@ def test_the_report_of_vitest_is_counted(tmp_path: Path) -> None:
     )
 
     assert suite.count("vitest", path, 0) == (7, 0, ["in vitest"])
+
+
+# What vitest would do: two files, of which one fails at first; of files that are named, only those.
+VITEST = """
+import json, pathlib, sys
+seen = pathlib.Path("seen")
+is_bad = not seen.exists()
+seen.touch()
+named = [each for each in sys.argv if each.endswith(".ts")]
+(path,) = [each[len("--outputFile.json="):] for each in sys.argv if each.startswith("--outputFile")]
+found = {"a.ts": "failed" if is_bad else "passed", "b.ts": "passed"}
+found = {name: found[name] for name in named or found}
+bad = list(found.values()).count("failed")
+pathlib.Path(path).write_text(json.dumps({
+    "numPassedTests": len(found) - bad, "numFailedTests": bad, "numPendingTests": 0, "numTodoTests": 0,
+    "testResults": [{"name": name, "status": status} for name, status in found.items()],
+}))
+print("ran", *found)
+sys.exit(bad)
+"""
+
+
+def test_a_file_of_vitest_in_which_something_failed_is_run_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = (sys.executable, "-c", VITEST)
+
+    code = suite.run_all([suite.Check("tests", command, tmp_path, runner="vitest")])
+
+    output = capfd.readouterr().out
+    assert code == 0
+    assert "ran a.ts b.ts\n" in output
+    assert "ran a.ts\n" in output
+    assert output.endswith("\n2 passed, 0 failed\n")
 
 
 def test_checks_do_not_see_the_settings_of_a_server_in_this_shell() -> None:
