@@ -188,6 +188,7 @@ class Provider:
         self._is_synced = self._may_send = self._has_probed = False
         self._is_writable = True
         self._final: SdkError | None = None  # it does not come back
+        self._is_over = False  # nothing changes any more
         self._fault: SdkError | None = None  # of the last connection
 
         self._connection: Connection | None = None  # while there is one
@@ -246,22 +247,24 @@ class Provider:
         return end
 
     async def states(self) -> AsyncIterator[State]:
-        """The state now and after each change; who is slow misses those in between. Ends when the room was left."""
+        """The state now and after each change; who is slow misses those in between. Ends when the room was left, or refused
+        for good.
+        """
         seen: State | None = None
         while True:
             signal, state = self._signal, self._state
             if state != seen:
                 seen = state
                 yield state
-            elif state.phase is Phase.CLOSED:
+            elif self._is_over:
                 return
             else:
                 await signal.wait()
 
     async def presences(self) -> AsyncIterator[Mapping[int, Peer]]:
-        """Who is here now and after each change; who is slow misses those in between. Ends when the room was left."""
+        """Who is here now and after each change; who is slow misses those in between. Ends as `states` does."""
         seen = -1
-        while self._state.phase is not Phase.CLOSED:
+        while not self._is_over:
             signal = self._signal
             if seen != self._peers_version:
                 seen = self._peers_version
@@ -310,7 +313,7 @@ class Provider:
                 while not is_true():
                     if self._final is not None:
                         raise self._ledger.tell_of(self._final)
-                    if self._state.phase is Phase.CLOSED:
+                    if self._is_over:
                         raise Unavailable("the room was left")
                     await self._signal.wait()
         except TimeoutError:
@@ -416,7 +419,8 @@ class Provider:
         finally:
             self._forget_connection()
             self._mirror.close()
-            self._report(is_closed=True)
+            self._is_over = True
+            self._report()
             await self.requests.aclose(self._final)
 
     def _after(self, closing: Closing) -> float:
@@ -586,7 +590,7 @@ class Provider:
             return
         self._mirror.close()
         self._mirror = Mirror(Doc(), self._edited)
-        self._presence = Presence(self.doc.client_id, self._presence.state)
+        self._presence.client = self.doc.client_id
         self._is_synced = self._may_send = False  # the new one holds nothing yet
         self._ledger.begin_anew(error)
         self._end(Closing(LOCAL, str(error), pause, error=error))
@@ -653,9 +657,9 @@ class Provider:
         self._tell(PeersChanged(MappingProxyType(self._presence.peers)))
         self._wake()
 
-    def _report(self, *, is_closed: bool = False, is_inside: bool = False) -> None:
+    def _report(self, *, is_inside: bool = False) -> None:
         """`is_inside` a transaction nobody may look at the document, so observers are told when it is over."""
-        state = self._look(is_closed=is_closed)
+        state = self._look()
         if state != self._state:
             self._state = state
             if not is_inside:
@@ -664,12 +668,12 @@ class Provider:
                 self._loop.call_soon(self._tell, state)
         self._wake()
 
-    def _look(self, *, is_closed: bool) -> State:
+    def _look(self) -> State:
         ledger = self._ledger
         error = self._final or ledger.rejection
         if error is not None:
             phase = Phase.REFUSED
-        elif is_closed:
+        elif self._is_over:
             phase = Phase.CLOSED
         elif not self._is_synced:
             phase, error = Phase.CONNECTING, self._fault

@@ -29,7 +29,7 @@ from collab.sdk.errors import (
     Unavailable,
 )
 from collab.sdk.ledger import WINDOW
-from collab.sdk.provider import Event
+from collab.sdk.provider import Event, PeersChanged
 
 pytestmark = pytest.mark.anyio
 
@@ -223,6 +223,56 @@ async def test_a_final_close_code_ends_it(server: Scripted, code: int) -> None:
         await comes_to(provider, Phase.REFUSED)
         assert "because" in str(provider.state.error)
         assert server.came == 1
+
+
+async def test_who_waits_hears_the_end_of_what_was_refused_for_good(
+    server: Scripted,
+) -> None:
+    async with (
+        asyncio.timeout(SECONDS),
+        asyncio.TaskGroup() as tasks,
+        Provider(server.url, "room", chance=soon) as provider,
+    ):
+        states = tasks.create_task(listed(provider.states()))
+        presences = tasks.create_task(listed(provider.presences()))
+        line = await meet(server, provider)
+
+        await line.close(4403, "because")
+
+        assert (await states)[-1].phase is Phase.REFUSED
+        assert await presences
+
+
+async def test_leaving_a_document_of_which_something_was_refused_ends_every_wait(
+    server: Scripted,
+) -> None:
+    async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as tasks:
+        async with Provider(server.url, "room", Doc(), chance=soon) as provider:
+            line = await meet(server, provider)
+            states = tasks.create_task(listed(provider.states()))
+            text(provider.doc).insert(0, "a")
+            await line.hear_update()
+            await line.say(yjs.refused(2, "permission_denied", "you only read"))
+            await comes_to(provider, Phase.REFUSED)
+            assert provider.state.error is not None
+            provider.heard(provider.state.error)
+            await line.close(1012)
+            await until(lambda: provider.state.attempt > 0)
+            synced = tasks.create_task(left(provider))
+            await asyncio.sleep(0)
+
+    assert states.result()[-1].phase is Phase.REFUSED
+    assert "left" in str(synced.result())
+
+
+async def left(provider: Provider) -> Unavailable:
+    with pytest.raises(Unavailable) as raised:
+        await provider.synced(timeout=None)
+    return raised.value
+
+
+async def listed(these: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in these]
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4000, 4205, 4500])
@@ -589,6 +639,27 @@ async def test_a_function_that_brings_no_token_in_time_is_not_the_servers_fault(
 
         assert "TimeoutError" in str(provider.state.error)
         assert server.came == 0
+
+
+async def test_who_was_there_is_not_shown_on_when_another_document_takes_its_place(
+    server: Scripted,
+) -> None:
+    heard: list[Event] = []
+    async with Provider(server.url, "room", chance=soon) as provider:
+        line = await meet(server, provider)
+        shown = encode_varint(7) + b"\x01" + encode_bytes(b'{"user":{"name":"Ada"}}')
+        await line.say(yjs.awareness_message(b"\x01" + shown))
+        await until(lambda: 7 in provider.peers)
+        provider.observe(heard.append)
+        text(provider.doc).insert(0, "a")
+        await line.hear_update()
+
+        await line.say(yjs.refused(2, "refused", "no"))
+
+        await meet(server, provider)
+        told = [event for event in heard if isinstance(event, PeersChanged)]
+        provider.heard(next(e.error for e in heard if isinstance(e, Replaced)))
+        assert [dict(event.peers) for event in told] == [{}]
 
 
 async def test_presence_beyond_what_there_is_room_for_is_counted_and_ends_nothing(
