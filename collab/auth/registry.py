@@ -128,12 +128,14 @@ class Registry:
                 if self._fault is not None:
                     raise type(self._fault)(str(self._fault))
                 return
-            self._begun, self._fault = self._timer(), None
+            begun = self._timer()
             try:
                 await self._in_thread(self.refresh)
             except CollabError as error:
-                self._fault = error
+                self._begun, self._fault = begun, error
                 raise
+            # Not of a look that was cancelled: whoever waited for it has to look.
+            self._begun, self._fault = begun, None
 
     @property
     def age_seconds(self) -> float:
@@ -338,9 +340,15 @@ class Registry:
         def work(draft: Draft) -> int:
             now = self._clock()
             until = now + _lasting(seconds)
+            # Said twice, it is undone with once.
+            name = "revocation", tenant, "principal", principal
+            earlier = draft.records.get(name)
+            before = earlier.made if isinstance(earlier, Revocation) else inf
             draft.add(Revocation(tenant, "principal", principal, now, until))
             keys = [
-                key for key in draft.keys_of(tenant, principal) if key.revoked == inf
+                key
+                for key in draft.keys_of(tenant, principal)
+                if key.revoked in (inf, before)
             ]
             for key in keys:
                 draft.add(replace(key, revoked=now))

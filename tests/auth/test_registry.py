@@ -441,6 +441,23 @@ def test_a_revoked_principal_loses_its_keys_and_gets_them_back(
     assert [key.revoked < inf for key in registry.keys()].count(True) == 1
 
 
+def test_what_was_revoked_twice_comes_back_at_once(
+    registry: Registry, clock: Clock
+) -> None:
+    registry.create_key("ada", (NOTES,))
+    apart, _ = registry.create_key("ada", (NOTES,))
+    registry.revoke_key(apart.id)
+    clock.now += 1
+    registry.revoke("ada")
+    clock.now += 1
+    registry.revoke("ada")  # as after an answer that was lost
+
+    count = registry.restore("ada")
+
+    assert count == 1
+    assert [key.id for key in registry.keys() if key.revoked < inf] == [apart.id]
+
+
 def test_a_key_that_is_made_after_a_revocation_is_good(
     registry: Registry, clock: Clock
 ) -> None:
@@ -893,6 +910,29 @@ async def test_many_who_want_a_look_at_once_share_two() -> None:
         await asyncio.gather(*others)
 
         assert shelf.looks - before == 2
+
+
+@pytest.mark.anyio
+async def test_a_look_that_was_given_up_is_nobody_elses() -> None:
+    shelf = Slow()
+    async with Registry(shelf) as registry, asyncio.TaskGroup() as tasks:
+        await registry.poll()
+        shelf.gate.clear()
+        shelf.begun.clear()
+        first = tasks.create_task(registry.poll())
+        await asyncio.to_thread(shelf.begun.wait, 10)
+        second, third = (tasks.create_task(registry.poll()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        await asyncio.sleep(0)
+        before = shelf.looks
+
+        second.cancel()
+        shelf.gate.set()
+        await third
+
+        assert shelf.looks > before
 
 
 @pytest.mark.anyio
