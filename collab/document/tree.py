@@ -56,6 +56,27 @@ class _Place(NamedTuple):
     inner: Path
 
 
+class _Copy(Text):
+    """A text that is not yet in any document, with its formats and what stands in it without being text."""
+
+    def __init__(self, pieces: list[tuple[Any, dict[str, Any] | None]]) -> None:
+        super().__init__()
+        self._pieces = pieces
+
+    @property
+    def type_name(self) -> str:
+        """By which pycrdt knows what to make; else it takes the name of the class."""
+        return "text"
+
+    def _init(self, value: str | None) -> None:
+        # From the end on, so that each goes in at the beginning: anywhere else native code first walks there.
+        for what, attributes in reversed(self._pieces):
+            if isinstance(what, str):
+                self.insert(0, what, attributes or {})
+            else:
+                self.insert_embed(0, what, attributes or {})
+
+
 class Tree:
     """The roots of one document, inside one transaction."""
 
@@ -179,7 +200,27 @@ class Tree:
     def _taken(self, path: Path) -> tuple[Any, Any]:
         """What `move` and `copy` take along: its value, and a copy in which texts stay texts and what is shared so."""
         found = self._find(path)
-        return self._plain(found), _copied(found, path)
+        return self._plain(found), self._copied(found, path)
+
+    def _copied(self, value: Any, path: Path) -> Any:
+        """The same once more, not yet in any document."""
+        match value:
+            case Map():
+                return Map(
+                    {key: self._copied(each, path) for key, each in value.items()}
+                )
+            case Array():
+                return Array([self._copied(each, path) for each in value])
+            case Text():
+                pieces = value.diff()
+                self._spend_values(len(pieces))
+                return _Copy([(self._copied(what, path), how) for what, how in pieces])
+            case dict() | list():
+                return orjson.loads(orjson.dumps(value))
+            case str() | int() | float() | None:
+                return value
+            case _:
+                raise Problem(f"{pointer(path)} holds something that cannot be copied")
 
     def _add(self, path: Path, value: Any, fresh: Any = _MADE) -> None:
         """Insert into a list; anywhere else the same as `_write`. `fresh` is what to insert when it is not made of
@@ -319,23 +360,6 @@ def _shared(value: Any) -> Any:
     if isinstance(value, list):
         return Array([_shared(item) for item in value])
     return value
-
-
-def _copied(value: Any, path: Path) -> Any:
-    """The same once more, not yet in any document."""
-    match value:
-        case Map():
-            return Map({key: _copied(item, path) for key, item in value.items()})
-        case Array():
-            return Array([_copied(item, path) for item in value])
-        case Text():
-            return Text(str(value))
-        case dict() | list():
-            return orjson.loads(orjson.dumps(value))
-        case str() | int() | float() | None:
-            return value
-        case _:
-            raise Problem(f"{pointer(path)} holds something that cannot be copied")
 
 
 def _store(holder: Any, key: Any, value: Any) -> None:

@@ -497,6 +497,34 @@ def test_a_value_nested_too_deep_never_reaches_native_code() -> None:
         edit(document(map=Map({"a": 1})), 7, [Patch("add", "/map/b", value)])
 
 
+@pytest.mark.parametrize("op", ["move", "copy"])
+def test_a_text_that_is_moved_or_copied_keeps_its_formats_and_what_stands_in_it(
+    op: Any,
+) -> None:
+    source: Doc[Any] = Doc()
+    card = source.get("board", type=Map)["card"] = Map({"notes": Text("a bold äword")})
+    notes = card["notes"]
+    notes.format(2, 6, {"bold": True})
+    notes.insert_embed(0, {"image": "cat.png"}, {"link": "x"})
+    notes.insert_embed(3, Map({"mention": "Ada"}))
+    draft = Draft(source.get_update(), client=7)
+
+    draft.edit([Patch(op, "/board/done", source="/board/card")])
+
+    copy = draft._doc.get("board", type=Map)["done"]["notes"]
+    told = [
+        (what.to_py() if isinstance(what, Map) else what, how or {})
+        for what, how in copy.diff()
+    ]
+    assert told == [
+        ({"image": "cat.png"}, {"link": "x"}),
+        ("a ", {}),
+        ({"mention": "Ada"}, {}),
+        ("bold", {"bold": True}),
+        (" äword", {}),
+    ]
+
+
 def test_a_moved_text_stays_a_text() -> None:
     before = document(map=Map({"note": Text("words")}))
 
