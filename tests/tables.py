@@ -163,7 +163,27 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
     )
 
 
+def modules() -> str:
+    """Every module with its job, as it says itself."""
+    package = ROOT / "collab"
+    return table(
+        ("module", "job"),
+        (
+            (f"`{path.relative_to(package)}`", job(path))
+            for path in sorted(package.rglob("*.py"))
+            if path.name != "__init__.py"
+        ),
+    )
+
+
+def job(path: Path) -> str:
+    """The first sentence of a module."""
+    said = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(said.split("\n\n")[0].split())
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "modules": ("ARCHITECTURE.md", modules),
     "settings": ("deploy/README.md", settings),
     "metrics": ("deploy/README.md", metrics),
     "events": ("deploy/README.md", events),
