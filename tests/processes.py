@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ports import free_port
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -27,9 +29,10 @@ class Server:
 
     def __init__(self, data: Path, *flags: str) -> None:
         self.data, self.flags = data, flags
-        self.port = 0
+        self.port = free_port()
         self.errors = data.parent / f"{data.name}-stderr.log"
         self.process: subprocess.Popen[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def url(self) -> str:
@@ -50,11 +53,15 @@ class Server:
         return [sys.executable, "-m", "collab", *served]
 
     def start(self) -> None:
-        """Start, on the same port as before if there was one, and wait until it listens."""
+        """Start, always on the same port, and wait until it listens."""
+        if self._temporary is None:
+            # Workers have sockets in it, so its path is short; and who is killed leaves them there.
+            self._temporary = tempfile.TemporaryDirectory(prefix="collab-")
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 [*self.command(), "--log-format", "json", *self.flags],
                 cwd=ROOT,
+                env=os.environ | {"TMPDIR": self._temporary.name},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -89,8 +96,10 @@ class Server:
         assert self.process is not None
         code = self.process.wait(START_SECONDS)
         assert self.process.stdout is not None
+        assert self._temporary is not None
         self.process.stdout.close()
-        self.process = None
+        self._temporary.cleanup()
+        self.process = self._temporary = None
         return code
 
     def logs(self) -> str:

@@ -9,10 +9,8 @@ import atexit
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,11 +20,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import redis
+from ports import free_port
 
 START_SECONDS = 30.0
 PATIENCE_SECONDS = 30.0
-# Below the range from which the system gives ports to connections, so that a server finds its own free again.
-PORTS = range(20000, 32000)
 ATTEMPTS = 20
 SLOTS = 16384
 
@@ -499,17 +496,6 @@ def info(node: Redis, section: str) -> str:
         else f"{key}:{','.join(f'{name}={one}' for name, one in value.items())}"
         for key, value in answer.items()
     )
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    chance = random.SystemRandom()
-    while True:
-        port = chance.choice(PORTS)
-        with socket.socket() as probe:
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
 
 
 def wait_for(check: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> bool:

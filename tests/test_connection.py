@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from ports import free_port
 from processes import BUSY_SECONDS, Server
-from services import Cluster, Redis, Sentinels, free_port, wait_for
+from services import Cluster, Redis, Sentinels, wait_for
 from tls_redis import TlsRedis
 
 from collab import connection

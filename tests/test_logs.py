@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from logged import capture_logs
@@ -38,16 +37,6 @@ def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
     assert "secret" not in done.stderr
 
 
-@pytest.fixture
-def untouched() -> Iterator[None]:
-    """Puts the root logger back."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-
-
 def say(
     capsys: pytest.CaptureFixture[str],
     form: str,
@@ -61,7 +50,7 @@ def say(
 
 
 def test_a_json_line_holds_the_sentence_and_the_values_beside_it(
-    untouched: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = json.loads(say(capsys, "json", worker=2, room="a\nb", seconds=1.5))
 
@@ -77,7 +66,7 @@ def test_a_json_line_holds_the_sentence_and_the_values_beside_it(
 
 
 def test_a_value_cannot_say_what_the_line_says_itself(
-    untouched: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = json.loads(say(capsys, "json", event="another", level="debug"))
 
@@ -86,7 +75,7 @@ def test_a_value_cannot_say_what_the_line_says_itself(
 
 @pytest.mark.parametrize("value", ["a\nb", "\x1b[2J", "a b", "a=b", "'", ""])
 def test_a_value_cannot_begin_a_line_of_its_own_nor_pass_for_another(
-    untouched: None, capsys: pytest.CaptureFixture[str], value: str
+    capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
     said = say(capsys, "console", room=value)
 
@@ -94,9 +83,7 @@ def test_a_value_cannot_begin_a_line_of_its_own_nor_pass_for_another(
     assert said.count("\n") == 1
 
 
-def test_a_word_stands_as_it_is(
-    untouched: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_word_stands_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     said = say(capsys, "console", worker=1, room="team/plan", rows=3)
 
     assert said.endswith(
@@ -105,7 +92,7 @@ def test_a_word_stands_as_it_is(
 
 
 def test_what_is_below_the_level_is_not_said(
-    untouched: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure(log_format="console", level="error")
 
@@ -115,7 +102,7 @@ def test_what_is_below_the_level_is_not_said(
 
 
 def test_lines_of_the_standard_library_look_like_ours(
-    untouched: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure(log_format="json", level="info")
 
@@ -125,9 +112,7 @@ def test_lines_of_the_standard_library_look_like_ours(
     assert (line["event"], line["logger"]) == ("took 3 seconds", "asyncio")
 
 
-def test_whom_we_ask_is_not_logged(
-    untouched: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whom_we_ask_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(log_format="console", level="debug")
 
     logging.getLogger("httpx2").info("GET https://example.com/?token=secret")

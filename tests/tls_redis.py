@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from certificates import Files
-from services import Redis, free_port
+from ports import free_port
+from services import Redis
 
 
 class TlsRedis(Redis):

@@ -15,6 +15,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from ports import free_port
+
 ROOT = Path(__file__).parents[2]
 ANNOUNCEMENT = "listening on "
 COLLAB = (sys.executable, "-m", "collab")
@@ -27,7 +29,7 @@ class Server:
         self, data: Path, flags: tuple[str, ...], log: Path | None = None
     ) -> None:
         self.data = data
-        self.port = 0
+        self.port = free_port()
         self.url = ""
         self._flags = flags
         self._log = log or data.parent / f"{data.name}.log"
@@ -60,7 +62,6 @@ class Server:
         self.url = (
             line[line.index(ANNOUNCEMENT) + len(ANNOUNCEMENT) :].split()[0].rstrip("/")
         )
-        self.port = int(self.url.rsplit(":", 1)[1])
 
     @staticmethod
     def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:

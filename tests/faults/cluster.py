@@ -16,6 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from ledger import Footprint
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
@@ -38,7 +39,7 @@ class Replica:
         self.data = directory / f"replica{number}"
         self.log_path = directory / f"replica{number}.log"
         self.env = dict(env or {})
-        self.port = 0
+        self.port = free_port()
         self.is_up = False
         self.is_hidden = False  # up, and nobody is sent there
         self.starts = 0

@@ -95,7 +95,7 @@ async def test_a_token_for_another_room_opens_nothing(door: Door, room: str) -> 
 
 
 async def test_a_token_that_has_ended_ends_it(door: Door, room: str) -> None:
-    token = door.token("ada", room, WRITER, seconds=1)
+    token = door.token("ada", room, WRITER, seconds=4)
 
     async with Provider(door.url, room, token=token) as provider:
         await provider.synced(SECONDS)
@@ -109,7 +109,7 @@ async def test_a_token_is_renewed_on_the_same_connection(door: Door, room: str) 
 
     async def next_token() -> str:
         given.append(
-            door.token("ada", room, WRITER, seconds=2 if len(given) < 3 else 600)
+            door.token("ada", room, WRITER, seconds=4 if len(given) < 3 else 600)
         )
         return given[-1]
 

@@ -443,6 +443,8 @@ async def test_a_principal_has_so_many_sockets_from_wherever_it_comes(
         return connect(f"{server.address}{path}", additional_headers=headers)
 
     async with open_socket(1) as first, open_socket(2, "/d/r/ws/r") as second:
+        for each in (first, second):  # who says nothing is closed soon
+            await each.send(b"\x00\x00\x01\x00")
         async with open_socket(3) as third:
             code = await close_code(third)
             reason = third.close_reason

@@ -508,7 +508,7 @@ async def test_a_live_socket_ends_with_its_certificate(
     granted: Callable[..., Server], files: Files
 ) -> None:
     server = granted(*files.flags("required"))
-    ending = issue(files.clients, WRITER, days=4 / 86_400)
+    ending = issue(files.clients, WRITER, days=8 / 86_400)
 
     async with asyncio.timeout(30), join(server, files, ending) as socket:
         assert await is_answered(socket)

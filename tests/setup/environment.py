@@ -45,15 +45,15 @@ def say(line: str, output: TextIO | None = None) -> None:
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a step, and say how long it took."""
-    say(f"{title} … ")
+    """Announce a step, and say how long it took; others may go on beside it."""
+    say(f"{title} …\n")
     started = time.monotonic()
     try:
         yield
     except BaseException:
-        say("failed\n")
+        say(f"{title}: failed\n")
         raise
-    say(f"{time.monotonic() - started:.1f} s\n")
+    say(f"{title}: {time.monotonic() - started:.1f} s\n")
 
 
 def command(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from environment import (
     ROOT,
@@ -14,14 +15,14 @@ from environment import (
     python_environment,
     require_python,
 )
-from parts import npm_packages, require_node, system_packages
+from parts import missing_packages, npm_packages, require_node, system_packages
 from suite import Check, run_all
 
 RUN, TEST = "requirements.txt", "requirements-test.txt"
 NPM_FOLDERS = ("client-js", "tests/compat")
 NPM_LOCK = ROOT / ".venv" / ".npm.lock"
-# More than twice the cores of a small machine: half of what the tests do is to wait for servers and for time to pass.
-PROCESSES = "5"
+# Twice the cores of a small machine: half of what the tests do is to wait for servers and for time to pass.
+PROCESSES = "4"
 PROGRAMS = {  # program → Debian packages
     "chromium-headless-shell": ("chromium-headless-shell",),
     # For the load client, and for a disk that fails on demand.
@@ -52,11 +53,22 @@ def run(*arguments: str) -> NoReturn:
 def setup() -> int:
     """Everything that `test` needs; what only a person can install is asked for first."""
     require_node()
-    system_packages(PROGRAMS)
-    python_environment(ROOT, TEST)
+    missing_packages(PROGRAMS)
+    with ThreadPoolExecutor() as pool:
+        steps: list[Future[Any]] = [
+            pool.submit(system_packages, PROGRAMS),
+            pool.submit(python_environment, ROOT, TEST),
+            pool.submit(node_packages),
+        ]
+    for each in steps:
+        each.result()
+    return 0
+
+
+def node_packages() -> None:
+    """Those of every folder that has some."""
     for folder in NPM_FOLDERS:
         npm_packages(ROOT / folder, NPM_LOCK)
-    return 0
 
 
 def test() -> int:

@@ -78,30 +78,38 @@ def npm_packages(folder: Path, lock: Path) -> None:
         stamp.write_text(expected)
 
 
-def system_packages(
-    programs: Mapping[str, Sequence[str]], policy: Path = POLICY
-) -> None:
-    """Install what is missing of these programs (program → Debian packages), as root or by sudo without a password."""
+def missing_packages(programs: Mapping[str, Sequence[str]]) -> list[str]:
+    """What to install for these programs (program → Debian packages); SetupFailed where only a person can."""
     missing = [
         package
         for program, packages in programs.items()
         if shutil.which(program) is None
         for package in packages
     ]
+    if missing and (as_root() is None or shutil.which("apt-get") is None):
+        raise SetupFailed(_advice(missing))
+    return missing
+
+
+def system_packages(
+    programs: Mapping[str, Sequence[str]], policy: Path = POLICY
+) -> None:
+    """Install what is missing of these programs, as root or by sudo without a password."""
+    missing = missing_packages(programs)
     if not missing:
         return
-    advice = f"The tests need {', '.join(missing)}: install with `apt install {' '.join(missing)}`."
-    root = as_root()
-    if root is None or shutil.which("apt-get") is None:
-        raise SetupFailed(advice)
     with step(f"apt-get install {' '.join(missing)}"):
         command(
-            [*root, "sh", "-c", _INSTALL, "sh", str(policy), *missing],
+            [*(as_root() or ()), "sh", "-c", _INSTALL, "sh", str(policy), *missing],
             cwd=Path("/"),
             env=os.environ,
         )
     if any(shutil.which(program) is None for program in programs):
-        raise SetupFailed(advice)
+        raise SetupFailed(_advice(missing))
+
+
+def _advice(missing: Sequence[str]) -> str:
+    return f"The tests need {', '.join(missing)}: install with `apt install {' '.join(missing)}`."
 
 
 def as_root() -> Sequence[str] | None:

@@ -105,7 +105,7 @@ def test_an_install_that_fails_shows_what_pip_said_and_is_tried_again(
         with pytest.raises(environment.SetupFailed, match="Invalid requirement"):
             environment.python_environment(built, "wrong.txt")
 
-    assert capsys.readouterr().out.count("installing wrong.txt") == 2
+    assert capsys.readouterr().out.count("installing wrong.txt …") == 2
 
 
 def test_a_missing_venv_module_is_one_sentence(
