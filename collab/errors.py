@@ -225,7 +225,7 @@ class HandshakeTimeout(CollabError):
 
 
 class ClientIdConflict(CollabError):
-    """New content under a client id that belongs to another member."""
+    """Content under a client id that belongs to another member, or at ids that another client with this id has used."""
 
     code = "client_id_conflict"
     http_status = 409

@@ -82,6 +82,7 @@ COUNTERS = {
     "rebuilds": "Documents rebuilt from their log after native code failed.",
     "gate_mismatches": "Times a document's state vector was not what the gate had counted. Must stay zero.",
     "client_id_conflicts": "New content under a client id that belongs to another member.",
+    "client_id_copies": "Updates refused since what stands at their ids is something else: of a client that is a copy of another.",
     "compactions": "Checkpoints written.",
     "compaction_failures": "Checkpoints that were not written since verification or the child process failed.",
     "audit_lines": "Lines written to the audit log.",
@@ -134,9 +135,8 @@ class Metrics(Collector):
         self.outbox_overflows = self.resyncs = self.slow_closes = self.quarantines = (
             self.rebuilds
         ) = 0
-        self.gate_mismatches = self.client_id_conflicts = self.compactions = (
-            self.compaction_failures
-        ) = 0
+        self.gate_mismatches = self.client_id_conflicts = self.client_id_copies = 0
+        self.compactions = self.compaction_failures = 0
         self.denied_updates = self.denied_presence = self.withheld_updates = 0
         self.worker_restarts = 0
         self.throttles = self.audit_lines = self.audit_lost = 0

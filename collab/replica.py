@@ -596,6 +596,8 @@ class Replica:
             )
             metrics.client_id_conflicts += document.conflicts
             document.conflicts = 0
+        metrics.client_id_copies += document.copies
+        document.copies = 0
         if document.mismatches:
             log.error(
                 "state vector is not what was counted",

@@ -28,9 +28,10 @@ from collab.protocol.division import (
     steps,
 )
 from collab.protocol.guard import check
+from collab.protocol.repeats import copied
 from collab.protocol.rewriting import encode
 from collab.protocol.statevector import encode_state_vector, state_vector
-from collab.protocol.structs import Range, scan
+from collab.protocol.structs import Range, Run, scan
 
 NOTHING = b"\x00\x00"  # an update that holds nothing
 EMPTY_STATE_VECTOR = b"\x00"
@@ -44,6 +45,7 @@ MAX_STASHED_UPDATES = 5000
 MAX_OWN_CLIENTS = (
     1000  # of those for whom something was taken back; the first gets another id then
 )
+MAX_CONTESTED = 1000  # client ids that copies have used; the first is forgotten then
 
 # Updates between two comparisons of the gate's vector with the document's.
 _CANARY_EVERY = 1000
@@ -114,6 +116,9 @@ class Document:
         self._own: dict[str, tuple[int, int]] = {}  # see `own_client`
         # New content under somebody else's client id that was let in.
         self.conflicts = 0
+        # Client ids under which somebody has written what others have not: their owners alone may go on.
+        self._contested: dict[int, None] = {}
+        self.copies = 0  # updates that were refused for that
         self.mismatches = 0  # times the canary had to correct the gate
         self.proven = (
             PROVEN_BYTES  # up to so many a snapshot is quick to load in one go
@@ -205,9 +210,14 @@ class Document:
         if runs is None:
             return self._apply_unready(update, principal)
         owners = self.owners
-        is_new = False
-        for client, _, end in runs:
-            if end > known.get(client, 0):
+        is_new = is_repeat = False
+        for client, clock, end in runs:
+            reached = known.get(client, 0)
+            if clock < reached and not is_repeat:
+                is_repeat = True
+                found = scan(update) if reading is None else reading.found
+                self._compare(update, found.runs)
+            if end > reached:
                 is_new = True
                 if owners.get(client) != principal:
                     self._claim(client, principal)
@@ -284,6 +294,8 @@ class Document:
         """A part of the update waits for what has not come yet: the log takes it whole, the document what is ready."""
         known = self.gate.known
         found = scan(update)
+        if any(run.clock < known.get(run.client, 0) for run in found.runs):
+            self._compare(update, found.runs)
         for run in found.runs:
             if (
                 run.end > known.get(run.client, 0)
@@ -423,12 +435,34 @@ class Document:
             self.owners[client] = principal
             if not principal.startswith(ANONYMOUS):
                 self.claimed[client] = principal
-        elif self._binding == "enforce":
+        elif self._binding == "enforce" or client in self._contested:
             raise ClientIdConflict(
                 "this client id belongs to another member; choose a new one"
             )
         elif self._binding == "audit":
             self.conflicts += 1
+
+    def _compare(self, update: bytes, runs: Sequence[Run]) -> None:
+        """Raises ClientIdConflict when these are not the structs that stand at their ids: nothing of them would be kept.
+
+        What native code has of them is asked for, from the first id on; what they bring beyond that is not looked at.
+        """
+        known = self.gate.known
+        since = dict(known)
+        for client, clock, *_ in runs:
+            if clock < since.get(client, 0):
+                since[client] = clock - known.pairs.has_half(client, clock)
+        stored = self._read(lambda: self._doc.get_update(encode_state_vector(since)))
+        copy = copied(update, runs, stored, known)
+        if copy is None:
+            return
+        if len(self._contested) >= MAX_CONTESTED:
+            del self._contested[next(iter(self._contested))]
+        self._contested[copy] = None
+        self.copies += 1
+        raise ClientIdConflict(
+            "this client id is used twice, and its ids hold something else; choose a new one"
+        )
 
     def release(self, principal: str) -> None:
         """Forget what an anonymous connection owns: when it comes back it is another connection."""

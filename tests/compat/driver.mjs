@@ -47,6 +47,7 @@ const CONDITIONS = {
   present: (all, names) => all.every((client) => same([client.present, [...names].sort()])),
   opened: (all, count) => all.every((client) => client.cable.opened >= count),
   closed: (all, code) => all.every((client) => client.cable.closes.some((close) => close.code === code)),
+  anyClosed: (all, code) => all.some((client) => client.cable.closes.some((close) => close.code === code)),
   event: (all, [name, detail]) =>
     all.every((client) =>
       client.events.some((event) => event[0] === name && (detail === undefined || event[1] === detail)),
@@ -77,6 +78,10 @@ const ACTIONS = {
   pass: ({ seconds }) => new Promise((resolve) => setTimeout(resolve, seconds * 1000)),
   edit({ names, steps }) {
     for (const client of named(names)) client.document.edit(steps);
+  },
+  /** Each client its own steps, before any hears of the others. */
+  editEach({ steps }) {
+    for (const [name, each] of Object.entries(steps)) clients.get(name).document.edit(each);
   },
   state: ({ name }) => state(clients.get(name) ?? fail(`no client ${name}`)),
   frames: ({ name }) => clients.get(name).cable.frames,

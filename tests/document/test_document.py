@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 from costly import before_each, plain, slow
-from pycrdt import Doc, Text
+from pycrdt import Doc, Text, merge_updates
 
-from collab.document.document import NOTHING, Change, Document, TooCostly
+from collab.document.document import (
+    NOTHING,
+    Binding,
+    Change,
+    Document,
+    TooCostly,
+)
 from collab.errors import ClientIdConflict, DocumentBroken, Refused, TooLarge
 from collab.protocol.division import LONG_BYTES
+from collab.protocol.statevector import encode_state_vector
 from collab.protocol.structs import scan
 from collab.protocol.varint import encode_varint
 
@@ -254,6 +261,96 @@ def test_known_content_may_come_from_anybody_in_enforce() -> None:
     document.apply(first, "ada")
 
     assert document.apply(writer.doc.get_update(), "eve", precise=True) is None
+
+
+class Copy(Writer):
+    """A client with the id of another one, and what it had by then."""
+
+    def __init__(self, original: Writer) -> None:
+        self.doc = Doc(client_id=original.doc.client_id)
+        self.doc.apply_update(original.doc.get_update())
+        self.text = self.doc.get("text", type=Text)
+        self.updates = []
+        self.doc.observe(lambda event: self.updates.append(event.update))
+
+
+@pytest.mark.parametrize("principal", ["ada", "eve"])
+@pytest.mark.parametrize("binding", ["off", "audit", "enforce"])
+def test_what_a_copied_client_writes_at_ids_that_are_used_is_refused(
+    binding: Binding, principal: str
+) -> None:
+    document, writer = Document(binding=binding), Writer()
+    apply_all(document, writer.write("common"))
+    copy = Copy(writer)
+    apply_all(document, writer.write(" mine"))
+
+    (shorter, longer) = (*copy.write(" its"), copy.doc.get_update())
+    for update in (shorter, longer):
+        for precise in (False, True):
+            with pytest.raises(ClientIdConflict):
+                document.apply(update, principal, precise=precise)
+
+    assert document.copies == 4
+    assert read(document) == "common mine"
+
+
+def test_where_a_copy_was_seen_the_owner_of_the_id_alone_may_go_on() -> None:
+    document, writer = Document(binding="audit"), Writer()
+    apply_all(document, writer.write("common"))
+    copy = Copy(writer)
+    apply_all(document, writer.write(" mine"))
+    (first,) = copy.write(" its own")
+    with pytest.raises(ClientIdConflict):
+        document.apply(first, "eve")
+
+    beyond = copy.doc.get_update(document.state_vector())
+    with pytest.raises(ClientIdConflict):
+        document.apply(beyond, "eve", precise=True)
+    apply_all(document, writer.write("!"))
+
+    assert read(document) == "common mine!"
+
+
+def test_a_copy_is_refused_also_where_a_part_of_its_update_must_wait() -> None:
+    document, writer, other = Document(), Writer(), Writer()
+    apply_all(document, writer.write("common"))
+    copy = Copy(writer)
+    apply_all(document, writer.write(" mine"))
+    copy.write(" its")
+    other.write("unknown here")
+    copy.doc.apply_update(other.doc.get_update())
+    copy.text.insert(len(str(copy.text)), "!")
+
+    with pytest.raises(ClientIdConflict):
+        document.apply(merge_updates(*copy.updates[:1], copy.updates[-1]), "ada")
+
+    assert len(document.gate) == 0
+
+
+def test_what_the_server_lost_is_no_copy_when_it_comes_again() -> None:
+    document, writer = Document(), Writer()
+    updates = writer.write("kept", " lost", " too", " new")
+    apply_all(document, updates[:1])
+
+    apply_all(document, updates[1:2])
+    apply_all(document, [merge_updates(*updates[:3]), writer.doc.get_update()])
+
+    assert read(document) == "kept lost too new"
+    assert document.copies == 0
+
+
+def test_a_repeat_may_cut_a_surrogate_pair() -> None:
+    document, writer = Document(), Writer()
+    apply_all(document, writer.write("a😀b"))
+    client = writer.doc.client_id
+    halves = [writer.doc.get_update(encode_state_vector({client: at})) for at in (1, 3)]
+
+    assert [document.apply(half, "ada") for half in halves] == [None, None]
+
+    crafted = bytes((1, 1, *encode_varint(client), 2, 0x84, *encode_varint(client), 1))
+    document.apply(crafted + b"\x01x\x00", "ada")
+
+    assert document.copies == 0
 
 
 def test_an_anonymous_owner_is_forgotten_with_its_connection() -> None:

@@ -50,12 +50,6 @@ class Ledger:
             self.saved[operation] = time.monotonic()
             self._write("saved", operation)
 
-    def disown(self, name: str) -> None:
-        """What this one added need not be there: it was told that it may not write. What it took out may be gone."""
-        for operation in [*self.saved]:
-            if operation.kind == ADD and operation.token.startswith(f"{name}-"):
-                del self.saved[operation]
-
     def note(self, what: str) -> None:
         """A fault, between the edits."""
         self._write(what, None)

@@ -140,8 +140,6 @@ async def copied_client(stage: Stage) -> None:
 async def _is_barred(stage: Stage, copy: Typist) -> None:
     await stage.until(lambda: copy.is_barred, "the copy is refused")
     stage.typists.remove(copy)
-    # What it wrote at a clock that the first had used already was taken for a repeat of that, and called saved.
-    stage.ledger.disown(copy.name)
 
 
 async def copied_client_elsewhere(stage: Stage, *, store: Store) -> None:
