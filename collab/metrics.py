@@ -82,7 +82,7 @@ COUNTERS = {
     "rebuilds": "Documents rebuilt from their log after native code failed.",
     "gate_mismatches": "Times a document's state vector was not what the gate had counted. Must stay zero.",
     "client_id_conflicts": "New content under a client id that belongs to another member.",
-    "client_id_copies": "Updates refused since what stands at their ids is something else: of a client that is a copy of another.",
+    "client_id_copies": "Updates of clients that are copies of others, with something else at ids that are used: refused, or found in what another replica has let in.",
     "compactions": "Checkpoints written.",
     "compaction_failures": "Checkpoints that were not written since verification or the child process failed.",
     "audit_lines": "Lines written to the audit log.",

@@ -46,6 +46,8 @@ MAX_OWN_CLIENTS = (
     1000  # of those for whom something was taken back; the first gets another id then
 )
 MAX_CONTESTED = 1000  # client ids that copies have used; the first is forgotten then
+# Two replicas take in the same ids only before they hear of each other: what they have logged is compared so far back.
+RACED_IDS = 64
 
 # Updates between two comparisons of the gate's vector with the document's.
 _CANARY_EVERY = 1000
@@ -118,7 +120,7 @@ class Document:
         self.conflicts = 0
         # Client ids under which somebody has written what others have not: their owners alone may go on.
         self._contested: dict[int, None] = {}
-        self.copies = 0  # updates that were refused for that
+        self.copies = 0  # updates that were refused for that, or let in elsewhere
         self.mismatches = 0  # times the canary had to correct the gate
         self.proven = (
             PROVEN_BYTES  # up to so many a snapshot is quick to load in one go
@@ -253,6 +255,7 @@ class Document:
             ready = gate.divide(update, found)
         else:
             clients = {run[0] for run in runs}
+            self._look_for_copies(update, runs)
             ready = [update, *gate.advance(runs)]
         if owner:
             for client in clients:
@@ -441,6 +444,21 @@ class Document:
             )
         elif self._binding == "audit":
             self.conflicts += 1
+
+    def _look_for_copies(
+        self, update: bytes, runs: Iterable[tuple[int, int, int]]
+    ) -> None:
+        """Count what two replicas have let in at the same ids: it is too late to refuse either."""
+        known = self.gate.known
+        if len(update) > LONG_BYTES:  # nobody types that in the time
+            return
+        for client, clock, _ in runs:
+            if 0 < known.get(client, 0) - clock <= RACED_IDS:
+                try:
+                    self._compare(update, scan(update).runs)
+                except ClientIdConflict:
+                    pass  # counted
+                return
 
     def _compare(self, update: bytes, runs: Sequence[Run]) -> None:
         """Raises ClientIdConflict when these are not the structs that stand at their ids: nothing of them would be kept.

@@ -327,6 +327,23 @@ def test_a_copy_is_refused_also_where_a_part_of_its_update_must_wait() -> None:
     assert len(document.gate) == 0
 
 
+def test_a_copy_that_another_replica_has_let_in_is_counted_and_ends_there() -> None:
+    document, writer = Document(binding="audit"), Writer()
+    apply_all(document, writer.write("common"))
+    copy = Copy(writer)
+    apply_all(document, writer.write(" mine"))
+    its, more = copy.write(" its", " and so on")
+
+    document.merge(its, "")
+    document.merge(writer.doc.get_update(), "")
+
+    assert document.copies == 1
+    with pytest.raises(ClientIdConflict):
+        document.apply(more, "eve")
+    apply_all(document, writer.write("!"))
+    assert read(document) == "common mine!"
+
+
 def test_what_the_server_lost_is_no_copy_when_it_comes_again() -> None:
     document, writer = Document(), Writer()
     updates = writer.write("kept", " lost", " too", " new")
