@@ -163,6 +163,22 @@ def test_a_room_is_exported_as_it_was(data: str, tmp_path: Path) -> None:
     assert "ends at position 3" in beyond.stderr
 
 
+def test_where_nothing_can_be_written_is_named(data: str, tmp_path: Path) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("hi")
+    collab("import", "r", str(file), "--text", "text", "--data", data)
+
+    exported = collab("export", "r", "--output", str(tmp_path), "--data", data)
+    made = collab(
+        *("key", "create", "--principal", "ada", "--room", "r=read"),
+        *("--data", str(file / "data")),
+    )
+
+    assert (exported.returncode, made.returncode) == (1, 2)
+    assert exported.stderr == f"collab: cannot write {tmp_path}: Is a directory\n"
+    assert made.stderr == f"collab: cannot make {file / 'data'}: Not a directory\n"
+
+
 def test_rich_text_is_exported_as_markdown(data: str, tmp_path: Path) -> None:
     doc: Doc = Doc()
     doc["text"] = Text("plain bold")
@@ -181,7 +197,7 @@ def test_rich_text_is_exported_as_markdown(data: str, tmp_path: Path) -> None:
     [
         (["export", "r"], 2, "no data directory"),
         (["inspect"], 2, "no data directory"),
-        (["import", "r", "/nonexistent"], 2, "no file"),
+        (["import", "r", "/nonexistent"], 2, "cannot read /nonexistent"),
     ],
 )
 def test_what_is_missing_is_named(

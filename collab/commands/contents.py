@@ -85,8 +85,11 @@ def export_room(
     if output is None:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
-    else:
+        return
+    try:
         output.write_bytes(content)
+    except OSError as error:
+        raise CollabError(f"cannot write {output}: {error.strerror}") from None
 
 
 def _store(where: Settings) -> Store:
@@ -169,9 +172,10 @@ def import_room(
     from collab.audit.chain import note
     from collab.document.export import from_text
 
-    if not file.is_file():
-        raise ConfigurationError(f"there is no file {file}")
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
     if text:
         try:
             content = from_text(content.decode(), text)

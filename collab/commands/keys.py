@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import inf
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,9 +58,16 @@ def _registry(where: Settings, *, is_new: bool = False) -> Registry:
             )
         case "sqlite":
             if is_new:
-                where.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _make(where.data)
             existing(where.data)
     return Registry(make_shelf(where))
+
+
+def _make(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make {data}: {error.strerror}") from None
 
 
 def _audit(where: Settings, event: str, tenant: str = "", **details: Any) -> None:
