@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from calling import Caller, open_api
+from costly import slow
 from logged import capture_logs
 from pycrdt import Doc, Map, Text
 
@@ -566,6 +567,37 @@ async def test_an_id_is_not_taken_up_again_when_the_room_is_opened_anew() -> Non
         room = replica.live("r")
         assert room is not None
         assert len(room.document.gate.known) == 2
+
+
+async def test_an_edit_goes_in_whole_however_long_native_code_takes() -> None:
+    async with open_api() as call:
+        await splice(call, "!")
+        room = call.house.replica.live("r")
+        assert room is not None
+        room.document._clock = slow()
+        splices = [{"root": "text", "index": 0, "insert": "ab"} for _ in range(600)]
+
+        answer = await call("PATCH", HERE, json={"splices": splices})
+
+        assert answer.status_code == 200, answer.text
+        read = await call("GET", HERE)
+        assert read.json()["text"] == "ab" * 600 + "!"
+
+
+async def test_what_a_copied_client_writes_is_refused_over_http() -> None:
+    texts = [Doc(client_id=7) for _ in range(2)]
+    for doc, words in zip(texts, ("mine", "its own"), strict=True):
+        doc.get("text", type=Text).insert(0, words)
+    first, second = (doc.get_update() for doc in texts)
+    async with open_api() as call:
+        kept = await call("POST", UPDATE, content=first, headers=BYTES)
+
+        refused = await call("POST", UPDATE, content=second, headers=BYTES)
+        again = await call("POST", UPDATE, content=first, headers=BYTES)
+
+        assert (kept.status_code, again.status_code) == (200, 200)
+        assert refused.status_code == 409
+        assert refused.json()["code"] == "client_id_conflict"
 
 
 async def test_the_tables_of_drafts_are_bounded(

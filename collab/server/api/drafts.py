@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, ref
 
 from collab.document.document import Document
 from collab.document.edits import Draft, Operation
+from collab.errors import TooLarge
 from collab.room import Room, Visitor
 
 MAX_WRITERS = (
@@ -48,13 +49,17 @@ class Drafts:
     ) -> bool:
         """Edit the document of a room; whether that changed anything. All at once or, when it raises, nothing.
 
-        Raises what `Draft.edit` and `Room.update` raise; when that is TooCostly, a part has gone in.
+        Raises what `Draft.edit` and `Room.update` raise.
         """
         client = self._client(room, visitor.principal.id)
         draft = self._draft(room, client)
         update = draft.edit(operations)
         if update is not None:
-            room.update(visitor, update)
+            if len(update) > room.document.max_update_bytes:
+                raise TooLarge("update bytes")
+            # Not by parts, of which some could be refused: the copy has shown that it is quick, and what we insert
+            # stands beside its neighbours, so nothing is compared.
+            room.update(visitor, update, is_ours=True)
         self._keep(room, client, draft)
         return update is not None
 
