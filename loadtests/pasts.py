@@ -44,9 +44,11 @@ PACE = 300  # milliseconds between two edits
 AT_ONCE = 500  # rows that are appended together
 ADA, BOT = Author("anonymous", "ada"), Author("anonymous", "bot", "t")
 ASKED = 60
+STARTS = 7  # of a server, each to be asked for the first time
 FLUSHES = 1000
 LARGE_BYTES = 1 << 20
 TYPED = "[typed inside]"
+PAGE = "all that was ever written down here is of some use to somebody\n" * 65
 FORMS = "format=text&root=" + traces.ROOT
 
 Log = list[tuple[Author, bytes]]
@@ -79,25 +81,29 @@ def attribution(bench: Bench) -> None:
 
 
 def past(bench: Bench) -> None:
-    """The document anywhere in a long history, as text; and who wrote what in all of it: asked for the first time, again, and
-    after each edit of somebody who types.
+    """The document anywhere in a long history, as text; and who wrote what in all of it: asked again, after each edit of
+    somebody who types, and for the first time since the server started, which has been asked about another room or none.
     """
     log = _alone(bench)
     chance = Random(3)
-    with _serving(bench, log) as (server, ask):
-        end = ask("GET", "").json()["position"]
-        places = [chance.randrange(1, end + 1) for _ in range(ASKED)]
-        ask("GET", f"/document?{FORMS}&at={end}")  # the child process starts
-        before = server.cpu_seconds()
-        read = [_timed(lambda at=at: ask("GET", f"/document?{FORMS}&at={at}")) for at in places]  # fmt: skip
-        spent = (server.cpu_seconds() - before) / len(read) * 1e3
-        first = _timed(lambda: ask("GET", "/blame"))
-        still, typing = [], []
-        for _ in range(ASKED // 3):
-            still.append(_timed(lambda: ask("GET", "/blame")))
-            ask("PATCH", "/document", _splice(0, "x"))
-            typing.append(_timed(lambda: ask("GET", "/blame")))
-        spans = len(ask("GET", "/blame").json()["spans"])
+    with _stored(log) as folder:
+        with _serving(bench, folder) as (server, ask):
+            end = ask("GET", "").json()["position"]
+            places = [chance.randrange(1, end + 1) for _ in range(ASKED)]
+            ask("GET", f"/document?{FORMS}&at={end}")  # the child process starts
+            before = server.cpu_seconds()
+            read = [_timed(lambda at=at: ask("GET", f"/document?{FORMS}&at={at}")) for at in places]  # fmt: skip
+            spent = (server.cpu_seconds() - before) / len(read) * 1e3
+            ask("GET", "/blame")
+            still, typing = [], []
+            for _ in range(ASKED // 3):
+                still.append(_timed(lambda: ask("GET", "/blame")))
+                ask("PATCH", "/document", _splice(0, "x"))
+                typing.append(_timed(lambda: ask("GET", "/blame")))
+            spans = len(ask("GET", "/blame").json()["spans"])
+        count = 1 if bench.is_quick else STARTS
+        alone = [_first(bench, folder, is_child_there=False) for _ in range(count)]
+        first = [_first(bench, folder, is_child_there=True) for _ in range(count)]
     bench.figures["past"] = {
         bench.ours.name: {
             "edits": [float(len(log))],
@@ -105,7 +111,9 @@ def past(bench: Bench) -> None:
             "document p95 ms": [_share(read, 0.95)],
             "document most ms": [max(read)],
             "document CPU ms": [spent],
-            "blame for the first time ms": [first],
+            "first blame p50 ms": [_share(first, 0.5)],
+            "first blame most ms": [max(first)],
+            "and the child process starts ms": [_share(alone, 0.5)],
             "blame p50 ms": [_share(still, 0.5)],
             "blame after an edit p50 ms": [_share(typing, 0.5)],
             "spans": [float(spans)],
@@ -113,6 +121,17 @@ def past(bench: Bench) -> None:
     }
     bench.aim("past", "document p95", _share(read, 0.95), 60, unit=" ms")
     bench.aim("past", "blame after an edit, p50", _share(typing, 0.5), 50, unit=" ms")
+    bench.aim("past", "first blame of a room, p50", _share(first, 0.5), 50, unit=" ms")
+
+
+def _first(bench: Bench, folder: Path, *, is_child_there: bool) -> float:
+    """Of a room that is open, and that nobody has asked about since the server started."""
+    with _serving(bench, folder) as (_, ask):
+        ask("GET", "")
+        if is_child_there:
+            ask("PATCH", "/document", _splice(0, PAGE), room="another")
+            ask("GET", "/blame", room="another")
+        return _timed(lambda: ask("GET", "/blame"))
 
 
 def undo(bench: Bench) -> None:
@@ -121,7 +140,7 @@ def undo(bench: Bench) -> None:
     undone: list[float] = []
     redone: list[float] = []
     spent: list[float] = []
-    with _serving(bench, log) as (server, ask):
+    with _stored(log) as folder, _serving(bench, folder) as (server, ask):
         written = ask("GET", f"/document?{FORMS}").text
         ask("POST", "/turns/t/undo", {})  # the child process starts
         for _ in range(10 if bench.is_quick else 25):
@@ -204,9 +223,8 @@ def _turn() -> tuple[Log, str]:
     made: list[bytes] = []
     log: Log = []
     doc.observe(_note(made))
-    page = "all that was ever written down here is of some use to somebody\n" * 65
     while len(text) < LARGE_BYTES:
-        text.insert(len(text), page)
+        text.insert(len(text), PAGE)
     log += [(ADA, update) for update in made]
     bot: Doc[Any] = Doc(client_id=2)
     bot.apply_update(doc.get_update())
@@ -233,26 +251,32 @@ def _turn() -> tuple[Log, str]:
 
 
 @contextmanager
-def _serving(
-    bench: Bench, log: Log
-) -> Iterator[tuple[Server, Callable[..., httpx2.Response]]]:
-    """A server whose store holds a log, and a way to ask about the room."""
+def _stored(log: Log) -> Iterator[Path]:
+    """A store that holds a log."""
     with tempfile.TemporaryDirectory(prefix="collab-bench-") as folder:
         asyncio.run(_fill(Path(folder), log))
-        with (
-            Server(bench.ours, bench.core, folder=Path(folder)) as server,
-            httpx2.Client(timeout=60) as client,
-        ):
-            url = f"http://127.0.0.1:{server.port}/v1/rooms/{ROOM}"
+        yield Path(folder)
 
-            def ask(
-                method: str, path: str, body: dict[str, Any] | None = None
-            ) -> httpx2.Response:
-                answer = client.request(method, url + path, json=body)
-                answer.raise_for_status()
-                return answer
 
-            yield server, ask
+@contextmanager
+def _serving(
+    bench: Bench, folder: Path
+) -> Iterator[tuple[Server, Callable[..., httpx2.Response]]]:
+    """A server on a store, and a way to ask about the room."""
+    with (
+        Server(bench.ours, bench.core, folder=folder) as server,
+        httpx2.Client(timeout=60) as client,
+    ):
+        url = f"http://127.0.0.1:{server.port}/v1/rooms"
+
+        def ask(
+            method: str, path: str, body: dict[str, Any] | None = None, room: str = ROOM
+        ) -> httpx2.Response:
+            answer = client.request(method, f"{url}/{room}{path}", json=body)
+            answer.raise_for_status()
+            return answer
+
+        yield server, ask
 
 
 async def _fill(folder: Path, log: Log) -> None:

@@ -322,23 +322,29 @@ def _decode_runs(found: Attribution, reader: Reader, *, is_whole: bool) -> None:
     varints = _varints(reader.frame[reader.at :])
     if reader.frame[-1] > 127:
         raise InvalidMessage("an attribution that cannot be read")
-    numbers = map(_Numbers().__getitem__, varints)
+    number_of = _Numbers().__getitem__
+    numbers = map(number_of, varints)
     sizes = []
-    left = len(varints)
+    total, at = 0, 2  # runs, and how many numbers come before them
     for clients in (found.inserted, found.deleted):
         for _ in range(next(numbers, 0)):
             client, count = next(numbers, MAX_CLIENT), next(numbers, 0)
-            left -= count
-            if client >= MAX_CLIENT or client in clients or left < 0:
+            total, at = total + count, at + 2
+            if client >= MAX_CLIENT or client in clients or total > len(varints):
                 raise InvalidMessage("an attribution that cannot be read")
             clients[client] = Runs()
             sizes.append((clients[client], count))
-    total = sum(count for _, count in sizes)
-    gaps, lengths, authors, minutes = (list(islice(numbers, total)) for _ in range(4))
-    if len(minutes) < total or next(numbers, None) is not None:
+    if len(varints) != at + 4 * total:
         raise InvalidMessage("an attribution that cannot be read")
+    if not is_whole:
+        del sizes[len(found.inserted) :]
+    some = sum(count for _, count in sizes)
+    gaps, lengths, authors, minutes = (
+        map(number_of, varints[start : start + some])
+        for start in (at, at + total, at + 2 * total, at + 3 * total)
+    )
     columns = zip(gaps, lengths, authors, minutes, strict=True)
-    for runs, count in sizes if is_whole else sizes[: len(found.inserted)]:
+    for runs, count in sizes:
         end = minute = 0
         for gap, length, author, more in islice(columns, count):
             start = end + gap

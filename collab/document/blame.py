@@ -12,7 +12,7 @@ from pycrdt import Doc
 from collab.document.attribution import MINUTE, NOBODY, Attribution, Run
 from collab.document.export import load
 from collab.document.markdown import TEXT_BLOCKS, tag_of
-from collab.document.order import Line, Order, Span
+from collab.document.order import Line, Order, Stretch
 from collab.document.people import Owners, People
 from collab.document.pieces import Lines, Piece
 from collab.document.shared import (
@@ -65,9 +65,11 @@ def blame(
         raise InvalidRequest(f"a {place.kind} has no `start` and no `end`")
     people = People()
     spans: list[dict[str, Any]] = []
-    numbers: dict[tuple[int, str | None], int] = {}
+    last: dict[str, Any] = {}  # of the spans
+    numbers: dict[str | None, dict[int, int]] = {}  # by owner and credit
     credited = found.credits
     finders = {client: runs.finder() for client, runs in found.inserted.items()}
+    whose = -1  # client id of the last that was looked at
     for part, base, some in _spans(order, place, start, end):
         number, minute = -1, 0  # of the last span
         more = {
@@ -76,29 +78,31 @@ def blame(
             if value is not None
         }
         for client, clock, units, within, size in some:
+            if client != whose:
+                whose, owner = client, owners.get(client)
+                find_runs = finders.get(client, _nobody)
+                known = numbers.setdefault(owner, {})
             at = base + within
-            owner = owners.get(client)
-            find_runs = finders.get(client, _nobody)
             for first, until, credit, then in find_runs(clock, clock + units):
-                by = numbers.get((credit, owner))
+                by = known.get(credit)
                 if by is None:
                     author = credited[credit].author
-                    by = numbers[credit, owner] = people.number(author, owner)
+                    by = known[credit] = people.number(author, owner)
                 stop = at + (until - clock) * size // units
                 if by == number and then == minute:
-                    spans[-1]["end"] = stop
+                    last["end"] = stop
                     continue
                 number, minute = by, then
                 begin = at + (first - clock) * size // units
-                spans.append(
-                    {
-                        "start": begin,
-                        "end": stop,
-                        "author": by,
-                        "time": then * MINUTE,
-                        **more,
-                    }
-                )
+                last = {
+                    "start": begin,
+                    "end": stop,
+                    "author": by,
+                    "time": then * MINUTE,
+                }
+                if more:
+                    last |= more
+                spans.append(last)
     return {
         "root": root,
         "path": path,
@@ -114,7 +118,7 @@ def _nobody(start: int, end: int) -> Iterable[Run]:
 
 def _spans(
     order: Order, place: Shared, start: int, end: int | None
-) -> Iterator[tuple[Part, int, list[Span]]]:
+) -> Iterator[tuple[Part, int, list[Stretch]]]:
     """The ids of what stands between two places, part by part, and where each part begins."""
     base = 0
     for part in _parts(order, place):
@@ -122,7 +126,7 @@ def _spans(
         last = part.size if end is None else min(end - base, part.size)
         if first < last:
             if part.line is None:
-                spans = [Span(*part.ids, 1, 0, 1)]
+                spans = [(*part.ids, 1, 0, 1)]
             else:
                 spans = part.line.spans(first, last)
             yield part, base, spans
@@ -200,12 +204,17 @@ class Orders:
         known, order, size = self._kept.pop(name, (b"", None, 0))
         self._bytes += len(snapshot) - size
         if known != digest or order is None:
-            order = _grown(order, snapshot) or Order.of(snapshot)
+            grown = _grown(order, snapshot)
+            if grown is None and order is not None:
+                order.end()
+            order = grown or Order.of(snapshot)
         self._kept[name] = digest, order, len(snapshot)
         while len(self._kept) > MAX_KEPT or (
             self._bytes > MAX_KEPT_BYTES and len(self._kept) > 1
         ):
-            self._bytes -= self._kept.popitem(last=False)[1][2]
+            _, (_, oldest, size) = self._kept.popitem(last=False)
+            self._bytes -= size
+            oldest.end()
         return order
 
 

@@ -54,6 +54,10 @@ class Span(NamedTuple):
     size: int  # characters
 
 
+# The same, for who looks through thousands of them.
+Stretch = tuple[int, int, int, int, int]
+
+
 class Block:
     """Pieces beside each other in a line, and what they count for together."""
 
@@ -168,29 +172,26 @@ class Line:
             at = _right(at)
         return index
 
-    def spans(self, start: int, end: int) -> list[Span]:
-        """Whose characters stand from one place up to another, both of which there are."""
+    def spans(self, start: int, end: int) -> list[Stretch]:
+        """Whose characters stand from one place up to another, both of which there are: each as `Span` has it."""
         piece, at = self.first, 0
         if start:  # its blocks need not be made for all of it
             piece, at, _ = self.find(start)
-        found: list[Span] = []
+        found: list[Stretch] = []
         while piece is not None and start < end:
             size = piece.size
             if size:
                 text = piece.text
-                size = min(size - at, end - start)
-                if text is None or piece.size == piece.units:
-                    found.append(
-                        Span(piece.client, piece.clock + at, size, start, size)
-                    )
+                if text is None or size == piece.units:
+                    size = min(size - at, end - start)
+                    found.append((piece.client, piece.clock + at, size, start, size))
                     start += size
                 else:
+                    size = min(size - at, end - start)
                     clock = piece.clock + unit_at(text, at)
                     for stretch in even(text[at : at + size]):
                         units = units_of(stretch)
-                        found.append(
-                            Span(piece.client, clock, units, start, len(stretch))
-                        )
+                        found.append((piece.client, clock, units, start, len(stretch)))
                         clock += units
                         start += len(stretch)
             at = 0
@@ -266,6 +267,13 @@ class Order:
             if sweeps:
                 gc.enable()
         return order
+
+    def end(self) -> None:
+        """It is of no further use: its pieces, which hold each other, go at once instead of when somebody looks for garbage."""
+        for mine in self._clients.values():
+            for piece in mine.pieces:
+                piece.left = piece.right = piece.line = piece.block = piece.lines = None
+        self._clients, self._roots = {}, {}
 
     # What changes it
 
@@ -348,10 +356,16 @@ class Order:
         origin = piece.origin
         if origin is None:
             left = None
-        elif origin[1] == clock - 1 and origin[0] == client:
-            left = mine.pieces[-1]  # typed on, which is most of all
         else:
-            left = self._ending(*origin)
+            whose, end = origin
+            theirs = mine if whose == client else self._clients[whose]
+            if end == clock - 1 and theirs is mine:
+                left = mine.pieces[-1]  # typed on, which is most of all
+            else:
+                index = bisect_right(theirs.starts, end) - 1
+                left = theirs.pieces[index]
+                if left.clock + left.units != end + 1 and left.line is not None:
+                    self._cut(theirs, index, end + 1)
         right = None if left is None else left.right
         behind = piece.right_origin
         if behind is None:
@@ -380,10 +394,10 @@ class Order:
         if (
             text is not None
             and left is not None
-            and line.key is None
-            and left.client == client
             and left.clock + left.units == clock
+            and left.client == client
             and left.text is not None
+            and line.key is None
             and left.right_origin == piece.right_origin
             and origin == (client, clock - 1)
             and left.units + piece.units <= MAX_PIECE
@@ -394,7 +408,9 @@ class Order:
             mine.next = left.clock + left.units
             return
         line.link(piece, left)
-        mine.add(piece)
+        mine.starts.append(clock)
+        mine.pieces.append(piece)
+        mine.next = clock + piece.units
         if line.key is not None:  # only the newest value of a key is there
             if piece.right is not None:
                 self._delete(piece)
@@ -467,15 +483,6 @@ class Order:
         mine = self._clients[client]
         return mine.pieces[bisect_right(mine.starts, clock) - 1]
 
-    def _ending(self, client: int, clock: int) -> Piece:
-        """The piece that ends with this id, cut there if need be."""
-        mine = self._clients[client]
-        index = bisect_right(mine.starts, clock) - 1
-        piece = mine.pieces[index]
-        if piece.clock + piece.units != clock + 1 and piece.line is not None:
-            self._cut(mine, index, clock + 1)
-        return piece
-
     def _starting(self, client: int, clock: int) -> Piece:
         """The piece that begins with this id, cut there if need be."""
         mine = self._clients[client]
@@ -547,19 +554,25 @@ class Order:
             raise AnchorNotFound("there is no such shared type")
         return lines
 
-    def shown(
-        self, client: int, start: int, end: int
-    ) -> Iterator[tuple[Piece, int, int]]:
-        """The pieces that show some of these ids, and which ids of each."""
+    def pieces(self, client: int, start: int, end: int) -> Iterator[Piece]:
+        """All that have some of these ids, also those deleted."""
         mine = self._clients.get(client)
         at = 0 if mine is None else max(0, mine.index(start))
         while mine is not None and at < len(mine.pieces):
             piece = mine.pieces[at]
             if piece.clock >= end:
                 break
-            if piece.size and piece.end > start:
-                yield piece, max(start, piece.clock), min(end, piece.end)
+            if piece.end > start:
+                yield piece
             at += 1
+
+    def shown(
+        self, client: int, start: int, end: int
+    ) -> Iterator[tuple[Piece, int, int]]:
+        """The pieces that show some of these ids, and which ids of each."""
+        for piece in self.pieces(client, start, end):
+            if piece.size:
+                yield piece, max(start, piece.clock), min(end, piece.end)
 
     def root_of(self, root: Root) -> str | None:
         """The name of the root that a shared type lies in, however deep; None when that is gone."""
@@ -687,7 +700,7 @@ class Order:
         for place in (start, end):
             self._at(root, place)
         line = self._list(root)
-        return [] if line is None else line.spans(start, end)
+        return [] if line is None else [*map(Span._make, line.spans(start, end))]
 
     def _at(self, root: Root, index: int) -> tuple[Piece | None, int, int]:
         """The piece at a place. Raises InvalidRequest beyond the end."""

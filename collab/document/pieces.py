@@ -180,6 +180,7 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
         pieces: list[Piece] = []
         needs: list[Need] = []
         match_own = _between_own(own) if structs >= MANY else None
+        known_at, known, behind = b"", (client, 0), 0  # of the last right neighbour
         for _ in range(structs):
             info = update[p]
             kind = info & 31
@@ -192,10 +193,12 @@ def _read(update: bytes) -> tuple[list[Section], list[Range]]:
                 left_at, right_at, value_bytes = match.groups()
                 p = match.end()
                 before = left_at[0] + tails[left_at[1:]]
-                behind = right_at[0] + tails[right_at[1:]]
+                if right_at != known_at:  # who types on has the same one behind it
+                    known_at, behind = right_at, right_at[0] + tails[right_at[1:]]
+                    known = client, behind
                 if before >= clock or behind >= clock:
                     raise Refused("self reference")
-                origin, right_origin = (client, before), (client, behind)
+                origin, right_origin = (client, before), known
                 value = value_bytes[0] if len(value_bytes) == 1 else number_of(value_bytes)  # fmt: skip
             elif info > 63:
                 match = match_joined(update, p)

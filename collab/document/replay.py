@@ -7,6 +7,7 @@ per row before it is applied, so that the parent knows which one was the last.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -36,6 +37,8 @@ _HEAD = Struct(
     "<BBQQQ"
 )  # what to do, is there a checkpoint, its position, its length, the number of rows
 _UNBOUNDED = 1 << 62
+# Made and kept until what is young is looked through for garbage: more than the order of a large document has.
+_YOUNG_OBJECTS = 100_000
 
 
 class Request(Enum):
@@ -258,6 +261,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, *, cpu_seconds: int) -> None:
             reason = f"{type(error).__name__}: {error}".encode()
             answers.write(encode_answer(Answer.FAILED, 0, reason))
         answers.flush()
+        gc.collect(1)  # of what this answer took, now that nobody waits for it
 
 
 def _compact(snapshot: bytes | None, start: int, tail: Tail, answers: BinaryIO) -> None:
@@ -321,6 +325,8 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(10)
+    gc.set_threshold(_YOUNG_OBJECTS)
+    gc.freeze()  # what is here stays
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that prints may disturb the answers
     try:

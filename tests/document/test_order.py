@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from pycrdt import Array, Doc, Map, Text, merge_updates
 
 from collab.document.anchor import Anchor, Id, Orphaned, Place, Side
 from collab.document.order import BLOCK, Ahead, Order, Span
-from collab.document.pieces import MAX_PIECE
+from collab.document.pieces import MAX_PIECE, Piece
 from collab.errors import AnchorNotFound, InvalidMessage, InvalidRequest, Refused
 
 EMOJI = "a😀中"
@@ -357,3 +358,26 @@ def test_an_update_with_other_bytes_in_it_is_taken_or_refused_whole(
         assert (order.vector(), order.text("text")) == before
 
     assert_whole(order)
+
+
+def test_the_pieces_of_an_order_that_has_ended_go_without_a_sweep() -> None:
+    updates = updates_of(insert(0, "one"), insert(0, "two"), delete(2, 4))
+    sweeps = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        before = _pieces()
+        order = Order.of(merge_updates(*updates))
+        made = _pieces() - before
+
+        order.end()
+
+        left = _pieces() - before
+    finally:
+        if sweeps:
+            gc.enable()
+    assert (made > 0, left) == (True, 0)
+
+
+def _pieces() -> int:
+    return sum(isinstance(each, Piece) for each in gc.get_objects())
