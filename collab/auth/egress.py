@@ -113,13 +113,16 @@ class Backend:
         )
         self._addresses: Sequence[Address] = ()
         self._resolved_until = -1.0
+        self._lookups = Flights()
         self._client: httpx2.AsyncClient | None = None
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
+        await self._lookups.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._lookups.__aexit__()
         if self._client is not None:
             await self._client.aclose()
 
@@ -160,12 +163,10 @@ class Backend:
             return (self._literal,)
         if self._clock() < self._resolved_until:
             return self._addresses
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                self._host, self._url.port or 0, type=socket.SOCK_STREAM
-            )
-        except (OSError, UnicodeError):
-            raise Unreachable("its name was not found") from None
+        # One at a time, however many give up waiting: where the resolver hangs, each holds one of the process's few threads.
+        found = await self._lookups.get(self._host, self._look_up)
+        if found is None:
+            raise Unreachable("its name was not found")
         addresses = sorted(
             {ip_address(str(each[4][0]).partition("%")[0]) for each in found},
             key=lambda address: (address.version, address),
@@ -182,6 +183,17 @@ class Backend:
         self._addresses = addresses[:MAX_ADDRESSES]
         self._resolved_until = self._clock() + RESOLVED_SECONDS
         return self._addresses
+
+    async def _look_up(self) -> list[tuple[Any, ...]] | None:
+        """What the name leads to, None for nowhere."""
+        try:
+            return list(
+                await asyncio.get_running_loop().getaddrinfo(
+                    self._host, self._url.port or 0, type=socket.SOCK_STREAM
+                )
+            )
+        except (OSError, UnicodeError):
+            return None
 
     async def _ask(
         self,

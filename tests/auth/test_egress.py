@@ -185,6 +185,38 @@ async def test_the_next_address_of_a_name_is_tried_when_one_does_not_answer(
 
 
 @pytest.mark.anyio
+async def test_a_resolver_that_hangs_is_asked_once_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked: list[str] = []
+    answered = asyncio.Event()
+
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        await answered.wait()
+        return [(0, 0, 0, "", ("127.0.0.1", port))]
+
+    async with endpoint(answer(b"yes")) as backend:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo, raising=False)
+        url = f"http://backend.test:{backend.port}/"
+        parts = checked_url(url, "setting")
+        async with (
+            Backend(parts, seconds=0.05, max_bytes=9, allow_private=True) as hasty,
+            Backend(parts, seconds=30, max_bytes=9, allow_private=True) as patient,
+        ):
+            for _ in range(3):
+                with pytest.raises(Unreachable):
+                    await hasty.ask("GET")
+            assert len(asked) == 1
+
+            waiting = asyncio.create_task(patient.ask("GET"))
+            answered.set()
+
+            assert (await waiting).body == b"yes"
+
+
+@pytest.mark.anyio
 async def test_localhost_is_an_address_in_so_many_words():
     async with endpoint(answer(b"yes")) as served:
         async with backend_of(f"http://localhost:{served.port}/") as backend:
