@@ -363,8 +363,11 @@ class Provider:
             self.send(messages.turn(id, encoded))
 
     def cancel_turn(self, turn: str, principal: str = "") -> bool:
-        """Ask for somebody's turn to be stopped; False when there is no connection."""
-        return self.send(messages.cancel(checked_turn(turn), principal))
+        """Ask for somebody's turn to be stopped; False when there is no connection. Raises Invalid for an id that is none."""
+        try:
+            return self.send(messages.cancel(checked_turn(turn), principal))
+        except InvalidMessage as error:
+            raise Invalid(str(error)) from None
 
     # Its life.
 

@@ -399,6 +399,13 @@ async def test_a_turn_that_no_server_takes_is_not_begun(
         await provider.flush(timeout=SECONDS)
 
 
+async def test_a_turn_whose_name_is_none_cannot_be_stopped() -> None:
+    provider = Provider("http://127.0.0.1:1", "room")
+
+    with pytest.raises(Invalid, match="turn"):
+        provider.cancel_turn("no name")
+
+
 async def test_a_turn_goes_before_what_belongs_to_it(server: Scripted) -> None:
     async with Provider(server.url, "room", chance=soon) as provider:
         line = await meet(server, provider)
