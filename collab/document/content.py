@@ -11,7 +11,12 @@ import orjson
 from collab.document.pieces import Content
 from collab.protocol.varint import Reader
 
-BINARY, EMBED, VALUES, DOCUMENT = 3, 5, 8, 9  # kinds of content, as updates number them
+BINARY, EMBEDDED, VALUES, DOCUMENT = (
+    3,
+    5,
+    8,
+    9,
+)  # kinds of content, as updates number them
 
 
 def values_of(content: Content, first: int, last: int) -> list[Any]:
@@ -24,7 +29,7 @@ def values_of(content: Content, first: int, last: int) -> list[Any]:
 def _values(kind: int, encoded: bytes) -> list[Any]:
     if kind == BINARY:
         return [{"$bytes": encoded.hex()}]
-    if kind == EMBED:
+    if kind == EMBEDDED:
         return [orjson.loads(encoded)]
     if kind == DOCUMENT:
         return [encoded.decode()]

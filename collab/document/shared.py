@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from collab.document.anchor import Id, Root
-from collab.document.content import EMBED
+from collab.document.content import EMBEDDED
 from collab.document.order import Order
 from collab.document.pieces import Lines, Piece
 from collab.document.values import Problem, parse, pointer
@@ -53,7 +53,7 @@ def _kind_of(lines: Lines) -> str:
         return "map"
     if not pieces:
         return "empty"
-    if any(piece.content and piece.content[0] == EMBED for piece in pieces):
+    if any(piece.content and piece.content[0] == EMBEDDED for piece in pieces):
         return "text"
     types = (piece.lines.kind for piece in pieces if piece.lines is not None)
     return "xml" if any(kind in _XML for kind in types) else "array"
