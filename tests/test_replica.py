@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from costly import before_each, plain, slow
 from rooms import Client, update_message
 
 from collab import replica as replica_module
@@ -21,6 +22,7 @@ from collab.errors import (
     RoomNotFound,
     RoomUnavailable,
     StoreUnavailable,
+    TooLarge,
 )
 from collab.metrics import Metrics
 from collab.replica import MAX_CRASHED_LOADS, Replica
@@ -276,6 +278,31 @@ async def test_a_broken_document_is_rebuilt_and_its_members_stay(
         assert replica.metrics.rebuilds == 1
         assert bob.read() == "xy"
         assert (ada.line.holds, ada.line.closed) == (0, None)
+
+
+@pytest.mark.parametrize("precise", [False, True])
+async def test_what_lets_in_what_takes_too_long_costs_a_room_one_rebuild(
+    *, precise: bool
+) -> None:
+    ada, bob, eve = Client("ada"), Client("bob"), Client("eve")
+    async with make() as replica:
+        room = await replica.open("r")
+        for client in (ada, bob, eve):
+            replica.join(room, client.member)
+        room.update(ada.member, plain(1000))
+        late = bob.write("late")
+        room.document._clock = slow()
+        room.update(eve.member, before_each(1000, after=bob.doc.client_id))
+        with pytest.raises(DocumentBroken, match="too long"):
+            room.update(bob.member, late)
+        await replica.rebuild(room)
+
+        with pytest.raises(TooLarge, match="waiting"):
+            room.update(bob.member, late, precise=precise)
+        is_new = room.update(ada.member, ada.write("goes on"), precise=precise)
+
+        assert is_new
+        assert replica.metrics.rebuilds == 1
 
 
 class _Broken:

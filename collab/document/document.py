@@ -86,6 +86,13 @@ class TooCostly(TooLarge):
         self.kept = kept
 
 
+class WaitTooCostly(DocumentBroken):
+    """What had waited for it takes native code out of all proportion long."""
+
+    def __init__(self) -> None:
+        super().__init__("what waited takes too long")
+
+
 class Document:
     """One live `pycrdt.Doc` with everything a room must know about it.
 
@@ -120,6 +127,9 @@ class Document:
         self.conflicts = 0
         # Client ids under which somebody has written what others have not: their owners alone may go on.
         self._contested: dict[int, None] = {}
+        # Client ids for which something waits that takes too long: nothing new may come under them.
+        self._barred: set[int] = set()
+        self._suspects: set[int] = set()  # those that may be
         self.copies = 0  # updates that were refused for that, or let in elsewhere
         self.mismatches = 0  # times the canary had to correct the gate
         self.proven = (
@@ -211,6 +221,8 @@ class Document:
             runs = check(update, known)
         if runs is None:
             return self._apply_unready(update, principal)
+        if self._barred:
+            self._spare(runs)
         owners = self.owners
         is_new = is_repeat = False
         for client, clock, end in runs:
@@ -297,6 +309,8 @@ class Document:
         """A part of the update waits for what has not come yet: the log takes it whole, the document what is ready."""
         known = self.gate.known
         found = scan(update)
+        if self._barred:
+            self._spare([run[:3] for run in found.runs])
         if any(run.clock < known.get(run.client, 0) for run in found.runs):
             self._compare(update, found.runs)
         for run in found.runs:
@@ -325,14 +339,14 @@ class Document:
                         update, read(update), self._integrate_watched
                     )
                 except TooCostly:
-                    raise DocumentBroken("what waited takes too long") from None
+                    raise WaitTooCostly from None
             else:
                 for part in steps(update):
                     changed = self._integrate_watched(part)
                     if changed is not None:
                         changes.append(changed)
             if is_bounded and self._clock() - begun > UNBLOCKED_SECONDS:
-                raise DocumentBroken("what waited takes too long")
+                raise WaitTooCostly
         if changes:
             self._snapshot = None
         return changes
@@ -481,6 +495,23 @@ class Document:
         raise ClientIdConflict(
             "this client id is used twice, and its ids hold something else; choose a new one"
         )
+
+    def suspect(self, update: bytes) -> None:
+        """It let in what takes too long: whoever succeeds this document is not to try that again."""
+        self._suspects = {run.client for run in scan(update).runs}
+
+    def succeed(self, broken: Document) -> None:
+        """Remember what the one before had learnt of client ids."""
+        self._contested = broken._contested
+        awaited = self.gate.awaited
+        self._barred = {*broken._barred, *broken._suspects} & awaited
+
+    def _spare(self, runs: Iterable[tuple[int, int, int]]) -> None:
+        """Raises TooLarge for what would let in what takes too long: to try costs a rebuild each time."""
+        known = self.gate.known
+        for client, _, end in runs:
+            if client in self._barred and end > known.get(client, 0):
+                raise TooLarge("waiting")
 
     def release(self, principal: str) -> None:
         """Forget what an anonymous connection owns: when it comes back it is another connection."""

@@ -157,6 +157,11 @@ class Gate:
         """All that waits, as updates."""
         return [entry.rest() for entry in self._stash.values()]
 
+    @property
+    def awaited(self) -> set[int]:
+        """The clients for whose ids something waits."""
+        return set(self._waiting)
+
     def advance(self, runs: Iterable[tuple[int, int, int]]) -> list[bytes]:
         """Note what was applied after `check`; returns what that unblocks, to be applied now in this order."""
         known = self.known
