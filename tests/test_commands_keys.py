@@ -262,6 +262,15 @@ def test_grants_are_added_listed_and_removed(run: Run, data: Path) -> None:
     assert run("grant", "list", "--json").json == []
 
 
+def test_of_several_grants_all_are_made_or_none(run: Run) -> None:
+    done = run("grant", "add", "ada", "--room", "notes=read", "--prefix", "team=read")
+
+    assert done.code == 1
+    assert "a prefix ends in a slash" in done.err
+    assert run("grant", "add", "bob", "--room", "notes=read").code == 0
+    assert run("grant", "list", "--principal", "ada", "--json").json == []
+
+
 def test_a_grant_that_is_not_there_cannot_be_removed(run: Run, data: Path) -> None:
     data.mkdir()
 

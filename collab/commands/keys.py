@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from collab.auth.permissions import Grant, operations_of
+from collab.auth.records import checked
 from collab.commands.base import AsJson, command, existing, group, show_json
 from collab.commands.flags import located
 from collab.errors import ConfigurationError
@@ -97,7 +98,7 @@ def _grant(said: str, *, is_prefix: bool) -> Grant:
             f"{said} does not say what may be done: write {said}=read,write"
         )
     flags = operations_of(one.strip() for one in operations.split(",") if one.strip())
-    return Grant(name, flags, is_prefix)
+    return checked(Grant(name, flags, is_prefix))
 
 
 def _seconds(days: float) -> float:
