@@ -443,8 +443,9 @@ async def test_a_principal_has_so_many_sockets_from_wherever_it_comes(
         return connect(f"{server.address}{path}", additional_headers=headers)
 
     async with open_socket(1) as first, open_socket(2, "/d/r/ws/r") as second:
-        for each in (first, second):  # who says nothing is closed soon
+        for each in (first, second):
             await each.send(b"\x00\x00\x01\x00")
+            await each.recv()  # it has been let in
         async with open_socket(3) as third:
             code = await close_code(third)
             reason = third.close_reason
