@@ -28,9 +28,10 @@ ALL_ENTRIES, ALL_BYTES = 100_000, 64 << 20
 PIPELINE_ENTRIES, PIPELINE_BYTES = 1_000, 1 << 20
 WORDS, WORDS_BYTES = 1_000, 2 * MAX_BODY_BYTES  # of one server; more are dropped
 
-# A pipeline leaves when five messages wait, and with fewer ninety times a second, a few of them at once. So somebody who
-# types alone waits for nothing, and under load Redis is asked once for five edits, which then wait 4 ms (median).
-GATHER_MESSAGES = 5
+# A pipeline leaves when so many messages wait, and with fewer ninety times a second, a few of them at once. So somebody who
+# types alone waits for nothing, and under load Redis is asked once for so many edits. A store commits several at a time:
+# what left with one pipeline beyond the number counts for the next, or a commit of four would wait for the one after it.
+GATHER_MESSAGES = 5.2
 PIPELINES_PER_SECOND, PIPELINES_AT_ONCE = 90, 4
 
 # After as many failures of pipelines that could be sent, rooms go one by one, and the one at fault gives up.
@@ -233,6 +234,7 @@ class _Lane:
         self._enough = asyncio.Event()
         self._allowance = float(PIPELINES_AT_ONCE)  # of pipelines with few messages
         self._allowed_at = time.monotonic()
+        self._surplus = 0.0  # of messages that left beyond those to gather
         self._failures = 0  # of pipelines in a row that could be sent
         self._last: Names | None = None
         self._backoff = Backoff()
@@ -261,11 +263,10 @@ class _Lane:
             self._enough.set()
 
     def _is_enough(self) -> bool:
-        waiting = len(self._words) + len(self._ready)
-        if waiting >= GATHER_MESSAGES:
-            return True
-        waiting += sum(len(queue.bodies) - 1 for queue in self._ready.values())
-        return waiting >= GATHER_MESSAGES
+        return self._waiting() + self._surplus >= GATHER_MESSAGES
+
+    def _waiting(self) -> int:
+        return len(self._words) + sum(len(each.bodies) for each in self._ready.values())
 
     def is_sending(self, queue: _Queue) -> bool:
         return queue.channel in self._sending
@@ -328,6 +329,8 @@ class _Lane:
                     await self._enough.wait()
             self._allow()
         self._allowance = max(-1.0, self._allowance - 1)
+        surplus = self._surplus + self._waiting() - GATHER_MESSAGES
+        self._surplus = min(max(0.0, surplus), GATHER_MESSAGES)
 
     def _allow(self) -> None:
         now = time.monotonic()

@@ -135,6 +135,27 @@ async def test_many_entries_leave_in_few_pipelines(
     assert first.metrics.bus_round_trips - before <= 10
 
 
+async def test_what_one_pipeline_carried_beyond_its_share_lets_the_next_leave_with_less(
+    buses: tuple[RedisBus, RedisBus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "PIPELINES_AT_ONCE", 0)
+    monkeypatch.setattr(publisher, "PIPELINES_PER_SECOND", 1e-6)
+    metrics = buses[0].metrics
+
+    for n in range(10):
+        buses[0].publish(f"room {n}", b"one of many")
+    await eventually(lambda: metrics.bus_published == 10)
+    buses[0].publish("notes", b"alone")
+    await eventually(lambda: metrics.bus_published == 11)
+    before = metrics.bus_round_trips
+    for n in range(5):
+        buses[0].publish("notes", b"%d" % n)
+        await asyncio.sleep(0)
+    await eventually(lambda: metrics.bus_published == 16)
+
+    assert metrics.bus_round_trips - before == 1
+
+
 # Redis loses what it had
 
 

@@ -293,6 +293,11 @@ MIGRATIONS = (
         RETURN true;
     END $$;
     """,
+    """
+    -- Its statements do with one plan for all batches. With the arrays of each at hand, some were planned anew in every
+    -- commit, which took as long as carrying them out. What the function does is as it was.
+    ALTER FUNCTION collab.append_1 SET plan_cache_mode = force_generic_plan;
+    """,
 )
 
 _LOCK = 0x636F6C6C6162  # "collab": who migrates holds this advisory lock
