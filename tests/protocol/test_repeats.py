@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment
+from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, merge_updates
 
-from collab.protocol.repeats import copied
-from collab.protocol.statevector import state_vector
+from collab.protocol.repeats import MOST_WALKED, copied
+from collab.protocol.statevector import encode_state_vector, state_vector
 from collab.protocol.structs import scan
 
 CLIENT = 77
@@ -144,6 +144,26 @@ def test_each_client_of_an_update_is_compared() -> None:
 
     assert compared(one, other) == CLIENT
     assert compared(one, one) is None
+
+
+def test_no_more_is_looked_through_than_is_in_proportion() -> None:
+    one, other = made(text("a")), made(text("a"))
+    for doc, last in ((one, "mine"), (other, "yours")):
+        for _ in range(MOST_WALKED + 100):
+            text("x", 0)(doc)
+        text(last, 0)(doc)
+    reached = state_vector(one.get_state())[CLIENT]
+    end = one.get_update(encode_state_vector({CLIENT: reached - 4}))
+    both = merge_updates(made(text("a")).get_update(), end)
+    known = state_vector(other.get_state())
+
+    def said(update: bytes, since: int) -> int | None:
+        stored = other.get_update(encode_state_vector({CLIENT: since}))
+        return copied(update, scan(update).runs, stored, known)
+
+    assert said(end, reached - 4) == CLIENT
+    assert said(one.get_update(), 0) == CLIENT
+    assert said(both, 0) is None
 
 
 def test_what_is_new_is_not_compared() -> None:
