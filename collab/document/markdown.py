@@ -32,6 +32,15 @@ _LINE_START = re.compile(r"^(\s*)([#+\-=>]|\d{1,9}(?=[.)]))", re.MULTILINE)
 ITEM_BLOCKS = {"bulletlistitem", "numberedlistitem", "checklistitem"}
 # What is in these is text, or stands in a line of it, also while there is none.
 TEXT_BLOCKS = {"paragraph", "heading", "codeblock", "quote"} | ITEM_BLOCKS
+# What stands before the first line of a block, and before that of each item of a list.
+_SIGNS = {
+    "blockquote": "> ",
+    "quote": "> ",
+    "bulletlistitem": "- ",
+    "numberedlistitem": "1. ",
+    "checklistitem": "- ",
+}
+_ITEM_SIGNS = {"bulletlist": "- ", "tasklist": "- ", "orderedlist": "1. "}
 _CONTAINERS = {"bulletlist", "orderedlist", "tasklist", "listitem", "taskitem"}
 
 
@@ -108,10 +117,7 @@ def text_of_xml(node: XmlFragment | XmlElement) -> str:
     """Its text, a line for each block; what stands in a line without being text is U+FFFC."""
     lines: list[str] = []
     children = list(node.children)
-    is_line = _tag(node) in TEXT_BLOCKS or (
-        isinstance(node, XmlElement)
-        and any(isinstance(child, XmlText) for child in children)
-    )
+    is_line = _is_line(node, _tag(node), children)
     is_open = False  # the last line goes on
     for child in children:
         if is_line or isinstance(child, XmlText) or _tag(child) == "hardbreak":
@@ -129,6 +135,63 @@ def text_of_xml(node: XmlFragment | XmlElement) -> str:
             lines.append(text_of_xml(child))
             is_open = False
     return "\n".join(lines)
+
+
+def blocks_of_xml(node: XmlFragment | XmlElement) -> list[str]:
+    """Each block for itself, as many as `text_of_xml` has lines; "" for one that says nothing.
+
+    An item bears the sign of its list and the indent of the lists around it. Numbered ones all bear the same number, so
+    that nothing in an item changes with what comes before it.
+    """
+    found: list[str] = []
+    _single_blocks(node, "", "", found)
+    return found
+
+
+def _single_blocks(node: Any, first: str, rest: str, found: list[str]) -> None:
+    """What is in a node: before its first line stands one thing, before the others another."""
+    tag, children = _tag(node), list(node.children)
+    first += _SIGNS.get(tag, "")
+    if tag in ("taskitem", "checklistitem"):
+        first += "[x] " if _attribute(node, "checked") in (True, "true") else "[ ] "
+    rest += "> " if tag in ("blockquote", "quote") else ""
+    if _is_line(node, tag, children) or (isinstance(node, XmlElement) and not children):
+        found.append(_prefixed_if_any(_single(node, tag, children), first, rest))
+        return
+    sign = _ITEM_SIGNS.get(tag, "")
+    run: list[Any] = []
+    for child in [*children, None]:
+        if isinstance(child, XmlText) or (child and _tag(child) == "hardbreak"):
+            run.append(child)
+            continue
+        if run:
+            found.append(_prefixed_if_any(_inline_nodes(run), first, rest))
+            first, run = rest, []
+        if child is not None:
+            within = sign or ("  " if _tag(child) == "blockgroup" and tag else "")
+            _single_blocks(child, first + within, rest + " " * len(within), found)
+            first = rest
+
+
+def _single(node: Any, tag: str, children: Sequence[Any]) -> str:
+    """One block."""
+    if tag == "horizontalrule":
+        return "---"
+    if tag == "codeblock":
+        said = "".join(map(_said, children))
+        return _fenced(said) if said else ""
+    said = _inline_nodes([node] if _is_inline(node) else children)
+    if tag == "heading" and said:
+        return _heading(_attribute(node, "level"), said)
+    return said
+
+
+def _is_line(node: Any, tag: str, children: Sequence[Any]) -> bool:
+    """Whether all that is in a node is one line."""
+    return tag in TEXT_BLOCKS or (
+        isinstance(node, XmlElement)
+        and any(isinstance(child, XmlText) for child in children)
+    )
 
 
 def _characters(text: XmlText) -> str:
@@ -350,6 +413,10 @@ def _number(value: Any, default: int) -> int:
         return int(float(value))
     except (TypeError, ValueError, OverflowError):
         return default
+
+
+def _prefixed_if_any(text: str, first: str, rest: str) -> str:
+    return _prefixed(text, first, rest) if text else ""
 
 
 def _prefixed(text: str, first: str, rest: str) -> str:

@@ -172,31 +172,29 @@ class Line:
             at = _right(at)
         return index
 
-    def spans(self, start: int, end: int) -> list[Stretch]:
+    def spans(self, start: int, end: int) -> Iterator[Stretch]:
         """Whose characters stand from one place up to another, both of which there are: each as `Span` has it."""
         piece, at = self.first, 0
         if start:  # its blocks need not be made for all of it
             piece, at, _ = self.find(start)
-        found: list[Stretch] = []
         while piece is not None and start < end:
             size = piece.size
             if size:
                 text = piece.text
                 if text is None or size == piece.units:
                     size = min(size - at, end - start)
-                    found.append((piece.client, piece.clock + at, size, start, size))
+                    yield piece.client, piece.clock + at, size, start, size
                     start += size
                 else:
                     size = min(size - at, end - start)
                     clock = piece.clock + unit_at(text, at)
                     for stretch in even(text[at : at + size]):
                         units = units_of(stretch)
-                        found.append((piece.client, clock, units, start, len(stretch)))
+                        yield piece.client, clock, units, start, len(stretch)
                         clock += units
                         start += len(stretch)
             at = 0
             piece = piece.right
-        return found
 
     def find(self, index: int) -> tuple[Piece | None, int, int]:
         """The piece that a character is in, which of its characters it is, and the bytes before the piece.

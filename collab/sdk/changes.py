@@ -7,18 +7,21 @@ import base64
 import binascii
 import weakref
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
-from pycrdt import Text
+from pycrdt import Text, TransactionEvent, XmlFragment
 
 from collab.document.anchor import Anchor, Side
 from collab.document.differences import middle
-from collab.document.order import Order
+from collab.document.export import load
+from collab.document.order import Order, Span
+from collab.document.prose import Prose
 from collab.errors import CollabError
 from collab.protocol.statevector import Vector, encode_state_vector, state_vector
+from collab.sdk import sections as markdown
 from collab.sdk.burst import Burst, Difference, between
 from collab.sdk.errors import (
     AnotherHistory,
@@ -28,11 +31,20 @@ from collab.sdk.errors import (
     SdkError,
     Unavailable,
 )
-from collab.sdk.history import Author, History, TextChange
+from collab.sdk.history import (
+    Author,
+    History,
+    ItemsChange,
+    KeyChange,
+    LoggedChange,
+    TextChange,
+)
+from collab.sdk.memory import spans_of
 from collab.sdk.mirror import REMOTE
+from collab.sdk.paragraphs import Retold, Revision, paragraphs, revisions, text_of
+from collab.sdk.places import Places
 from collab.sdk.presence import Peer
 from collab.sdk.provider import Event, PeersChanged, Phase, Provider, Replaced, State
-from collab.sdk.sections import sections
 
 DEBOUNCE_SECONDS, MAX_WAIT_SECONDS = 1.0, 10.0
 MAX_CURSOR_CHARACTERS = 1 << 16
@@ -48,7 +60,8 @@ MAX_REMEMBERED = 1000  # people who left while a burst went on
 class Edit:
     """At one place `old` became `new`; where something was only deleted, `new` is empty.
 
-    `start` and `end` hold on to the first and last character of what is there now. `authors` are those who inserted
+    In XML that is one block, as Markdown: a line of an item bears the sign of its list, and a block that says nothing
+    counts as none. `start` and `end` hold on to the first and last character of what is there now. `authors` are those who inserted
     something of it, or who deleted where nothing was inserted, as far as presence tells, or the log since the change before
     or the first wait.
     """
@@ -155,8 +168,18 @@ class Cursor:
         return cls(epoch, position, before, digest, vector)
 
 
+class Found(NamedTuple):
+    """At one place, from character to character, `old` became `new`; in XML that is a block, at a path."""
+
+    start: int
+    end: int
+    old: str
+    new: str
+    path: str = ""
+
+
 class Changes:
-    """The changes of one text, as an asynchronous iterator for one task; from when it is made, or from a cursor on.
+    """The changes of one text or XML tree, as an asynchronous iterator for one task; from when it is made, or from a cursor on.
 
     A burst ends when there was nothing new for `debounce` seconds, or after `max_wait`. Whoever is slow gets more in one
     change, never a queue. It goes on over reconnects, ends when the room is left, and raises the error of a server that
@@ -169,6 +192,7 @@ class Changes:
         history: History,
         root: str,
         order: Callable[[], Order],
+        prose: Callable[[], Prose | None] | None = None,
         *,
         debounce: float = DEBOUNCE_SECONDS,
         max_wait: float = MAX_WAIT_SECONDS,
@@ -180,13 +204,17 @@ class Changes:
         self._debounce, self._max_wait = debounce, max_wait
         self._ignores_self = ignore_self
         self._resumed = Cursor.decode(after) if after is not None else None
-        self._view = _View(provider, root, ignore_self)
+        self._view: _View = (
+            _TextView(provider, root, order, ignore_self)
+            if prose is None
+            else _TreeView(provider, root, order, prose, ignore_self)
+        )
         self._end = weakref.finalize(self, _View.close, self._view)
         self._vector: Vector = order().vector()
         self._epoch = provider.epoch  # "" while nothing was ever written
         self._position: int | None = None  # of the log, not beyond what was told
         # What was found and not handed out yet, and from which position on it is in the log.
-        self._told: tuple[Change, int] | None = None
+        self._told: tuple[Change, Sequence[str], int] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -202,22 +230,22 @@ class Changes:
         self._told = None
         return change
 
-    async def _next(self) -> tuple[Change, int]:
+    async def _next(self) -> tuple[Change, Sequence[str], int]:
         if self._position is None:
             self._position = await self._log_position()
         if self._resumed is not None:
             after = self._resumed.before
-            change = await self._since(self._resumed)
+            found = await self._since(self._resumed)
             self._resumed = None
-            if change is not None:
-                return change, after
+            if found:
+                return *self._change(found, self._position or 0), after
         while True:
             await self._burst()
             position = await self._log_position()
-            found = self._view.burst.take()
+            found = self._view.take()
             if found:
                 after = self._position
-                return self._change(found, position), after
+                return *self._change(found, position), after
             if self._view.is_over:
                 raise StopAsyncIteration
 
@@ -243,42 +271,42 @@ class Changes:
             return self._position or 0
         return position
 
-    def _change(self, found: list[Difference], position: int) -> Change:
-        """What was found in the text as it is now."""
-        order, text = self._order(), self._view.burst.text
-        vector = order.vector()
+    def _change(
+        self, found: Sequence[Found], position: int
+    ) -> tuple[Change, Sequence[str]]:
+        """What was found in the document as it is now, and the path to each."""
+        view = self._view
+        vector = self._order().vector()
         cursor = Cursor(
             self._epoch,
             position,
             self._position or 0,
-            digest(text),
+            digest(view.text),
             encode_state_vector(vector),
         )
-        people = self._view.people()
+        people = view.people()
         known, self._vector, self._position = self._vector, vector, position
-        outline = sections(text)
+        outline, size = view.outline()
         edits = []
         for one in found:
-            start = order.anchor(self._root, one.start, Side.RIGHT)
-            end = order.anchor(self._root, one.end, Side.LEFT)
+            start = view.anchor(one.start, Side.RIGHT)
+            end = view.anchor(one.end, Side.LEFT)
             titles = tuple(
-                each.title for each in outline if each.start <= one.start < each.end
+                each.title
+                for each in outline
+                if each.start <= one.start < each.end or one.start == each.end == size
             )
-            authors = self._authors(order, one, known, people)
+            authors = self._authors(one, known, people)
             edits.append(Edit(titles, one.old, one.new, start, end, one.start, authors))
-        return Change(tuple(edits), cursor.encode())
+        return Change(tuple(edits), cursor.encode()), [one.path for one in found]
 
     def _authors(
-        self,
-        order: Order,
-        one: Difference,
-        known: Vector,
-        people: Mapping[int, Peer],
+        self, one: Found, known: Vector, people: Mapping[int, Peer]
     ) -> tuple[Author, ...]:
         """Who inserted what is new in it; NOBODY for whom presence does not know."""
         found: dict[Author, None] = {}
         own = self._provider.doc.client_id
-        for span in order.spans(self._root, one.start, one.end):
+        for span in self._view.spans(one.start, one.end):
             if span.clock + span.units <= known.get(span.client, 0):
                 continue
             if span.client == own:
@@ -287,7 +315,9 @@ class Changes:
             found[_author(peer) if peer is not None else NOBODY] = None
         return tuple(found)
 
-    async def _credited(self, change: Change, after: int) -> Change:
+    async def _credited(
+        self, change: Change, paths: Sequence[str], after: int
+    ) -> Change:
         """Ask the log, from that position on, for those whom presence does not know, and for who only deleted."""
         if all(edit.authors and NOBODY not in edit.authors for edit in change.edits):
             return change
@@ -295,59 +325,62 @@ class Changes:
             async with asyncio.timeout(ASKED_SECONDS):
                 found = await self._history.changeset(after, root=self._root)
         except (SdkError, TimeoutError):
-            logged: tuple[TextChange, ...] = ()
+            logged: tuple[LoggedChange, ...] = ()
         else:
-            logged = tuple(
-                each for each in found.changes if isinstance(each, TextChange)
-            )
-        edits = tuple(_credited(edit, logged) for edit in change.edits)
+            logged = found.changes
+        edits = tuple(
+            self._view.credited(edit, path, logged)
+            for edit, path in zip(change.edits, paths, strict=True)
+        )
         return replace(change, edits=edits)
 
     # From a cursor on
 
-    async def _since(self, cursor: Cursor) -> Change | None:
+    async def _since(self, cursor: Cursor) -> Sequence[Found]:
         """What is new since then, by the log, or else by ids."""
         if cursor.epoch and cursor.epoch != self._epoch:
             raise AnotherHistory("the cursor belongs to another history of this room")
-        burst = self._view.burst
-        if digest(burst.text) == cursor.digest:
-            burst.take()
-            return None
+        view = self._view
+        if digest(view.text) == cursor.digest:
+            view.take()
+            return ()
         try:
             old = await self._old(cursor)
         except SdkError:
             old = None
         if cursor.vector:
             self._vector = state_vector(cursor.vector)
-        burst.take()
-        found = self._newer() if old is None else between(old, burst.text)
-        if not found:
-            return None
-        change = self._change(found, self._position or 0)
-        edits = [edit for edit in change.edits if not await self._is_own(edit)]
-        return replace(change, edits=tuple(edits)) if edits else None
+        view.take()
+        found = self._newer() if old is None else view.since(old)
+        return [one for one in found if not await self._is_own(one)]
 
-    async def _old(self, cursor: Cursor) -> str:
-        """The text as it was told of last; or an earlier one, so that something may be told twice but nothing never."""
-        text = (await self._history.at(cursor.position, root=self._root)).content
-        if digest(text) == cursor.digest:
-            return str(text)
+    async def _old(self, cursor: Cursor) -> Any:
+        """The document as it was told of last; or an earlier one, so that something may be told twice but nothing never."""
+        view = self._view
+        old = await view.past(self._history, cursor.position)
+        if digest(view.text_of(old)) == cursor.digest:
+            return old
         # The log may have been ahead of us, or we of it.
         told, position = state_vector(cursor.vector or NOTHING), cursor.before
         for _ in range(MAX_STEPS_BACK):
             past = await self._history.at(position, format="update")
             order = Order.of(past.content)
             if all(end <= told.get(one, 0) for one, end in order.vector().items()):
-                return order.text(self._root)
+                return view.read(order, past.content)
             position //= 2
         raise NotFound("the log does not say what was told")
 
-    def _newer(self) -> list[Difference]:
+    def _newer(self) -> Sequence[Found]:
         """What has been inserted since: of what was deleted nothing is known here."""
-        order, text = self._order(), self._view.burst.text
-        runs: list[tuple[int, int]] = []
         own = self._provider.doc.client_id if self._ignores_self else None
-        for span in order.spans(self._root):
+        return self._view.inserted(self._runs(self._view.spans(), own))
+
+    def _runs(
+        self, spans: Sequence[Span], own: int | None = None
+    ) -> list[tuple[int, int]]:
+        """From where to where what is new stands among these, but what is our own."""
+        runs: list[tuple[int, int]] = []
+        for span in spans:
             new = span.clock + span.units - self._vector.get(span.client, 0)
             if new <= 0 or span.client == own:
                 continue
@@ -357,27 +390,35 @@ class Changes:
                 runs[-1] = (runs[-1][0], end)
             else:
                 runs.append((start, end))
-        return [Difference(start, end, "", text[start:end]) for start, end in runs]
+        return runs
 
-    async def _is_own(self, edit: Edit) -> bool:
+    async def _is_own(self, one: Found) -> bool:
         """Whether it is an insertion of this very principal, by another connection before."""
         user = self._provider.user.id
-        start, old_end, new_end = middle(edit.old, edit.new)
+        start, old_end, new_end = middle(one.old, one.new)
         if not self._ignores_self or not user or old_end > start:
             return False
+        runs = [(one.start + start, one.start + new_end)]
+        if self._view.is_tree:  # Markdown has more characters than what it is made of
+            runs = self._runs(self._view.spans(one.start, one.end))
+        if not runs:
+            return False
         try:
-            blame = await self._history.blame(
-                self._root, edit.index + start, edit.index + new_end
-            )
+            blame = await self._history.blame(self._root, runs[0][0], runs[-1][1])
         except SdkError:
             return False
-        return bool(blame.spans) and all(
-            span.author.principal == user for span in blame.spans
-        )
+        authors = {
+            span.author.principal
+            for span in blame.spans
+            if any(first < span.end and span.start < last for first, last in runs)
+        }
+        return authors == {user}
 
 
 class _View:
-    """A text under observation. It holds nothing that would keep `Changes` alive."""
+    """A document under observation. It holds nothing that would keep `Changes` alive."""
+
+    is_tree = False
 
     def __init__(self, provider: Provider, root: str, ignores_self: bool) -> None:
         self._provider, self._root, self._ignores_self = provider, root, ignores_self
@@ -389,23 +430,78 @@ class _View:
             False  # the document was replaced, and what the room holds has not come yet
         )
         self._end = provider.observe(self._happened)
-        self._observe()
-        self.burst = Burst(self._text.diff())
 
-    def _observe(self) -> None:
-        self._text = self._provider.doc.get(self._root, type=Text)
-        self._subscription = self._text.observe(self._edited)
+    @property
+    def is_empty(self) -> bool:
+        """Nobody has changed anything that is to be told."""
+        raise NotImplementedError
+
+    @property
+    def text(self) -> str:
+        """All that it says now."""
+        raise NotImplementedError
+
+    def take(self) -> Sequence[Found]:
+        """What has been changed; from here on it is known."""
+        raise NotImplementedError
+
+    def _unobserve(self) -> None:
+        raise NotImplementedError
+
+    def _replaced(self) -> None:
+        """It is another object now."""
+        raise NotImplementedError
+
+    # Places in it as it is now
+
+    def outline(self) -> tuple[Sequence[markdown.Span], int]:
+        """Its sections, and where it ends."""
+        raise NotImplementedError
+
+    def anchor(self, index: int, side: Side) -> Anchor:
+        raise NotImplementedError
+
+    def spans(self, start: int = 0, end: int | None = None) -> Sequence[Span]:
+        """Whose characters stand from one place up to another."""
+        raise NotImplementedError
+
+    # What it was
+
+    async def past(self, history: History, position: int) -> Any:
+        """As it was at a position of the log, for the three that follow."""
+        raise NotImplementedError
+
+    def read(self, order: Order, update: bytes) -> Any:
+        """The same, of an update that holds all of it."""
+        raise NotImplementedError
+
+    def text_of(self, old: Any) -> str:
+        raise NotImplementedError
+
+    def since(self, old: Any) -> Sequence[Found]:
+        """What differs."""
+        raise NotImplementedError
+
+    def inserted(self, runs: Sequence[tuple[int, int]]) -> Sequence[Found]:
+        """What stands in these places as something new."""
+        raise NotImplementedError
+
+    def credited(self, edit: Edit, path: str, logged: Sequence[LoggedChange]) -> Edit:
+        """With the authors of what the log has at its place."""
+        raise NotImplementedError
+
+    # What happens to it
 
     def close(self) -> None:
         if not self.is_over:
             self.is_over = True
             self._end()
-            self._text.unobserve(self._subscription)
+            self._unobserve()
         self.is_moved.set()
 
     async def wait(self) -> None:
         """Until somebody has changed something, or it is over. Raises the error of a server that refuses."""
-        while self.burst.is_empty and not self.is_over:
+        while self.is_empty and not self.is_over:
             if self._error is not None:
                 raise self._error
             self.is_moved.clear()
@@ -417,11 +513,8 @@ class _View:
         self._left.clear()
         return people
 
-    def _edited(self, event: Any, transaction: Any) -> None:
-        is_own = self._ignores_self and transaction.origin != REMOTE
-        self.burst.apply(event.delta, is_own=is_own)
-        if not is_own:
-            self.is_moved.set()
+    def _is_own(self, transaction: Any) -> bool:
+        return self._ignores_self and transaction.origin != REMOTE
 
     def _happened(self, event: Event) -> None:
         match event:
@@ -437,9 +530,195 @@ class _View:
                 self.is_moved.set()
             case State(phase) if self._is_stale and phase is not Phase.CONNECTING:
                 self._is_stale = False
-                self._observe()
-                self.burst.replace(self._text.diff())
+                self._replaced()
                 self.is_moved.set()
+
+
+class _TextView(_View):
+    """A text."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        root: str,
+        order: Callable[[], Order],
+        ignores_self: bool,
+    ) -> None:
+        super().__init__(provider, root, ignores_self)
+        self._order = order
+        self._observe()
+        self.burst = Burst(self._shared.diff())
+
+    def _observe(self) -> None:
+        self._shared = self._provider.doc.get(self._root, type=Text)
+        self._subscription = self._shared.observe(self._edited)
+
+    def _unobserve(self) -> None:
+        self._shared.unobserve(self._subscription)
+
+    def _replaced(self) -> None:
+        self._observe()
+        self.burst.replace(self._shared.diff())
+
+    def _edited(self, event: Any, transaction: Any) -> None:
+        is_own = self._is_own(transaction)
+        self.burst.apply(event.delta, is_own=is_own)
+        if not is_own:
+            self.is_moved.set()
+
+    @property
+    def is_empty(self) -> bool:
+        return self.burst.is_empty
+
+    @property
+    def text(self) -> str:
+        return self.burst.text
+
+    def take(self) -> Sequence[Found]:
+        return _found(self.burst.take())
+
+    def outline(self) -> tuple[Sequence[markdown.Span], int]:
+        text = self.text
+        return markdown.sections(text), len(text)
+
+    def anchor(self, index: int, side: Side) -> Anchor:
+        return self._order().anchor(self._root, index, side)
+
+    def spans(self, start: int = 0, end: int | None = None) -> Sequence[Span]:
+        return self._order().spans(self._root, start, end)
+
+    async def past(self, history: History, position: int) -> Any:
+        return str((await history.at(position, root=self._root)).content)
+
+    def read(self, order: Order, update: bytes) -> Any:
+        return order.text(self._root)
+
+    def text_of(self, old: Any) -> str:
+        return str(old)
+
+    def since(self, old: Any) -> Sequence[Found]:
+        return _found(between(old, self.text))
+
+    def inserted(self, runs: Sequence[tuple[int, int]]) -> Sequence[Found]:
+        text = self.text
+        return [Found(start, end, "", text[start:end]) for start, end in runs]
+
+    def credited(self, edit: Edit, path: str, logged: Sequence[LoggedChange]) -> Edit:
+        texts = [each for each in logged if isinstance(each, TextChange)]
+        end = edit.index + len(edit.new)
+        if edit.authors:
+            return _with_authors(
+                edit,
+                (
+                    each
+                    for each in texts
+                    if each.start < end and edit.index < each.start + len(each.new)
+                ),
+            )
+        return _with_authors(
+            edit,
+            (each for each in texts if each.old and edit.index <= each.start <= end),
+        )
+
+
+class _TreeView(_View):
+    """XML, block by block."""
+
+    is_tree = True
+
+    def __init__(
+        self,
+        provider: Provider,
+        root: str,
+        order: Callable[[], Order],
+        prose: Callable[[], Prose | None],
+        ignores_self: bool,
+    ) -> None:
+        self._order, self._prose = order, prose
+        self._is_here = self._is_theirs = False  # of the transaction that ends
+        self._retold = Retold(paragraphs(prose()))
+        super().__init__(provider, root, ignores_self)
+        self._observe()
+
+    def _observe(self) -> None:
+        self._doc = self._provider.doc
+        self._shared = self._doc.get(self._root, type=XmlFragment)
+        self._subscriptions = (
+            self._shared.observe_deep(self._touched),
+            self._doc.observe(self._ended),
+        )
+
+    def _unobserve(self) -> None:
+        tree, whole = self._subscriptions
+        self._shared.unobserve(tree)
+        self._doc.unobserve(whole)
+
+    def _replaced(self) -> None:
+        self._observe()
+        self._retold.replace()
+
+    def _touched(self, events: Any, transaction: Any) -> None:
+        self._is_here, self._is_theirs = True, not self._is_own(transaction)
+
+    def _ended(self, event: TransactionEvent) -> None:
+        if not self._is_here:
+            return
+        self._is_here = False
+        self._retold.apply(event.update, is_own=not self._is_theirs)
+        if self._is_theirs:
+            self.is_moved.set()
+
+    @property
+    def is_empty(self) -> bool:
+        return self._retold.is_empty
+
+    @property
+    def text(self) -> str:
+        return text_of(paragraphs(self._prose()))
+
+    def take(self) -> Sequence[Found]:
+        return _revised(self._retold.take(paragraphs(self._prose()), self._order()))
+
+    def outline(self) -> tuple[Sequence[markdown.Span], int]:
+        prose = self._prose()
+        return ((), 0) if prose is None else (spans_of(prose), len(prose.shown))
+
+    def anchor(self, index: int, side: Side) -> Anchor:
+        prose = self._prose()
+        if prose is None:
+            return Anchor(None, self._root, side)
+        return prose.anchor(index, side)
+
+    def spans(self, start: int = 0, end: int | None = None) -> Sequence[Span]:
+        prose = self._prose()
+        return () if prose is None else prose.spans(start, end)
+
+    async def past(self, history: History, position: int) -> Any:
+        update = (await history.at(position, format="update")).content
+        return self.read(Order.of(update), update)
+
+    def read(self, order: Order, update: bytes) -> Any:
+        return paragraphs(
+            Places(order, load(update), has_editor=True).prose(self._root)
+        )
+
+    def text_of(self, old: Any) -> str:
+        return text_of(old)
+
+    def since(self, old: Any) -> Sequence[Found]:
+        return _revised(revisions(old, paragraphs(self._prose())))
+
+    def inserted(self, runs: Sequence[tuple[int, int]]) -> Sequence[Found]:
+        return [
+            Found(each.start, each.end, "", each.said, each.path)
+            for each in paragraphs(self._prose())
+            if any(start < each.end and each.start < end for start, end in runs)
+        ]
+
+    def credited(self, edit: Edit, path: str, logged: Sequence[LoggedChange]) -> Edit:
+        if not edit.new:
+            return _with_authors(edit, _gone_from(path, logged))
+        return _with_authors(edit, (each for each in logged if _is_at(path, each)))
 
 
 async def wait_for(
@@ -480,19 +759,51 @@ def digest(text: str) -> int:
     return zlib.crc32(text.encode()) << 32 | zlib.adler32(text.encode())
 
 
-def _credited(edit: Edit, logged: tuple[TextChange, ...]) -> Edit:
-    """With the authors of what the log has at its place: of insertions where something was, else of deletions."""
+def _found(differences: Sequence[Difference]) -> list[Found]:
+    return [Found(one.start, one.end, one.old, one.new) for one in differences]
+
+
+def _revised(found: Iterable[Revision]) -> list[Found]:
+    return [
+        Found(
+            one.start,
+            one.end,
+            "" if one.old is None else one.old.said,
+            "" if one.new is None else one.new.said,
+            one.path,
+        )
+        for one in found
+    ]
+
+
+def _is_at(path: str, one: LoggedChange) -> bool:
+    """Whether the log tells with it of a change of the block at that path."""
+    if isinstance(one, KeyChange) and f"{path}/".startswith(f"{one.path}/"):
+        return True
+    if isinstance(one, ItemsChange) and path.startswith(f"{one.path}/"):
+        child = int(path[len(one.path) + 1 :].partition("/")[0])
+        return one.start <= child < one.start + len(one.new)
+    return f"{one.path}/".startswith(f"{path}/")
+
+
+def _gone_from(path: str, logged: Sequence[LoggedChange]) -> Iterable[LoggedChange]:
+    """What the log tells of a block that was at that path: that something was taken out of the innermost of what it was in."""
+    found = [
+        one
+        for one in logged
+        if isinstance(one, ItemsChange) and one.old and path.startswith(f"{one.path}/")
+    ]
+    depth = max((len(one.path) for one in found), default=0)
+    return [one for one in found if len(one.path) == depth] or [
+        one for one in logged if f"{one.path}/".startswith(f"{path}/")
+    ]
+
+
+def _with_authors(edit: Edit, logged: Iterable[LoggedChange]) -> Edit:
     if edit.authors and NOBODY not in edit.authors:
         return edit
-    end = edit.index + len(edit.new)
     found = [one for one in edit.authors if one != NOBODY]
-    for each in logged:
-        if edit.authors:
-            is_here = each.start < end and edit.index < each.start + len(each.new)
-        else:
-            is_here = bool(each.old) and edit.index <= each.start <= end
-        if is_here:
-            found.append(each.author)
+    found += [each.author for each in logged]
     return replace(edit, authors=tuple(dict.fromkeys(found)))
 
 

@@ -152,22 +152,21 @@ class Observed:
         max_wait: float = MAX_WAIT_SECONDS,
         ignore_self: bool = True,
     ) -> Changes:
-        """What others change in a text from now on, or since the `cursor` of a change, for an `async for`.
+        """What others change in a text or in XML from now on, or since the `cursor` of a change, for an `async for`.
 
-        A change is told when nothing new came for `debounce` seconds, or `max_wait` after it began; see `Changes`.
-        Raises Invalid for a root that is no text.
+        A change is told when nothing new came for `debounce` seconds, or `max_wait` after it began; see `Changes`. Of XML
+        it has an edit for each block. Raises Invalid for a root that is a map or a list.
         """
+        memory = self.memory
         with translated(missing=Invalid):
-            name = self.memory.root(root)
-            if isinstance(self.memory.characters(name), Prose):
-                raise Invalid(
-                    "that root is XML, of which no changes are told: `wait_for` and `read` it"
-                )
+            name = memory.root(root)
+            is_tree = isinstance(memory.characters(name), Prose)
         return Changes(
             self.provider,
             self.history,
             name,
-            lambda: self.memory.order,
+            lambda: memory.order,
+            (lambda: memory.places.prose(name)) if is_tree else None,
             debounce=debounce,
             max_wait=max_wait,
             ignore_self=ignore_self,

@@ -159,3 +159,42 @@ async def test_what_a_person_types_into_the_paragraph_that_an_agent_edits_is_kep
         assert problems(doc.raw) == []
         assert line.count("<") == line.count(">") == 40
         assert ("words" in line) is not ("things" in line)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_a_person_does_in_an_editor_is_told_block_by_block(
+    clients: Driver, house: Server, room: str, kind: str
+) -> None:
+    await do(clients.open, "ada", kind, house.url, room)
+    await do(clients.wait, "ada", "synced")
+    async with collab.connect(house.url, name="Bot") as agent:
+        doc = await agent.open(room, editor="tiptap")
+        changes = doc.changes(debounce=0.2)
+        await do(clients.edit, "ada", {"path": [], "at": 0, "nodes": PAGE})
+        first = await anext(changes)
+        async with doc.turn() as turn:
+            await turn.insert(doc.find("End")[0], " of it")
+        await do(
+            clients.edit,
+            "ada",
+            {"path": [1, 0], "at": 0, "remove": 5},
+            {"path": [2], "at": 0, "remove": 1},
+            {"path": [2], "at": 1, "nodes": [item("three")]},
+        )
+
+        second = await anext(changes)
+        await changes.aclose()
+
+        assert [(edit.old, edit.new) for edit in first.edits] == [
+            ("", "## Plan"),
+            ("", "Some **bold 😀** words of ours."),
+            ("", "- one"),
+            ("", "- two"),
+            ("", "## End"),
+        ]
+        assert second.section == ("Plan",)
+        assert [(edit.old, edit.new) for edit in second.edits] == [
+            ("Some **bold 😀** words of ours.", "**bold 😀** words of ours."),
+            ("- one", ""),
+            ("", "- three"),
+        ]
