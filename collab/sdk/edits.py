@@ -199,14 +199,14 @@ class Edits:
         """Give characters formats; None takes one away."""
         name, start, stop = self._range(range, within)
         size = _size(attributes)
-        conflict = self._conflict(name, self._characters(name).shown, start, stop)
         characters = self._characters(name)
+        conflict = self._conflict(name, characters.shown, start, stop)
         if isinstance(characters, Prose) and not characters.may_format(start, stop):
             raise Invalid("characters in code have no formats")
         if start < stop and attributes:
             self._scope(name, Text)
             with self.memory.doc.transaction(origin=self._id):
-                self._characters(name).format(start, stop, attributes)
+                characters.format(start, stop, attributes)
             self._counted(size)
         side = Side.LEFT if stop else Side.RIGHT
         anchor = self.memory.places.anchor(name, stop, side)
