@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from costly import before_each, plain, slow
+from pycrdt import Doc, Text
 from rooms import Client, update_message
 
 from collab import replica as replica_module
 from collab.bus.memory import MemoryBus
 from collab.errors import (
     Busy,
+    ClientIdConflict,
     CollabError,
     Conflict,
     DocumentBroken,
@@ -508,6 +510,24 @@ async def test_conflicts_over_client_ids_are_counted() -> None:
         replica._account(room)
 
         assert replica.metrics.client_id_conflicts == 1
+
+
+async def test_what_copied_clients_write_is_counted() -> None:
+    ada, copy = Client("ada"), Client("copy")
+    copy.doc = Doc(client_id=ada.doc.client_id)
+    copy.doc.get("text", type=Text).insert(0, "its own")
+    async with make() as replica:
+        room = await replica.open("r")
+        for client in (ada, copy):
+            replica.join(room, client.member)
+        room.update(ada.member, ada.write("x"))
+
+        with pytest.raises(ClientIdConflict):
+            room.update(copy.member, copy.doc.get_update())
+        replica._account(room)
+
+        assert replica.metrics.client_id_copies == 1
+        assert room.take(0).authors == [ada.member.author]
 
 
 async def test_owners_are_stored_with_the_room() -> None:
