@@ -160,7 +160,7 @@ def _may_be_one(one: Struct, other: Struct, own: bytes, at: int, end: int) -> bo
         return False
     try:
         mine, theirs = one.content(at, end), other.content(at, end)
-    except InvalidMessage:  # a number beyond what is exact
+    except (InvalidMessage, ValueError):  # a number beyond what is exact
         return True
     if one.kind == _TEXT:
         return _may_be_one_text(mine, theirs)
