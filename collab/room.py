@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol
 
 from collab.auth.permissions import (
@@ -21,6 +23,7 @@ from collab.auth.permissions import (
     Principal,
 )
 from collab.awareness import Awareness
+from collab.document.bundle import bundled
 from collab.document.document import Change, Document, TooCostly, WaitTooCostly
 from collab.document.erasure import Erasure
 from collab.errors import (
@@ -317,6 +320,8 @@ class Room:
         self._updates: list[bytes] = []
         self._authors: list[Author] = []
         self._writers: dict[Member, None] = {}
+        # Whether an agent, or somebody in a turn, has brought some of it.
+        self._is_streamed = False
         # The frame that answers an empty state vector, until the next change.
         self._answer: bytes | None = None
 
@@ -395,6 +400,7 @@ class Room:
             raise self.unwritable
         if member.is_watched:
             self._watch(member, update, is_ours=is_ours)
+            self._is_streamed = True
         costly: TooCostly | None = None
         change: Change | bytes | None
         try:
@@ -650,6 +656,9 @@ class Room:
         writers, self._writers = self._writers, {}
         for member in writers:
             member.audience.hold(member, turn, turn)
+        if self._is_streamed:
+            self._is_streamed = False
+            messages = _bundled(messages, updates, authors)
         state_vector = self.document.state_vector
         for audience in self._audiences.values():
             if self._is_strict and updates:
@@ -700,3 +709,17 @@ class Room:
             self.log_end = end
         for watcher in list(self.watchers):
             watcher()
+
+
+def _bundled(
+    messages: list[bytes], updates: Sequence[bytes], authors: Sequence[Author]
+) -> list[bytes]:
+    """What the members are told of these updates: what somebody brings at a stretch for a turn is one message."""
+    if len(messages) < 2 or messages != [*map(yjs.update_message, updates)]:
+        return messages  # some of it waits, or has come from elsewhere
+    found: list[bytes] = []
+    for author, stretch in groupby(zip(authors, updates, strict=True), itemgetter(0)):
+        some = [update for _, update in stretch]
+        whole = bundled(some) if author.turn and len(some) > 1 else None
+        found += map(yjs.update_message, some if whole is None else [whole])
+    return found

@@ -469,6 +469,38 @@ def test_what_was_on_its_way_to_a_turn_that_is_stopped_is_taken_for_a_moment() -
         room.update(bot.member, bot.write("y"))
 
 
+def test_what_a_turn_brings_at_a_stretch_is_one_message_and_as_many_rows() -> None:
+    ada, bot, bob = Client("ada"), Client("bot"), Client("bob")
+    room = make(ada, bot, bob)
+    room.begin_turn(bot.member, "t1", About())
+    typed = [bot.write("x"), bot.write("y"), ada.write("z"), bot.write("w")]
+    for update in typed:
+        room.update(ada.member if update is typed[2] else bot.member, update)
+
+    entry = room.take(0)
+
+    assert len(bob.messages) == 3
+    assert bob.messages[1:] == [update_message(each) for each in typed[2:]]
+    assert sorted(bob.read()) == [*"wxyz"]
+    assert entry.updates == typed
+
+
+def test_what_a_turn_brings_is_told_as_it_came_where_some_of_it_waits() -> None:
+    bot, bob = Client("bot"), Client("bob")
+    room = make(bot, bob)
+    room.begin_turn(bot.member, "t1", About())
+    first, early, between = bot.write("x"), bot.write("y"), bot.write("z")
+    early, between = between, early
+
+    for update in (first, early, between):
+        room.update(bot.member, update)
+    entry = room.take(0)
+
+    assert len(bob.messages) == 3
+    assert len(bob.read()) == 3
+    assert entry.updates == [first, early, between]
+
+
 def test_the_end_of_a_turn_that_was_stopped_does_not_end_the_next() -> None:
     bot, later = Client("bot"), Later()
     room = make(bot)

@@ -50,6 +50,7 @@ MAX_CLAIMED_NAME = (
     100  # characters that are written beside what a member without an account writes
 )
 INTRODUCTION_SECONDS = 1.0  # between two names of such a member
+PAUSE_SECONDS = 0.1  # that who is too fast is not read, at least: what comes then is one loop turn's work
 LOAN = 50.0  # messages that are taken from a principal's account at once
 PROBE_SECONDS = 3.0
 LINGER_SECONDS = 5.0  # between our close frame and the end, whatever the peer does
@@ -441,7 +442,7 @@ class Socket(asyncio.Protocol):
 
     def _slow(self, seconds: float) -> None:
         self._throttle = self.sockets.loop.call_later(
-            max(seconds, 0.05), self._end_throttle
+            max(seconds, PAUSE_SECONDS), self._end_throttle
         )
 
     def _end_throttle(self) -> None:
