@@ -127,7 +127,7 @@ def past(bench: Bench) -> None:
 def _first(bench: Bench, folder: Path, *, is_child_there: bool) -> float:
     """Of a room that is open, and that nobody has asked about since the server started."""
     with _serving(bench, folder) as (_, ask):
-        ask("GET", "")
+        ask("GET", f"/document?{FORMS}")
         if is_child_there:
             ask("PATCH", "/document", _splice(0, PAGE), room="another")
             ask("GET", "/blame", room="another")

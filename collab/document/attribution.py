@@ -31,6 +31,7 @@ NOBODY = 0  # the author of what was there before the log began
 _UNBOUNDED = 1 << 40  # what the log holds was checked when it came in
 
 _varints = re.compile(rb"[\x80-\xff]*+[\x00-\x7f]").findall
+_MANY = rb"(?:[\x80-\xff]*+[\x00-\x7f]){%d}+"
 
 # Part of a client's ids: from, up to, number of the author, minutes since 1970.
 Run = tuple[int, int, int, int]
@@ -319,31 +320,19 @@ class _Numbers(dict[bytes, int]):
 
 
 def _decode_runs(found: Attribution, reader: Reader, *, is_whole: bool) -> None:
-    varints = _varints(reader.frame[reader.at :])
-    if reader.frame[-1] > 127:
-        raise InvalidMessage("an attribution that cannot be read")
-    number_of = _Numbers().__getitem__
-    numbers = map(number_of, varints)
     sizes = []
-    total, at = 0, 2  # runs, and how many numbers come before them
     for clients in (found.inserted, found.deleted):
-        for _ in range(next(numbers, 0)):
-            client, count = next(numbers, MAX_CLIENT), next(numbers, 0)
-            total, at = total + count, at + 2
-            if client >= MAX_CLIENT or client in clients or total > len(varints):
+        for _ in range(reader.read_varint()):
+            client, count = reader.read_varint(), reader.read_varint()
+            if client >= MAX_CLIENT or client in clients:
                 raise InvalidMessage("an attribution that cannot be read")
             clients[client] = Runs()
             sizes.append((clients[client], count))
-    if len(varints) != at + 4 * total:
-        raise InvalidMessage("an attribution that cannot be read")
+    total = sum(count for _, count in sizes)
     if not is_whole:
         del sizes[len(found.inserted) :]
     some = sum(count for _, count in sizes)
-    gaps, lengths, authors, minutes = (
-        map(number_of, varints[start : start + some])
-        for start in (at, at + total, at + 2 * total, at + 3 * total)
-    )
-    columns = zip(gaps, lengths, authors, minutes, strict=True)
+    columns = zip(*_columns(reader, some, total - some), strict=True)
     for runs, count in sizes:
         end = minute = 0
         for gap, length, author, more in islice(columns, count):
@@ -353,6 +342,26 @@ def _decode_runs(found: Attribution, reader: Reader, *, is_whole: bool) -> None:
             if end >= MAX_CLOCK or not length or author >= len(found.credits):
                 raise InvalidMessage("an attribution that cannot be read")
             runs.append((start, end, author, minute))
+
+
+def _columns(reader: Reader, some: int, more: int) -> list[Iterator[int]]:
+    """The first numbers of each of four columns, which end the frame. Nothing is made of those that are passed over."""
+    frame, at = reader.frame, reader.at
+    if 4 * (some + more) > len(frame) - at:
+        raise InvalidMessage("an attribution that cannot be read")
+    wanted, others = (re.compile(_MANY % count).match for count in (some, more))
+    number_of = _Numbers().__getitem__
+    columns: list[Iterator[int]] = []
+    for _ in range(4):
+        match = wanted(frame, at)
+        rest = match and others(frame, match.end())
+        if match is None or rest is None:
+            raise InvalidMessage("an attribution that cannot be read")
+        columns.append(map(number_of, _varints(match[0])))
+        at = rest.end()
+    if at != len(frame):
+        raise InvalidMessage("an attribution that cannot be read")
+    return columns
 
 
 def _zigzag(number: int) -> int:

@@ -118,7 +118,7 @@ def _nobody(start: int, end: int) -> Iterable[Run]:
 
 def _spans(
     order: Order, place: Shared, start: int, end: int | None
-) -> Iterator[tuple[Part, int, list[Stretch]]]:
+) -> Iterator[tuple[Part, int, Iterable[Stretch]]]:
     """The ids of what stands between two places, part by part, and where each part begins."""
     base = 0
     for part in _parts(order, place):
@@ -126,10 +126,9 @@ def _spans(
         last = part.size if end is None else min(end - base, part.size)
         if first < last:
             if part.line is None:
-                spans = [(*part.ids, 1, 0, 1)]
+                yield part, base, ((*part.ids, 1, 0, 1),)
             else:
-                spans = part.line.spans(first, last)
-            yield part, base, spans
+                yield part, base, part.line.spans(first, last)
         base += part.size
 
 

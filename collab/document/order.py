@@ -111,6 +111,16 @@ class Line:
             return sum([piece.size for piece in self.pieces()])
         return sum([block.size for block in self.blocks])
 
+    def text(self) -> str:
+        """What it shows, with U+FFFC for what is no character."""
+        return "".join(
+            [
+                EMBED * piece.size if piece.text is None else piece.text
+                for piece in self.pieces()
+                if piece.size
+            ]
+        )
+
     def pieces(self) -> Iterator[Piece]:
         """All of them, also those deleted."""
         piece = self.first
@@ -583,12 +593,12 @@ class Order:
 
     def first(self, root: Root) -> Piece | None:
         """What is there first in the list of a shared type."""
-        line = self._list(root)
+        line = self.line(root)
         return None if line is None else line.find(0)[0]
 
     def children(self, root: Root) -> Iterator[Piece]:
         """What is there in the list of a shared type, piece by piece."""
-        line = self._list(root)
+        line = self.line(root)
         if line is not None:
             yield from (piece for piece in line.pieces() if piece.size)
 
@@ -610,24 +620,18 @@ class Order:
 
     def length(self, root: Root) -> int:
         """How many characters a shared type shows; 0 for a root that holds nothing."""
-        line = self._list(root)
+        line = self.line(root)
         return 0 if line is None else line.size()
 
     def bytes_of(self, root: Root) -> int:
         """The same as native code counts."""
-        line = self._list(root)
+        line = self.line(root)
         return 0 if line is None else sum(block.octets for block in line.counted())
 
     def text(self, root: Root) -> str:
         """What a shared type shows, with U+FFFC for what is no character."""
-        line = self._list(root)
-        if line is None:
-            return ""
-        return "".join(
-            EMBED * piece.size if piece.text is None else piece.text
-            for piece in line.pieces()
-            if piece.size
-        )
+        line = self.line(root)
+        return "" if line is None else line.text()
 
     def bytes_at(self, root: Root, index: int) -> int:
         """Where a character begins as native code counts: in bytes of UTF-8, and 1 for what is no character."""
@@ -697,12 +701,12 @@ class Order:
         end = self.length(root) if end is None else end
         for place in (start, end):
             self._at(root, place)
-        line = self._list(root)
+        line = self.line(root)
         return [] if line is None else [*map(Span._make, line.spans(start, end))]
 
     def _at(self, root: Root, index: int) -> tuple[Piece | None, int, int]:
         """The piece at a place. Raises InvalidRequest beyond the end."""
-        line = self._list(root)
+        line = self.line(root)
         if line is None:
             found: tuple[Piece | None, int, int] = None, index, 0
         elif index >= 0:
@@ -711,7 +715,7 @@ class Order:
             raise InvalidRequest("there is no such place here")
         return found
 
-    def _list(self, root: Root) -> Line | None:
+    def line(self, root: Root) -> Line | None:
         """The line of a shared type's list; None while it holds nothing."""
         if isinstance(root, str):
             lines = self._roots.get(root)
