@@ -12,7 +12,7 @@ from collab.auth.keys import Keys
 from collab.auth.permissions import READ, WRITE, Grant
 from collab.auth.registry import Registry
 from collab.auth.shelves.memory import MemoryShelf
-from collab.errors import Unauthenticated
+from collab.errors import Busy, StoreUnavailable, Unauthenticated
 
 NOTES = Grant("notes", READ | WRITE)
 
@@ -127,3 +127,29 @@ async def test_what_was_let_in_ends_with_its_key(
     assert during == READ | WRITE
     assert authority.operations(principal, "notes") == 0
     assert authority.has_ended(principal)
+
+
+@pytest.mark.anyio
+async def test_who_comes_while_keys_cannot_be_looked_up_is_not_told_where_they_are() -> (
+    None
+):
+    class Away(MemoryShelf):
+        is_away = False
+
+        def version(self) -> str:
+            if self.is_away:
+                raise StoreUnavailable("Postgres: no answer from db.internal")
+            return super().version()
+
+    shelf = Away()
+    async with Registry(shelf) as registry:
+        _, known = await registry.change(registry.create_key, "ci", (NOTES,))
+        authority = Authority([Keys(registry)], registry)
+        shelf.is_away = True
+
+        principal = await authority.authenticate(Credential(known))
+        with pytest.raises(Busy) as caught:
+            await authority.authenticate(Credential("ck_0123456789abcdef.x"))
+
+    assert principal.id == "ci"
+    assert "internal" not in str(caught.value)
