@@ -13,7 +13,12 @@ from together import revoke_together
 from collab.auth.permissions import READ, Grant, Principal
 from collab.auth.registry import Registry
 from collab.auth.shelves.postgres import COMMAND_SECONDS, PostgresShelf
-from collab.errors import CollabError, ConfigurationError, StoreUnavailable
+from collab.errors import (
+    CollabError,
+    ConfigurationError,
+    StoreCorrupt,
+    StoreUnavailable,
+)
 
 NOTES = Grant("notes", READ)
 
@@ -50,6 +55,27 @@ def test_a_lost_connection_is_made_anew(postgres: Postgres) -> None:
                 assert attempts < 3
 
         assert len(registry.revocations()) == 2
+
+
+def test_what_postgres_says_of_a_record_is_not_repeated(postgres: Postgres) -> None:
+    with PostgresShelf(postgres.new_dsn()) as shelf:
+        check = "ALTER TABLE collab.access ADD CHECK (record NOT LIKE '%notes%')"
+        shelf._do(_execute(shelf, check))
+        registry = Registry(shelf)
+
+        with pytest.raises(StoreUnavailable, match="check constraint") as caught:
+            registry.grant("ada", NOTES)
+
+    assert "ada" not in str(caught.value)
+
+
+def test_tables_without_a_version_are_said_to_be_not_whole(postgres: Postgres) -> None:
+    dsn = postgres.new_dsn()
+    with PostgresShelf(dsn) as shelf:
+        shelf._do(_execute(shelf, "DELETE FROM collab.access_about"))
+
+        with pytest.raises(StoreCorrupt):
+            shelf.read()
 
 
 def test_tables_of_a_newer_version_are_left_alone(postgres: Postgres) -> None:

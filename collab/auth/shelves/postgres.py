@@ -13,7 +13,12 @@ import asyncpg
 from collab.auth.records import Record
 from collab.auth.shelves.base import Held
 from collab.auth.shelves.encoding import Decoder, encode, encode_name, next_version
-from collab.errors import CollabError, ConfigurationError, StoreUnavailable
+from collab.errors import (
+    CollabError,
+    ConfigurationError,
+    StoreCorrupt,
+    StoreUnavailable,
+)
 
 COMMAND_SECONDS = 5.0  # of all that one question or change takes, connecting included
 
@@ -92,7 +97,12 @@ class PostgresShelf:
 
     async def _version(self) -> str:
         db = await self._connected()
-        return str(await db.fetchval("SELECT version FROM collab.access_about"))
+        version = await db.fetchval("SELECT version FROM collab.access_about")
+        if version is None:
+            raise StoreCorrupt(
+                "the keys, grants and revocations in Postgres are not whole"
+            )
+        return str(version)
 
     async def _read(self) -> tuple[str, list[Any]]:
         db = await self._connected()
@@ -207,6 +217,8 @@ def _translated(error: Exception) -> Exception:
         case asyncpg.PostgresError() if isinstance(error, _MISCONFIGURED):
             return ConfigurationError(f"Postgres does not let us in: {error}")
         case asyncpg.PostgresError() | asyncpg.InterfaceError() | OSError():
-            return StoreUnavailable(f"Postgres: {error or type(error).__name__}")
+            # Without its details, which may hold what is kept.
+            said = getattr(error, "message", None) or str(error).partition("\n")[0]
+            return StoreUnavailable(f"Postgres: {said or type(error).__name__}")
         case _:
             return error
