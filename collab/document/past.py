@@ -129,43 +129,73 @@ def take_back(
     replay.take(updates)
     doc = replay.doc
     doc.apply_update(snapshot)
-    inserted, deleted = Ids(), Ids()
-    over, off = Ids(), Ids()  # not to be brought back: not again, not at all
-    for number in chosen:
-        found = read_ids(updates[number])
-        inserted.take(found.runs)
-        deleted.take(found.deletes)
-    for number in again:
-        found = read_ids(updates[number])
-        inserted.take(found.deletes)
-        deleted.take(found.runs)
-        off.take(found.deletes)
-    for number in firm:
-        off.take(read_ids(updates[number]).deletes)
-    for update in gone:
-        over.take(read_ids(update).runs)
+    asked = _Asked()
+    asked.take(updates, chosen, again=again, firm=firm, gone=gone)
     dead = Ids()
     for client_, ranges in deletions(doc.get_update(doc.get_state())).items():
         for clock, end in ranges:
             dead.add(client_, clock, end)
     for update in undos:
         for copy, original in _copies(update):
-            for ids in (inserted, over):
-                ids.carry(original, copy)
-            for start, end in deleted.held(*original):  # one of them is enough
-                shift = copy[1] - original[1]
-                over.add(copy[0], start + shift, end + shift)
-            off.carry(copy, original)
-            for start, end in dead.missing(*copy):
-                shift = original[1] - copy[1]
-                over.add(original[0], start + shift, end + shift)
+            asked.follow(copy, original, dead)
     mixed = Ids()  # what was inserted and is no text
     for number in chosen:
         mixed.take_mixed(updates[number])
     known = state_vector(doc.get_state())
-    gone_now = inserted.without(dead).within(known)
-    back = deleted.without(over).without(off).without(inserted)
-    return _turned(doc, gone_now, back, inserted.rounds(mixed))
+    gone_now = asked.inserted.without(dead).within(known)
+    return _turned(doc, gone_now, asked.back, asked.inserted.rounds(mixed))
+
+
+class _Asked:
+    """What taking back comes to, by id."""
+
+    def __init__(self) -> None:
+        self.inserted = Ids()  # to go
+        self.deleted = Ids()  # to come back, less what is in the other two
+        self._over = Ids()  # not again: it is there, or taken back already
+        self._off = Ids()  # not at all
+
+    def take(
+        self,
+        updates: Sequence[bytes],
+        chosen: Sequence[int],
+        *,
+        again: Sequence[int],
+        firm: Sequence[int],
+        gone: Sequence[bytes],
+    ) -> None:
+        """As `take_back` is given them."""
+        for number in chosen:
+            found = read_ids(updates[number])
+            self.inserted.take(found.runs)
+            self.deleted.take(found.deletes)
+        for number in again:
+            found = read_ids(updates[number])
+            self.inserted.take(found.deletes)
+            self.deleted.take(found.runs)
+            self._off.take(found.deletes)
+        for number in firm:
+            self._off.take(read_ids(updates[number]).deletes)
+        for update in gone:
+            self._over.take(read_ids(update).runs)
+
+    def follow(self, copy: Range, original: Range, dead: Ids) -> None:
+        """What was brought back under other ids is the same: it goes with what it is a copy of, and one is enough."""
+        for ids in (self.inserted, self._over):
+            ids.carry(original, copy)
+        for start, end in self.deleted.held(*original):
+            shift = copy[1] - original[1]
+            self._over.add(copy[0], start + shift, end + shift)
+        self._off.carry(copy, original)
+        for start, end in dead.missing(*copy):
+            shift = original[1] - copy[1]
+            self._over.add(original[0], start + shift, end + shift)
+
+    @property
+    def back(self) -> Ids:
+        """What is to be brought back."""
+        left = self.deleted.without(self._over).without(self._off)
+        return left.without(self.inserted)
 
 
 def _turned(doc: Doc[Any], gone: Ids, back: Ids, rounds: list[Ids]) -> bytes | None:
