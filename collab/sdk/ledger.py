@@ -172,4 +172,7 @@ class Ledger:
     def tell_of(self, error: SdkError | None) -> SdkError:
         """The error to be raised: who leaves is not told again of what it knows."""
         self.told = error
-        return error or Unavailable("it was not saved")
+        if error is None:
+            return Unavailable("it was not saved")
+        # It may be raised any number of times, and would keep the frames of each.
+        return error.with_traceback(None)

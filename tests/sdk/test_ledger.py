@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from collab.sdk.errors import Cancelled, Forbidden
@@ -130,3 +132,17 @@ def test_who_waits_for_what_is_rejected_is_told_why() -> None:
     with pytest.raises(Forbidden) as raised:
         ledger.has_saved(ledger.point)
     assert ledger.told is raised.value
+
+
+def test_who_asks_again_and_again_what_was_rejected_keeps_nothing_of_it() -> None:
+    ledger = changed(1)
+    ledger.rejection = Forbidden("you only read")
+
+    def depth() -> int:
+        with pytest.raises(Forbidden) as caught:
+            ledger.has_saved(ledger.point)
+        return len(list(traceback.walk_tb(caught.value.__traceback__)))
+
+    depths = {depth() for _ in range(5)}
+
+    assert len(depths) == 1
