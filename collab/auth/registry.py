@@ -106,8 +106,10 @@ class Registry:
 
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._thread is not None
-        await self._in_thread(self.__exit__)
-        self._thread.shutdown()
+        try:
+            await self._in_thread(self.__exit__)
+        finally:
+            self._thread.shutdown()
 
     async def change(
         self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs

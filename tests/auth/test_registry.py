@@ -776,6 +776,20 @@ async def test_polling_takes_in_what_a_command_has_changed(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
+async def test_its_thread_ends_with_it_also_when_the_shelf_does_not_close() -> None:
+    class Stuck(MemoryShelf):
+        def __exit__(self, *_: object) -> None:
+            raise StoreUnavailable("away")
+
+    with pytest.raises(StoreUnavailable):
+        async with Registry(Stuck()):
+            pass
+
+    threads = [each.name for each in threading.enumerate()]
+    assert not any(name.startswith("registry") for name in threads)
+
+
+@pytest.mark.anyio
 async def test_an_error_beside_the_loop_comes_back(tmp_path: Path) -> None:
     async with Registry(SqliteShelf(tmp_path / FILE)) as registry:
         with pytest.raises(NothingHere):
