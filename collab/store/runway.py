@@ -12,6 +12,7 @@ from pathlib import Path
 _FIRST_BYTES = 256 << 10
 _MAX_STEP = 1 << 20  # a few milliseconds more for the commit that syncs it
 MAX_BYTES = 20 << 20  # more than the log takes before it begins anew
+_PAGE = bytes(4096)  # where the log has come, so much is never zeros alone
 
 
 class Runway:
@@ -19,7 +20,8 @@ class Runway:
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}-wal")
-        self._size = 0  # that the file has
+        self._log: int | None = None  # the file, once it is there
+        self._size = 0  # that it has
         self._mark = 0  # once something is written here, more is laid
 
     def lay(self) -> None:
@@ -27,18 +29,22 @@ class Runway:
         if self._size > MAX_BYTES:
             return
         try:
-            log = os.open(self._path, os.O_RDWR)
-        except OSError:
+            if self._log is None:
+                self._log = os.open(self._path, os.O_RDWR)
+            self._lay(self._log)
+        except FileNotFoundError:
             return
-        try:
-            self._lay(log)
         except OSError:  # a full disk: the commits will say so
             self._size = MAX_BYTES + 1
-        finally:
-            os.close(log)
+
+    def end(self) -> None:
+        """Let go of the file: the database is closed, and its next log may be another one."""
+        if self._log is not None:
+            os.close(self._log)
+        self._log, self._size, self._mark = None, 0, 0
 
     def _lay(self, log: int) -> None:
-        if self._size and not any(os.pread(log, 4096, self._mark)):
+        if self._size and os.pread(log, len(_PAGE), self._mark) in (_PAGE, b""):
             return
         size = os.fstat(log).st_size
         if size > MAX_BYTES:  # as a process that was killed has left it

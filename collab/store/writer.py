@@ -117,7 +117,7 @@ class Writer(threading.Thread):
         self._sweep = Sweep(sweep_seconds, clock=clock, ended=self._swept)
         self._clock, self._deleted_room_seconds = clock, deleted_room_seconds
         self._db: sqlite3.Connection
-        self._runway: Runway
+        self._runway = Runway(directory.database)
         self._rooms: dict[str, _Known] = {}
         self._interned = 0  # authors that are known in all rooms together
         self._next_author = 1
@@ -246,7 +246,6 @@ class Writer(threading.Thread):
     def _learn(self) -> None:
         """What the writer remembers of the file; all else is read when a room is first seen."""
         db = self._db
-        self._runway = Runway(self._directory.database)
         self._rooms.clear()
         self._interned = 0
         self._journal_is_known = False
@@ -284,6 +283,7 @@ class Writer(threading.Thread):
         log.info("store is writable again")
 
     def _abandon(self) -> None:
+        self._runway.end()
         try:
             self._db.close()
         except sqlite3.Error as error:

@@ -94,3 +94,19 @@ def test_a_log_that_is_long_already_grows_no_longer_however_often_it_is_opened(
         Runway(tmp_path / "collab.db").lay()
 
     assert log.stat().st_size == MAX_BYTES + 1
+
+
+def test_after_a_failure_the_runway_is_laid_in_the_log_that_is_written(
+    tmp_path: Path,
+) -> None:
+    runway = Runway(tmp_path / "collab.db")
+    log = tmp_path / "collab.db-wal"
+    log.write_bytes(b"the first")
+    runway.lay()
+    runway.end()
+    log.unlink()
+    log.write_bytes(b"another")
+
+    runway.lay()
+
+    assert log.stat().st_size > 1000
