@@ -49,15 +49,34 @@ def test_anybody_is_a_principal_or_is_refused(claims: dict[str, Any]):
     assert principal.kind in ("human", "agent", "service")
 
 
-@given(claims=st.dictionaries(st.sampled_from(["rooms", "prefixes"]), json_values))
+names = st.sampled_from(["", "a", "a/", "a/b", "*", "/", "..", "a\x1fb"]) | st.text(
+    max_size=8
+)
+allowed = st.lists(st.sampled_from(["read", "write"]), max_size=3)
+
+
+@given(
+    claims=st.dictionaries(
+        st.sampled_from(["rooms", "prefixes"]),
+        st.dictionaries(names, allowed, max_size=2) | json_values,
+    )
+)
 def test_any_rights_are_grants_or_are_refused(claims: dict[str, Any]):
     try:
         found = grants(claims)
     except Unfit:
         return
 
-    for grant in found:
-        assert not grant.is_prefix or grant.room == "" or grant.room.endswith("/")
+    said = [
+        (name, operations(may, "a claim"), is_prefix)
+        for claim, is_prefix in (("rooms", False), ("prefixes", True))
+        for name, may in claims.get(claim, {}).items()
+    ]
+    assert said == list(found)
+    for name, _, is_prefix in found:
+        assert name or is_prefix
+        assert not is_prefix or name == "" or name.endswith("/")
+        assert "\x1f" not in name
 
 
 def test_rooms_are_exact_and_prefixes_are_not():

@@ -14,7 +14,6 @@ from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from collab.auth.signing import (
     ALGORITHMS,
-    SigningKey,
     WeakKey,
     from_jwk,
     make_key,
@@ -202,23 +201,56 @@ json_values = st.recursive(
 )
 
 
+# From RFC 8037 and RFC 7517, and a secret.
+JWKS: dict[str, dict[str, Any]] = {
+    "EdDSA": {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    },
+    "ES256": {
+        "kty": "EC",
+        "crv": "P-256",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    },
+    "HS256": {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"},
+}
+changed = st.dictionaries(
+    st.sampled_from("kty crv x y n e k d p q alg use key_ops kid".split()),
+    st.sampled_from(
+        ["OKP", "EC", "RSA", "oct", "Ed25519", "P-256", "AQAB", "A" * 43, "sig"]
+    )
+    | json_values,
+    max_size=3,
+)
+
+
 @given(
-    jwk=st.dictionaries(
-        st.sampled_from("kty crv x y n e k d p q alg use key_ops kid".split()),
-        st.sampled_from(
-            ["OKP", "EC", "RSA", "oct", "Ed25519", "P-256", "AQAB", "A" * 43, "sig"]
-        )
-        | json_values,
-    ),
+    base=st.sampled_from([{}, *JWKS.values()]),
+    changed=changed,
     is_published=st.booleans(),
 )
-def test_any_jwk_is_a_key_or_is_refused(jwk: dict[str, Any], is_published: bool):
+def test_any_jwk_is_a_key_or_is_refused(
+    base: dict[str, Any], changed: dict[str, Any], is_published: bool
+):
+    jwk = base | changed
     try:
-        key: SigningKey | None = from_jwk(jwk, is_published=is_published)
+        key = from_jwk(jwk, is_published=is_published)
     except WeakKey:
-        key = None
+        return
 
-    assert key is None or key.verifies(b"content", b"signature") is False
+    assert jwk["kty"] == JWKS[key.algorithm]["kty"]
+    assert jwk.get("alg", key.algorithm) == key.algorithm
+    assert not (is_published and key.is_secret)
+    assert key.verifies(b"content", b"signature") is False
+
+
+@pytest.mark.parametrize(("algorithm", "jwk"), JWKS.items())
+def test_a_jwk_is_for_the_one_algorithm_of_its_type(
+    algorithm: str, jwk: dict[str, Any]
+):
+    assert from_jwk(jwk).algorithm == algorithm
 
 
 @given(content=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
