@@ -82,6 +82,10 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self._end()
 
+    def ended(self) -> int:
+        """Wait until it has ended by itself; returns the exit code."""
+        return self._end()
+
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
         assert self.process is not None

@@ -181,7 +181,7 @@ async def test_while_all_drain_the_port_says_so(start: Start) -> None:
 
     assert ready.json() == {"status": "unready", "reasons": ["draining"]}
     assert {await close_code(each) for each in joined} == {1012}
-    assert await asyncio.to_thread(server.terminate) == 0
+    assert await asyncio.to_thread(server.ended) == 0
 
 
 async def test_a_second_signal_ends_all_at_once(start: Start) -> None:

@@ -42,6 +42,7 @@ class Result(NamedTuple):
     skipped: Sequence[str] = ()
     alone: int = 0  # of the passed: failed beside others, and passed alone
     files: Sequence[str] = ()  # in which something failed, where a runner knows no more
+    is_whole: bool = True  # it came to its end: all that could fail has been tried
 
 
 def run_all(in_view: Sequence[Check], *beside: Sequence[Check]) -> int:
@@ -97,9 +98,12 @@ def once(
         passed, failed, skipped = count(check.runner, path, code)
         bad = failed_files(path) if check.runner == "vitest" and failed else ()
     # A runner that ran no test, or died on the way, has failed whatever it reports.
+    is_whole = code in (0, 1)
     if (not passed and not failed) or (code and not failed):
         failed = 1
-    return Result(check.title, seconds, passed, failed, skipped, files=bad)
+    return Result(
+        check.title, seconds, passed, failed, skipped, files=bad, is_whole=is_whole
+    )
 
 
 def again(check: Check, first: Result) -> Result:
@@ -111,7 +115,7 @@ def again(check: Check, first: Result) -> Result:
         only: Sequence[str] = LAST_FAILED
     else:
         only = first.files
-    if not only or not 0 < first.failed <= MAX_AGAIN:
+    if not only or not first.is_whole or not 0 < first.failed <= MAX_AGAIN:
         return first
     second = once(check._replace(title=f"{check.title} that failed"), only=only)
     better = min(first.failed, second.passed) if not second.failed else 0

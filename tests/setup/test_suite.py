@@ -202,6 +202,19 @@ def test_what_fails_alone_too_has_failed(
     assert "passed alone" not in capfd.readouterr().out
 
 
+def test_what_failed_before_the_runner_was_interrupted_is_not_all_there_is(
+    tests: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    interrupted = "def test_last(): raise KeyboardInterrupt\n"
+    (tests / "test_a.py").write_text(FLAKY + interrupted)
+    command = (*CACHING, str(tests), str(tests))
+
+    code = suite.run_all([suite.Check("tests", command, tests, runner="pytest")])
+
+    assert code == 1
+    assert "that failed" not in capfd.readouterr().out
+
+
 def test_more_than_a_few_are_no_accident(
     tests: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
