@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from pycrdt import Doc, XmlElement, XmlFragment, XmlText
@@ -68,6 +69,55 @@ def written(*nodes: XmlElement, client: int | None = None) -> Doc[Any]:
     doc: Doc[Any] = Doc()
     doc.apply_update(other.get_update())
     return doc
+
+
+def edited(top: Any, chance: random.Random) -> None:
+    """Something that a person does in an editor."""
+    children = top.children
+    at = chance.randrange(len(children) + 1)
+    fresh = chance.choice("abc") * chance.randint(1, 3)
+    blocks = [
+        each
+        for child in children
+        for each in (
+            [child] if child.tag in ("paragraph", "heading") else _items(child)
+        )
+    ]
+    texts = [
+        each for block in blocks for each in block.children if isinstance(each, XmlText)
+    ]
+    match chance.randrange(9):
+        case 0:
+            children.insert(at, chance.choice((paragraph(fresh), paragraph())))
+        case 1:
+            children.insert(at, heading(chance.randint(1, 3), fresh))
+        case 2:
+            children.insert(at, bullets(*(chance.choice("xyz") for _ in range(2))))
+        case 3 if len(children) > 1:
+            del children[min(at, len(children) - 1)]
+        case 4 if len(children):  # as an editor makes a heading of a paragraph
+            place = min(at, len(children) - 1)
+            del children[place]
+            children.insert(place, heading(2, fresh))
+        case 5 if texts:
+            text = chance.choice(texts)
+            if len(text) and str(text).isascii():
+                text.format(0, 1, {"bold": {}})
+        case 6 if texts:
+            text = chance.choice(texts)
+            if len(text) and str(text).isascii():
+                del text[0:1]
+        case 7 if blocks:
+            block = chance.choice(blocks)
+            block.children.append(node("hardBreak"))
+            block.children.append(XmlText(fresh))
+        case _ if texts:
+            text = chance.choice(texts)
+            text.insert(0, chance.choice((fresh, "é")))
+
+
+def _items(holder: Any) -> list[Any]:
+    return [part for item in holder.children for part in item.children]
 
 
 def problems(doc: Doc[Any]) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from collab.document.characters import Change, word_changes
 from collab.document.differences import changes as differences
 from collab.document.differences import middle
 from collab.document.markdown import ITEM_BLOCKS, TEXT_BLOCKS, tag_of
+from collab.document.order import Line as Row
 from collab.document.order import Order, Span
 from collab.document.pieces import Piece
 from collab.document.shared import ELEMENT, XML_TEXT
@@ -54,15 +54,20 @@ class Part(NamedTuple):
     text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One line. `steps` lead to its element, or to the one that its parts stand in beside other blocks."""
 
     start: int
     size: int
     steps: tuple[Step, ...]
-    parts: tuple[Part, ...]
+    held: tuple[Part, ...]  # counted from where it begins, so that it is easily moved
     holds_text: bool
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What stands in it, counted as it is."""
+        start = self.start
+        return tuple([part._replace(start=start + part.start) for part in self.held])
 
     @property
     def end(self) -> int:
@@ -105,57 +110,52 @@ class Prose:
         self._order, self._shared = order, shared
         self.blocks: list[Block] = []
         self._ranges: dict[Root, tuple[int, int]] = {}  # of a node, its blocks
-        self._children: dict[Root, list[tuple[int, int]]] = {}  # where each stands
-        self._texts: dict[Id, int] = {}  # where each begins
-        self._said: list[str] = []
+        self._children: dict[Root, list[Id]] = {}
+        self._parts: dict[Id, tuple[int, int]] = {}  # their blocks, and numbers there
+        self._said: list[str] = []  # only while it is made
         self._at = 0
         self._is_frozen = False
-        self._walk(root, ())
+        self._walk(root, order.line(root), ())
         self.shown = "".join(self._said)
         self._starts = [block.start for block in self.blocks]
 
     # How it is made
 
-    def _walk(self, root: Root, steps: tuple[Step, ...]) -> None:
-        places: list[tuple[int, int]] = []
-        self._children[root] = places
+    def _walk(self, root: Root, within: Row | None, steps: tuple[Step, ...]) -> None:
         first = len(self.blocks)
-        pieces = list(self._order.children(root))
+        pieces = (
+            [] if within is None else [each for each in within.pieces() if each.size]
+        )
+        ids = [Id(piece.client, piece.clock) for piece in pieces]
+        self._children[root] = ids
         has_text = bool(steps) and (
             steps[-1].tag in TEXT_BLOCKS
             or any(_kind(piece) == XML_TEXT for piece in pieces)
         )
-        run: list[tuple[int, Piece]] = []
-        for number, piece in enumerate(pieces):
+        run: list[tuple[int, Id, Piece]] = []
+        for number, (id_, piece) in enumerate(zip(ids, pieces, strict=True)):
             if has_text or _is_inline(piece):
-                run.append((number, piece))
+                run.append((number, id_, piece))
                 continue
-            self._end_run(run, steps, places)
-            run = []
-            self._element(piece, number, steps)
-            last = self._ranges[Id(piece.client, piece.clock)]
-            places.append((self.blocks[last[0]].start, self._at))
-        self._end_run(run, steps, places)
+            if run:
+                self._block(steps, run, holds_text=True)
+                run = []
+            self._element(id_, piece, number, steps)
+        if run:
+            self._block(steps, run, holds_text=True)
         self._ranges[root] = first, len(self.blocks) - 1
 
-    def _end_run(
-        self,
-        run: Sequence[tuple[int, Piece]],
-        steps: tuple[Step, ...],
-        places: list[tuple[int, int]],
+    def _element(
+        self, id_: Id, piece: Piece, number: int, steps: tuple[Step, ...]
     ) -> None:
-        if run:
-            block = self._block(steps, run, holds_text=True)
-            places += [(part.start, part.start + part.size) for part in block.parts]
-
-    def _element(self, piece: Piece, number: int, steps: tuple[Step, ...]) -> None:
         lines = piece.lines
         if lines is None or lines.kind != ELEMENT:
             raise Problem("this root holds XML and something else at once")
-        id_, tag = Id(piece.client, piece.clock), tag_of(lines.tag)
+        tag = tag_of(lines.tag)
         below = (*steps, Step(id_, tag, number))
-        if next(self._order.children(id_), None) is not None:
-            self._walk(id_, below)
+        within = lines.get(None)
+        if within is not None and within.size():
+            self._walk(id_, within, below)
             return
         self._children[id_] = []
         self._block(below, (), holds_text=tag in TEXT_BLOCKS)
@@ -164,34 +164,64 @@ class Prose:
     def _block(
         self,
         steps: tuple[Step, ...],
-        run: Iterable[tuple[int, Piece]],
+        run: Iterable[tuple[int, Id, Piece]],
         *,
         holds_text: bool,
-    ) -> Block:
+    ) -> None:
         if self.blocks:
             self._say("\n")
         start = self._at
         parts: list[Part] = []
-        for number, piece in run:
-            id_, begin = Id(piece.client, piece.clock), self._at
-            text: str | None = None
+        for number, id_, piece in run:
+            begin, text = self._at, None
             if _kind(piece) == XML_TEXT:
-                text = self._order.text(id_)
-                self._texts[id_] = begin
+                text = _text(piece)
                 self._say(text)
             else:
                 is_break = piece.lines is not None and (
                     tag_of(piece.lines.tag) == "hardbreak"
                 )
                 self._say("\n" if is_break else EMBED)
-            parts.append(Part(begin, self._at - begin, id_, number, text))
-        block = Block(start, self._at - start, steps, tuple(parts), holds_text)
-        self.blocks.append(block)
-        return block
+            self._parts[id_] = len(self.blocks), len(parts)
+            parts.append(Part(begin - start, self._at - begin, id_, number, text))
+        size = self._at - start
+        self.blocks.append(Block(start, size, steps, tuple(parts), holds_text))
 
     def _say(self, text: str) -> None:
         self._said.append(text)
         self._at += len(text)
+
+    def renewed(self, texts: Iterable[Id]) -> Prose:
+        """The same tree, in which only these texts say something else now."""
+        fresh = Prose.__new__(Prose)
+        fresh.root, fresh._order, fresh._shared = self.root, self._order, self._shared
+        fresh._ranges, fresh._children = self._ranges, self._children
+        fresh._parts, fresh._is_frozen = self._parts, False
+        blocks = fresh.blocks = self.blocks.copy()
+        shown = self.shown
+        for id_ in texts:
+            if id_ not in self._parts:
+                continue
+            number, at = self._parts[id_]
+            start, size, steps, held, holds_text = blocks[number]
+            was, text = held[at], self._order.text(id_)
+            more = len(text) - was.size
+            begin = start + was.start
+            shown = f"{shown[:begin]}{text}{shown[begin + was.size :]}"
+            parts = (
+                *held[:at],
+                was._replace(size=len(text), text=text),
+                *[part._replace(start=part.start + more) for part in held[at + 1 :]],
+            )
+            blocks[number] = Block(start, size + more, steps, parts, holds_text)
+            if more:
+                blocks[number + 1 :] = [
+                    Block(begins + more, size, steps, held, holds_text)
+                    for begins, size, steps, held, holds_text in blocks[number + 1 :]
+                ]
+        fresh.shown = shown
+        fresh._starts = [block.start for block in blocks]
+        return fresh
 
     # Where what is
 
@@ -201,10 +231,14 @@ class Prose:
 
     @cached_property
     def _spans(self) -> list[Span]:
-        """All characters; a break between two blocks is there by the id of what begins behind it."""
+        """All characters."""
+        return self._spans_of(0, len(self.blocks))
+
+    def _spans_of(self, first: int, last: int) -> list[Span]:
+        """Those of some blocks; a break between two is there by the id of what begins behind it."""
         found: list[Span] = []
-        before: Block | None = None
-        for block in self.blocks:
+        before = self.blocks[first - 1] if first else None
+        for block in self.blocks[first:last]:
             if before is not None:
                 id_ = _beginning(before, block)
                 found.append(Span(id_.client, id_.clock, 1, block.start - 1, 1))
@@ -243,7 +277,20 @@ class Prose:
 
     def extent(self, root: Root, child: int) -> tuple[int, int]:
         """From where to where a child of a node stands."""
-        return self._children[root][child]
+        return self._extent(self._children[root][child])
+
+    def _extent(self, id_: Id) -> tuple[int, int]:
+        if id_ in self._parts:
+            part = self._part(id_)
+            return part.start, part.start + part.size
+        first, last = self._ranges[id_]
+        return self.blocks[first].start, self.blocks[last].end
+
+    def _part(self, id_: Id) -> Part:
+        number, at = self._parts[id_]
+        block = self.blocks[number]
+        part = block.held[at]
+        return part._replace(start=block.start + part.start)
 
     def step(self, steps: tuple[Step, ...], child: int) -> Step:
         """The one to a child of an element."""
@@ -263,9 +310,13 @@ class Prose:
     def spans(self, start: int = 0, end: int | None = None) -> list[Span]:
         """Whose characters stand from one place up to another, in order."""
         end = len(self.shown) if end is None else end
-        number = bisect_right(self._spans, start, key=lambda span: span.start) - 1
+        if self._is_frozen:
+            spans = self._spans
+        else:  # to look at all of it takes long
+            spans = self._spans_of(self._number(start), self._number(end) + 1)
+        number = bisect_right(spans, start, key=lambda span: span.start) - 1
         found: list[Span] = []
-        for span in self._spans[max(number, 0) :]:
+        for span in spans[max(number, 0) :]:
             if span.start >= end:
                 break
             first = max(span.start, start) - span.start
@@ -316,12 +367,12 @@ class Prose:
         """Where in the text a place is that is somewhere in the tree, or was when what it is in was still there."""
         root, at = place.root, place.index
         while True:
-            if isinstance(root, Id) and root in self._texts:
-                return self._texts[root] + at
+            if isinstance(root, Id) and root in self._parts:
+                return self._part(root).start + at
             children = self._children.get(root)
             if children is not None:
                 if at and children:
-                    return children[min(at, len(children)) - 1][1]
+                    return self._extent(children[min(at, len(children)) - 1])[1]
                 first = self._ranges[root][0]
                 return self.blocks[first].start if first < len(self.blocks) else 0
             if not isinstance(root, Id):
@@ -333,9 +384,8 @@ class Prose:
 
     def part(self, root: Root) -> tuple[int, int]:
         """From where to where a node of the tree stands."""
-        if isinstance(root, Id) and root in self._texts:
-            start = self._texts[root]
-            return start, start + self._order.length(root)
+        if isinstance(root, Id) and root in self._parts:
+            return self._extent(root)
         if root not in self._ranges:
             raise Problem("there is no such node")
         first, last = self._ranges[root]
@@ -673,6 +723,12 @@ class _Plan:
         come = [line for line in lines if isinstance(line, str)]
         where[number] = where.get(number, []) + come
         self.touched.add(number)
+
+
+def _text(piece: Piece) -> str:
+    """What a text says."""
+    line = None if piece.lines is None else piece.lines.get(None)
+    return "" if line is None else line.text()
 
 
 def _kind(piece: Piece) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pycrdt import Doc, Subscription, Text, TransactionEvent
 
-from collab.document.anchor import Anchor, Orphaned, Place, Root, Side
+from collab.document.anchor import Anchor, Id, Orphaned, Place, Root, Side
 from collab.document.blocks import Editor
 from collab.document.budget import Budget
 from collab.document.characters import Change, Characters
@@ -47,6 +47,8 @@ MAX_WAITING = (
 MAX_DROPPED = (
     10_000  # runs of ids that we deleted; older ones count as deleted by others
 )
+
+MAX_TEXTS = 16  # that are renewed in a view of XML; for more a new one is made
 
 # Nobody else waits, and an edit must not stop half-way.
 _PLENTY = 1 << 62
@@ -102,6 +104,29 @@ def spans_of(prose: Prose) -> list[markdown.Span]:
         markdown.Span(each.level, each.title, each.start, each.body, each.end)
         for each in prose.chapters
     ]
+
+
+def _texts(order: Order, updates: Sequence[bytes]) -> set[Id] | None:
+    """The texts inside of XML in which alone these have changed something; None when it was elsewhere too, or in many."""
+    found: set[Id] = set()
+    for update in updates:
+        sections, deletes = read_update(update)
+        runs = [
+            (client, each.clock, each.end)
+            for client, pieces, _ in sections
+            for each in pieces
+        ]
+        for run in (*runs, *deletes):
+            for piece in order.pieces(*run):
+                owner = None if piece.line is None else piece.line.owner
+                if owner is None or owner.lines is None:
+                    return None
+                if owner.lines.kind != XML_TEXT:
+                    return None
+                found.add(Id(owner.client, owner.clock))
+        if len(found) > MAX_TEXTS:
+            return None
+    return found
 
 
 class Memory:
@@ -163,11 +188,14 @@ class Memory:
         order = self._order
         if order is not None:
             waiting, self._waiting = self._waiting, []
-            if waiting:
-                self._places = None
             try:
                 for update in waiting:
                     order.apply(update)
+                if waiting and self._places is not None:
+                    texts = _texts(order, waiting)
+                    places, self._places = self._places, None
+                    if texts is not None:
+                        self._places = places.renewed(texts)
             except Refused:
                 order = None
         if order is None:

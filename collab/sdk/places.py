@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pycrdt import Array, Doc, Map, XmlElement, XmlFragment
@@ -36,6 +37,15 @@ class Places:
                 Prose(self.order, root, shared) if shared is not None else None
             )
         return self._prose[root]
+
+    def renewed(self, texts: Collection[Id]) -> Places:
+        """As it is now that only these texts, which are in XML, have changed."""
+        fresh = Places(self.order, self._doc, has_editor=self._has_editor)
+        fresh._prose = {
+            root: None if prose is None else prose.renewed(texts)
+            for root, prose in self._prose.items()
+        }
+        return fresh
 
     def is_tree(self, root: Root) -> bool:
         """Whether it is XML, or what is in it."""

@@ -12,6 +12,7 @@ from pycrdt import Array, Map, Text, XmlElement, XmlFragment
 from tiptap import (
     NAME,
     bullets,
+    edited,
     fragment,
     heading,
     node,
@@ -22,6 +23,7 @@ from tiptap import (
 
 from collab.document.anchor import Orphaned, Place
 from collab.document.export import markdown_of
+from collab.document.prose import Prose
 from collab.sdk.doc import Doc
 from collab.sdk.errors import Ambiguous, Invalid, NotFound, StaleVersion
 
@@ -257,6 +259,42 @@ async def test_what_a_person_types_meanwhile_is_kept(seed: int) -> None:
     said = doc.read(path="/1").text
     assert problems(doc.raw) == []
     assert said.count("<") == said.count(">") == 12
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_a_view_that_is_renewed_is_the_same_as_a_fresh_one(seed: int) -> None:
+    chance = random.Random(seed)
+    doc = rich(heading(1, "T"), paragraph("one", node("hardBreak"), "two"), bullets("a", "b"))  # fmt: skip
+    other = Other(doc)
+    kept = 0
+
+    for _ in range(40):
+        before = doc.memory.places.prose(NAME)
+        texts = before and [part.id for block in before.blocks for part in block.parts]
+        if chance.random() < 0.6 and texts:
+            line = chance.randrange(len(doc.read().text) + 1)
+            async with doc.turn() as turn:
+                await turn.insert(line, chance.choice(("x", "é ", "😀", "\n")))
+        else:
+            edited(fragment(other.raw), chance)
+            other.say()
+        other.hear()
+
+        prose = doc.memory.places.prose(NAME)
+        assert prose is not None
+        fresh = Prose(doc.memory.order, NAME, fragment(doc.raw))
+        kept += before is not None and prose._children is before._children
+        assert prose.blocks == fresh.blocks
+        assert prose.shown == fresh.shown
+        assert (prose._parts, prose._children) == (fresh._parts, fresh._children)
+        assert (prose._ranges, prose._starts) == (fresh._ranges, fresh._starts)
+        assert prose.spans() == fresh.spans()
+        middle = len(fresh.shown) // 2
+        fresh.freeze()
+        assert prose.spans(middle // 2, middle) == fresh.spans(middle // 2, middle)
+        assert prose.chapters == fresh.chapters
+
+    assert kept > 5
 
 
 # Texts inside of maps and lists
