@@ -34,8 +34,8 @@ from collab.errors import (
     TooLarge,
 )
 from collab.exclusion import Exclusion
+from collab.history.replayer import Replayer
 from collab.history.turns import RANGE, Taken, Turns, Whose
-from collab.history.worker import Worker
 from collab.store.base import Checkpoint, Row, Store
 from collab.turns import About
 
@@ -81,7 +81,7 @@ class Historian:
         self._store = store
         # One for who reads and one for who takes back, so that the one does not keep the other waiting.
         self._reading, self._writing = (
-            Worker(
+            Replayer(
                 Child(
                     memory_bytes=memory_bytes,
                     cpu_seconds=cpu_seconds,

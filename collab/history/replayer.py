@@ -25,7 +25,7 @@ MAX_RESTING = 1000  # the earliest is asked again before
 _FAULT = "this part of the log cannot be replayed"
 
 
-class Worker:
+class Replayer:
     """Answers questions one after the other: small ones at once, large ones in a child process."""
 
     def __init__(self, child: Child) -> None:
