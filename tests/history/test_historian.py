@@ -26,7 +26,7 @@ from collab.errors import (
 )
 from collab.exclusion import MAX_WAITING_OF_ROOM
 from collab.history import historian as history
-from collab.history import worker
+from collab.history import replayer
 from collab.history.historian import Historian
 from collab.store.base import Attributed, Author, Checkpoint, Entry, Row
 from collab.store.memory import MemoryStore
@@ -111,7 +111,7 @@ WRITER = Writer(120)
 async def test_every_answer_is_the_same_from_wherever_it_comes(
     monkeypatch: pytest.MonkeyPatch, checkpoints: tuple[int, ...], is_inline: bool
 ) -> None:
-    monkeypatch.setattr(worker, "INLINE_BYTES", 1 << 30 if is_inline else 0)
+    monkeypatch.setattr(replayer, "INLINE_BYTES", 1 << 30 if is_inline else 0)
     async with asked(WRITER, *checkpoints) as historian:
         texts = [
             (await historian.document("r", position, "text", "")).decode()
@@ -262,7 +262,7 @@ async def test_large_rows_are_read_a_few_at_a_time(
 async def test_what_is_inside_of_a_root_is_found_in_whichever_process(
     monkeypatch: pytest.MonkeyPatch, is_inline: bool
 ) -> None:
-    monkeypatch.setattr(worker, "INLINE_BYTES", 1 << 30 if is_inline else 0)
+    monkeypatch.setattr(replayer, "INLINE_BYTES", 1 << 30 if is_inline else 0)
     snapshot = WRITER.snapshot()
     async with asked(WRITER) as historian:
         for ask in (
@@ -352,7 +352,7 @@ async def test_when_the_log_was_trimmed_what_is_left_can_be_asked() -> None:
 async def test_what_kills_the_child_costs_one_question_and_is_not_asked_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker, "INLINE_BYTES", 0)
+    monkeypatch.setattr(replayer, "INLINE_BYTES", 0)
     async with MemoryStore() as store:
         await logged(store, WRITER.rows)
         async with Historian(store, hang_seconds=0.0) as historian:
@@ -369,7 +369,7 @@ async def test_what_kills_the_child_costs_one_question_and_is_not_asked_again_at
 async def test_one_room_does_not_keep_the_others_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker, "INLINE_BYTES", 0)
+    monkeypatch.setattr(replayer, "INLINE_BYTES", 0)
     async with asked(WRITER) as historian:
         answers = await asyncio.gather(
             *(historian.document("r", at, "text", "") for at in range(1, 13)),

@@ -221,7 +221,8 @@ async def test_a_storm_from_two_processes_on_two_replicas_converges(
     stats = json.loads(reports(tmp_path)["stats.json"])
     counted = {entry["name"]: entry["num_requests"] for entry in stats}
     assert counted["reconnect"] >= 8
-    assert counted["connect"] == 8 + counted["reconnect"]
+    # One that is cut again before it is back in step has connected, and not come back.
+    assert counted["connect"] >= 8 + counted["reconnect"]
 
 
 async def test_many_users_behind_haproxy_end_with_every_room_the_same_on_both_replicas(
