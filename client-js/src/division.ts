@@ -63,6 +63,7 @@ function* divided(structs: readonly Struct[], maxBytes: number): Iterable<Uint8A
         part.set(client, section);
         size += CLIENT_BYTES;
       }
+      // Of what an update leaves out, for its receiver has it, the format wants to be told how much it is.
       if (clock > section.end) {
         section.structs.push(written(new Y.Skip(Y.createID(client, section.end), clock - section.end)));
         size += SKIP_BYTES;

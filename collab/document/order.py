@@ -574,6 +574,15 @@ class Order:
                 yield piece
             at += 1
 
+    def touched(self, update: bytes) -> Iterator[Piece]:
+        """What an update that it has taken has inserted or deleted. Raises Refused."""
+        sections, deletes = read(update)
+        for client, pieces, _ in sections:
+            for piece in pieces:
+                yield from self.pieces(client, piece.clock, piece.end)
+        for deleted in deletes:
+            yield from self.pieces(*deleted)
+
     def shown(
         self, client: int, start: int, end: int
     ) -> Iterator[tuple[Piece, int, int]]:

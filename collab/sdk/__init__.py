@@ -2,7 +2,7 @@
 
 from collab.document.anchor import Anchor, Orphaned, Place
 from collab.sdk.agent import Agent, connect
-from collab.sdk.changes import Change, Changes, Edit
+from collab.sdk.changes import Change, Changes
 from collab.sdk.doc import Doc
 from collab.sdk.edits import ChangedValue, EditResult
 from collab.sdk.errors import (
@@ -49,6 +49,7 @@ from collab.sdk.provider import (
 from collab.sdk.reading import Changed, Match, Reading, Section
 from collab.sdk.sync import SyncAgent, connect_sync
 from collab.sdk.turn import Turn, TurnRecord
+from collab.sdk.views import Edit
 
 __all__ = [
     "Activity",

@@ -110,20 +110,11 @@ def _texts(order: Order, updates: Sequence[bytes]) -> set[Id] | None:
     """The texts inside of XML in which alone these have changed something; None when it was elsewhere too, or in many."""
     found: set[Id] = set()
     for update in updates:
-        sections, deletes = read_update(update)
-        runs = [
-            (client, each.clock, each.end)
-            for client, pieces, _ in sections
-            for each in pieces
-        ]
-        for run in (*runs, *deletes):
-            for piece in order.pieces(*run):
-                owner = None if piece.line is None else piece.line.owner
-                if owner is None or owner.lines is None:
-                    return None
-                if owner.lines.kind != XML_TEXT:
-                    return None
-                found.add(Id(owner.client, owner.clock))
+        for piece in order.touched(update):
+            owner = None if piece.line is None else piece.line.owner
+            if owner is None or owner.lines is None or owner.lines.kind != XML_TEXT:
+                return None
+            found.add(Id(owner.client, owner.clock))
         if len(found) > MAX_TEXTS:
             return None
     return found

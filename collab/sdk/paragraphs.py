@@ -9,7 +9,7 @@ from collab.document.anchor import Id
 from collab.document.differences import changes
 from collab.document.markdown import blocks_of_xml
 from collab.document.order import Order
-from collab.document.pieces import Piece, read
+from collab.document.pieces import Piece
 from collab.document.prose import Prose
 from collab.document.shared import ELEMENT
 
@@ -158,15 +158,8 @@ class Retold:
 def _touched(order: Order, updates: Sequence[bytes]) -> Iterator[Id]:
     """What these have made or taken away, and the elements in which they have changed something."""
     for update in updates:
-        sections, deletes = read(update)
-        runs = [
-            (client, each.clock, each.end)
-            for client, pieces, _ in sections
-            for each in pieces
-        ]
-        for run in (*runs, *deletes):
-            for piece in order.pieces(*run):
-                yield from _up(piece)
+        for piece in order.touched(update):
+            yield from _up(piece)
 
 
 def _up(start: Piece) -> Iterator[Id]:
